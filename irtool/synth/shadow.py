@@ -1,0 +1,55 @@
+"""Cast shadows: polygons and blobs with a penumbra, darker and bluer than the sunlit scene.
+
+In a shadow the sun is gone and the blue sky remains, so in linear light each channel keeps its own share
+(the model behind SRD and ISTD: Qu et al., CVPR 2017; Wang et al., CVPR 2018).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .tools import grid, per_sample, smooth_noise, to_linear, to_srgb, uniform
+
+_EDGES = 4
+_QUANTILE_SIDE = 64
+
+
+def shadow_mask(images: Tensor, generator: torch.Generator, softness: float, coverage: float) -> Tensor:
+    """Where the shadow lies, (N,1,H,W) in [0,1]: about `coverage` of each picture, edge `softness` of the longer side."""
+    n = images.shape[0]
+    y, x = grid(images)
+    turn = uniform(generator, (n, 1, 1), 0, 2 * math.pi, images)
+    centre = uniform(generator, (2, n, 1, 1), 0.1, 0.9, images)
+    polygon = torch.full((n, 1, 1), math.inf, device=images.device)
+    edges = uniform(generator, (n, 1, 1), 1, _EDGES + 1, images).floor()
+    for edge in range(_EDGES):
+        angle = turn + 2 * math.pi * (edge + uniform(generator, (n, 1, 1), -0.3, 0.3, images)) / _EDGES
+        reach = uniform(generator, (n, 1, 1), 0.05, 0.35, images)
+        side = reach - (x - centre[1]) * angle.cos() - (y - centre[0]) * angle.sin()
+        polygon = torch.where(edge < edges, torch.minimum(polygon, side), polygon)
+    blobs = 0.3 * smooth_noise(generator, images, 3, 2)
+    ragged = per_sample(uniform(generator, (n,), 0, 1, images)) ** 3
+    leaves = 0.15 * smooth_noise(generator, images, 12, 2)
+    mixed = per_sample((uniform(generator, (n,), 0, 1, images) < 0.35).float())
+    field = (1 - mixed) * polygon[:, None] + mixed * blobs + ragged * leaves
+    small = F.adaptive_avg_pool2d(field, _QUANTILE_SIDE).flatten(1)
+    level = torch.quantile(small, min(max(1 - coverage, 0.0), 1.0), dim=1)
+    return torch.sigmoid((field - per_sample(level)) * (4 / max(softness, 1e-3)))
+
+
+def shadow(
+    images: Tensor, generator: torch.Generator, *, strength: float, softness: float, coverage: float, tint: float
+) -> Tensor:
+    """Cast a shadow that takes away `strength` of the linear light, red more than blue by `tint`."""
+    n = images.shape[0]
+    if coverage == 0 or strength == 0:
+        return images
+    mask = shadow_mask(images, generator, softness, coverage)
+    lean = torch.tensor([-1.0, 0.0, 1.0], device=images.device).view(1, 3, 1, 1)
+    amount = per_sample(uniform(generator, (n,), 0.5, 1.5, images)) * tint
+    kept = ((1 - strength) * (1 + amount * lean)).clamp(0, 1)
+    return to_srgb(to_linear(images) * (1 - mask * (1 - kept)))
