@@ -19,31 +19,35 @@ TRAINING: dict[str, tuple[str, ...]] = {
         "length=9..31, shake=0..0.5, vary=0.3..1",
     ),
     "haze": (
-        "beta=0.4..1.2, airlight=0.75..1, tint=0..0.06",
-        "beta=0.8..3, airlight=0.7..1, tint=0..0.04",
+        "beta=0.4..1.5, airlight=0.97..1, tint=0..0.01",  # SOTS indoor: airlight 1, t from 0.3 to 0.9
+        "beta=0.5..3, airlight=0.7..1, tint=0..0.06",
     ),
     "jpeg": ("q=5..20, subsampling=420", "q=8..60, subsampling=420/420/444"),
     "lowlight": (
-        "ev=5..9, gamma=0.9..1.3, noise=0.3..3, tint=0..0.15",
-        "ev=5..9, gamma=0.9..1.3, noise=0.3..3, tint=0..0.15",
-        "ev=1.5..5, gamma=0.8..1.6, noise=0..6, tint=0..0.1",
+        "ev=3.5..8.5, gamma=1.1..2.2, noise=0.2..2, tint=0..0.3",  # LOL
+        "ev=3.5..8.5, gamma=1.1..2.2, noise=0.2..2, tint=0..0.3",
+        "ev=1.5..5, gamma=0.8..1.6, noise=0..6, tint=0..0.15",
     ),
     "noise": (
         "sigma=5..55, kind=gaussian",
         "sigma=5..55, kind=gaussian",
         "sigma=4..40, kind=poisson",
-        "sigma=3..30, kind=camera",
+        "sigma=2..30, kind=camera",
     ),
     "raindrop": (
-        "count=6..30, size=6..22, softness=0.4..1",
-        "count=15..80, size=3..8, softness=0.2..0.8",
+        "count=4..25, size=8..30, softness=0.55..1, glow=0.1..0.7",  # DeRaindrop
+        "count=15..80, size=3..8, softness=0.15..0.7, glow=0..0.4",
     ),
     "rain": (
-        "density=0.04..0.25, angle=-25..25, length=14..60, width=0.8..1.8, strength=0.4..0.9, directions=1, spread=2..8, veil=0..0.1",
-        "density=0.3..0.9, angle=-30..30, length=15..60, width=0.8..2.4, strength=0.6..1, directions=1/2/3/5, spread=3..25, veil=0..0.15",
-        "density=0.15..0.7, angle=-25..25, length=8..40, width=0.6..1.6, strength=0.2..0.6, directions=1, spread=2..6, veil=0.05..0.35",
+        # Rain100L, Rain100H, and what photographs of rain look like.
+        "density=0.02..0.12, angle=-25..25, length=14..60, width=0.8..2, strength=0.4..0.9, directions=1,"
+        " spread=2..8, veil=0..0.1",
+        "density=0.15..1, angle=-30..30, length=20..90, width=1..3, strength=0.5..1, directions=1/1/2/3/5,"
+        " spread=3..25, veil=0..0.1",
+        "density=0.05..0.4, angle=-25..25, length=8..40, width=0.6..1.6, strength=0.15..0.5, directions=1,"
+        " spread=2..6, veil=0.05..0.35",
     ),
-    "shadow": ("strength=0.5..0.9, softness=0.004..0.08, coverage=0.1..0.75, tint=0..0.4",),
+    "shadow": ("strength=0.4..0.88, softness=0.004..0.06, coverage=0.08..0.7, tint=0..0.4",),
     "snow": (
         "density=0.1..0.6, size=1.5..5, speed=0..6, angle=-40..40, veil=0..0.15",
         "density=0.1..0.5, size=3..9, speed=0..14, angle=-50..50, veil=0..0.2",

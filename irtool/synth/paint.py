@@ -22,9 +22,9 @@ def stamp(canvas: Tensor, sample: Tensor, row: Tensor, column: Tensor, patches: 
     columns = column.view(-1, 1, 1) + torch.arange(q, device=canvas.device).view(1, 1, -1)
     inside = (rows >= 0) & (rows < h) & (columns >= 0) & (columns < w)
     flat = canvas.view(-1)
+    index = (sample.view(-1, 1, 1) * (channels * h * w) + rows * w + columns)[inside]
     for channel in range(channels):
-        index = (sample.view(-1, 1, 1) * channels + channel) * (h * w) + rows * w + columns
-        flat.index_add_(0, index[inside], patches[:, channel][inside])
+        flat.index_add_(0, index + channel * h * w, patches[:, channel][inside])
 
 
 def chunks(count: int, points_each: int) -> list[slice]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from .paint import streaks
 from .tools import filter_rows, per_sample, uniform
 
-_PIXELS_PER_STREAK = 110  # at density 1
+_PIXELS_PER_STREAK = 40  # at density 1
 _MAX_ANGLE = math.radians(45)
 
 
@@ -72,4 +72,6 @@ def rain(
     colour = per_sample(uniform(generator, (n,), 0.85, 1.0, images))
     grey = per_sample(uniform(generator, (n,), 0.65, 0.9, images))
     misty = images + veil * (grey - images)
-    return misty + alpha * (colour - misty).clamp(min=0)
+    # Between adding light, as the rain data sets do, and covering the scene, as slow near drops do.
+    covering = per_sample(uniform(generator, (n,), 0, 1, images))
+    return misty + alpha * (colour - covering * misty).clamp(min=0)

@@ -19,7 +19,7 @@ _QUANTILE_SIDE = 64
 
 
 def shadow_mask(images: Tensor, generator: torch.Generator, softness: float, coverage: float) -> Tensor:
-    """Where the shadow lies, (N,1,H,W) in [0,1]: about `coverage` of each picture, edge `softness` of the longer side."""
+    """Where the shadow lies, (N,1,H,W) in [0,1]: about `coverage` of it, edge `softness` of the longer side."""
     n = images.shape[0]
     y, x = grid(images)
     turn = uniform(generator, (n, 1, 1), 0, 2 * math.pi, images)

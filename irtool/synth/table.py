@@ -54,8 +54,8 @@ _SPECS = (
         "LOL (Wei et al. 2018)",
         (
             Parameter("ev", 5, 0, 12, "exposure taken away, stops"),
-            Parameter("gamma", 1.0, 0.5, 3, "tone curve of the dark picture, above 1 is darker"),
-            Parameter("noise", 1.5, 0, 30, "standard deviation at the scene's mid grey, 8-bit levels"),
+            Parameter("gamma", 1.5, 0.5, 3, "tone curve before it, above 1 pulls the shadows down"),
+            Parameter("noise", 1, 0, 30, "standard deviation at the scene's mid grey, 8-bit levels"),
             Parameter("tint", 0.05, 0, 0.5, "largest white-balance error, share of each channel"),
         ),
         lowlight,
@@ -75,9 +75,10 @@ _SPECS = (
         "drops on the glass that refract the scene",
         "Roser and Geiger 2009; Porav et al. 2019; DeRaindrop (Qian et al. 2018)",
         (
-            Parameter("count", 20, 0, 400, "drops per 256x256 pixels"),
+            Parameter("count", 15, 0, 400, "drops per 256x256 pixels"),
             Parameter("size", 10, 1, 120, "typical radius, pixels"),
-            Parameter("softness", 0.5, 0.05, 1, "share of the radius over which the edge fades"),
+            Parameter("softness", 0.6, 0.05, 1, "share of the radius over which the edge fades"),
+            Parameter("glow", 0.3, 0, 1, "share of sky light in a drop"),
         ),
         raindrop,
     ),
@@ -86,7 +87,7 @@ _SPECS = (
         "layers of streaks and a veil",
         "Rain100L and Rain100H (Yang et al. 2017)",
         (
-            Parameter("density", 0.4, 0, 1, "how many streaks; 1 is one per 110 pixels"),
+            Parameter("density", 0.15, 0, 1, "how many streaks; 1 is one per 40 pixels"),
             Parameter("angle", 0, -45, 45, "direction off the vertical, degrees"),
             Parameter("length", 30, 2, 300, "streak length, pixels"),
             Parameter("width", 1.2, 0.3, 20, "streak width, pixels"),
