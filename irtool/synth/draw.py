@@ -19,14 +19,14 @@ TRAINING: dict[str, tuple[str, ...]] = {
         "length=9..31, shake=0..0.5, vary=0.3..1",
     ),
     "haze": (
-        "beta=0.4..1.5, airlight=0.97..1, tint=0..0.01",  # SOTS indoor: airlight 1, t from 0.3 to 0.9
-        "beta=0.5..3, airlight=0.7..1, tint=0..0.06",
+        "beta=0.3..1.4, airlight=0.97..1, tint=0..0.01",  # SOTS indoor: airlight 1, t from 0.3 to 0.9
+        "beta=0.4..2.6, airlight=0.7..1, tint=0..0.06",
     ),
     "jpeg": ("q=5..20, subsampling=420", "q=8..60, subsampling=420/420/444"),
     "lowlight": (
-        "ev=3.5..8.5, gamma=1.1..2.2, noise=0.2..2, tint=0..0.3",  # LOL
-        "ev=3.5..8.5, gamma=1.1..2.2, noise=0.2..2, tint=0..0.3",
-        "ev=1.5..5, gamma=0.8..1.6, noise=0..6, tint=0..0.15",
+        "ev=3..7, gamma=1.1..2.1, noise=0.2..2, tint=0..0.3",  # LOL
+        "ev=3..7, gamma=1.1..2.1, noise=0.2..2, tint=0..0.3",
+        "ev=1.5..4.5, gamma=0.8..1.5, noise=0..6, tint=0..0.15",
     ),
     "noise": (
         "sigma=5..55, kind=gaussian",
@@ -35,14 +35,14 @@ TRAINING: dict[str, tuple[str, ...]] = {
         "sigma=2..30, kind=camera",
     ),
     "raindrop": (
-        "count=4..25, size=8..30, softness=0.55..1, glow=0.1..0.7",  # DeRaindrop
-        "count=15..80, size=3..8, softness=0.15..0.7, glow=0..0.4",
+        "count=8..40, size=10..30, softness=0.4..1, glow=0.2..0.8",  # DeRaindrop
+        "count=30..150, size=3..9, softness=0.15..0.7, glow=0..0.4",
     ),
     "rain": (
         # Rain100L, Rain100H, and what photographs of rain look like.
         "density=0.02..0.12, angle=-25..25, length=14..60, width=0.8..2, strength=0.4..0.9, directions=1,"
         " spread=2..8, veil=0..0.1",
-        "density=0.15..1, angle=-30..30, length=20..90, width=1..3, strength=0.5..1, directions=1/1/2/3/5,"
+        "density=0.08..0.6, angle=-30..30, length=20..90, width=1..3, strength=0.5..1, directions=1/1/2/3/5,"
         " spread=3..25, veil=0..0.1",
         "density=0.05..0.4, angle=-25..25, length=8..40, width=0.6..1.6, strength=0.15..0.5, directions=1,"
         " spread=2..6, veil=0.05..0.35",

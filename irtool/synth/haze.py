@@ -15,7 +15,7 @@ from torch import Tensor
 from .tools import gaussian_blur, grid, per_sample, smooth_noise, uniform
 
 _REGIONS = 7
-_REGION_SIDE = 256
+_REGION_SIDE = 128
 
 
 def _regions(images: Tensor, generator: torch.Generator) -> Tensor:

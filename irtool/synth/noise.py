@@ -47,7 +47,7 @@ def _camera(images: Tensor, generator: torch.Generator, std: float) -> Tensor:
     gains = uniform(generator, (n, 3, 1, 1), 0.8, 1.4, images)
     gains[:, 1] = 1.0
     field = normal(generator, images.shape, images) * gains
-    taps = torch.tensor([0.25, 0.5, 0.25], device=images.device)
+    taps = (0.25, 0.5, 0.25)
     smeared = filter_columns(filter_rows(field, taps), taps) / 0.375
     mix = per_sample(uniform(generator, (n,), 0.3, 1.0, images))
     field = mix * smeared + (1 - mix) * field

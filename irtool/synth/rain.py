@@ -39,8 +39,8 @@ def _layer(
     canvas = torch.zeros(n, 1, h, w, device=images.device)
     streaks(canvas, sample, top, left, rows, slope, light)
     radius = max(1, math.ceil(width * 1.3))
-    x = torch.arange(-radius, radius + 1, device=images.device)
-    taps = torch.exp(-0.5 * (x / (width / 2.355)) ** 2)  # peak 1, full width at half maximum `width`
+    # Peak 1, full width at half maximum `width`.
+    taps = [math.exp(-0.5 * (x * 2.355 / width) ** 2) for x in range(-radius, radius + 1)]
     return filter_rows(canvas, taps)
 
 

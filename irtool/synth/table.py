@@ -75,7 +75,7 @@ _SPECS = (
         "drops on the glass that refract the scene",
         "Roser and Geiger 2009; Porav et al. 2019; DeRaindrop (Qian et al. 2018)",
         (
-            Parameter("count", 15, 0, 400, "drops per 256x256 pixels"),
+            Parameter("count", 25, 0, 400, "drops per 256x256 pixels"),
             Parameter("size", 10, 1, 120, "typical radius, pixels"),
             Parameter("softness", 0.6, 0.05, 1, "share of the radius over which the edge fades"),
             Parameter("glow", 0.3, 0, 1, "share of sky light in a drop"),

@@ -93,35 +93,39 @@ def convolve(images: Tensor, kernels: Tensor) -> Tensor:
     return torch.fft.irfft2(spectrum, s=size)[..., 2 * r : 2 * r + h, 2 * r : 2 * r + w]
 
 
-def gaussian_taps(sigma: float, like: Tensor) -> Tensor:
+def gaussian_taps(sigma: float) -> list[float]:
     """1-D Gaussian of unit sum, cut at three sigma."""
     radius = max(1, math.ceil(3 * sigma))
-    x = torch.arange(-radius, radius + 1, dtype=torch.float32, device=like.device)
-    taps = torch.exp(-0.5 * (x / max(sigma, 1e-3)) ** 2)
-    return taps / taps.sum()
+    taps = [math.exp(-0.5 * (x / sigma) ** 2) for x in range(-radius, radius + 1)]
+    total = sum(taps)
+    return [tap / total for tap in taps]
 
 
-def filter_rows(x: Tensor, taps: Tensor) -> Tensor:
-    """Filter (N,C,H,W) along the width with 1-D taps of odd length, borders mirrored."""
-    n, c, h, w = x.shape
-    r = taps.numel() // 2
-    padded = pad_reflect(x, r, r, 0, 0).reshape(n * c, 1, h, w + 2 * r)
-    return F.conv2d(padded, taps.view(1, 1, 1, -1)).reshape(n, c, h, w)
+def _filtered(padded: Tensor, taps: Sequence[float], dim: int, size: int) -> Tensor:
+    """Add shifted copies: on a CPU many times faster than a convolution of one channel."""
+    result = padded.narrow(dim, 0, size) * taps[0]
+    for offset, tap in enumerate(taps[1:], 1):
+        result.add_(padded.narrow(dim, offset, size), alpha=tap)
+    return result
 
 
-def filter_columns(x: Tensor, taps: Tensor) -> Tensor:
-    """Filter (N,C,H,W) along the height with 1-D taps of odd length, borders mirrored."""
-    n, c, h, w = x.shape
-    r = taps.numel() // 2
-    padded = pad_reflect(x, 0, 0, r, r).reshape(n * c, 1, h + 2 * r, w)
-    return F.conv2d(padded, taps.view(1, 1, -1, 1)).reshape(n, c, h, w)
+def filter_rows(x: Tensor, taps: Sequence[float]) -> Tensor:
+    """Filter (N,C,H,W) along the width with symmetric taps of odd length, borders mirrored."""
+    r = len(taps) // 2
+    return _filtered(pad_reflect(x, r, r, 0, 0), taps, 3, x.shape[3])
+
+
+def filter_columns(x: Tensor, taps: Sequence[float]) -> Tensor:
+    """Filter (N,C,H,W) along the height with symmetric taps of odd length, borders mirrored."""
+    r = len(taps) // 2
+    return _filtered(pad_reflect(x, 0, 0, r, r), taps, 2, x.shape[2])
 
 
 def gaussian_blur(x: Tensor, sigma: float) -> Tensor:
     """Blur (N,C,H,W) by a Gaussian of `sigma` pixels."""
     if sigma < 0.05:
         return x
-    taps = gaussian_taps(sigma, x)
+    taps = gaussian_taps(sigma)
     return filter_columns(filter_rows(x, taps), taps)
 
 
