@@ -20,7 +20,7 @@ TRAINING: dict[str, tuple[str, ...]] = {
     ),
     "haze": (
         "beta=0.3..1.4, airlight=0.97..1, tint=0..0.01",  # SOTS indoor: airlight 1, t from 0.3 to 0.9
-        "beta=0.4..2.6, airlight=0.7..1, tint=0..0.06",
+        "beta=0.4..2.3, airlight=0.7..1, tint=0..0.06",
     ),
     "jpeg": ("q=5..20, subsampling=420", "q=8..60, subsampling=420/420/444"),
     "lowlight": (
@@ -35,8 +35,10 @@ TRAINING: dict[str, tuple[str, ...]] = {
         "sigma=2..30, kind=camera",
     ),
     "raindrop": (
-        "count=8..40, size=10..30, softness=0.4..1, glow=0.2..0.8",  # DeRaindrop
-        "count=30..150, size=3..9, softness=0.15..0.7, glow=0..0.4",
+        # DeRaindrop's drops are few, large and out of focus, or many and small.
+        "count=8..35, size=7..14, softness=0.4..1, glow=0.2..0.9",
+        "count=3..14, size=13..26, softness=0.5..1, glow=0.2..0.9",
+        "count=30..140, size=3..8, softness=0.15..0.7, glow=0..0.4",
     ),
     "rain": (
         # Rain100L, Rain100H, and what photographs of rain look like.

@@ -25,7 +25,7 @@ def _drops(generator: torch.Generator, radius: Tensor, soft: Tensor) -> Tensor:
     """Patches (M,4,p,p): opacity, and opacity times the shift (columns, rows) and the shade of each pixel."""
     m = radius.numel()
     tall = uniform(generator, (m, 1, 1), 0.9, _TALLEST, radius)
-    reach = math.ceil(float(radius.max()) * _TALLEST * _WOBBLE) + 1
+    reach = math.ceil(float((radius * (1 + soft / 2)).max()) * _TALLEST * _WOBBLE) + 1
     axis = torch.arange(-reach, reach + 1, device=radius.device, dtype=torch.float32)
     y, x = axis.view(1, -1, 1), axis.view(1, 1, -1)
     r, soft = radius.view(m, 1, 1), soft.view(m, 1, 1)
@@ -33,9 +33,9 @@ def _drops(generator: torch.Generator, radius: Tensor, soft: Tensor) -> Tensor:
     phase = uniform(generator, (2, m, 1, 1), 0, 2 * math.pi, radius)
     wobble = 1 + 0.09 * torch.sin(2 * turn + phase[0]) + 0.06 * torch.sin(3 * turn + phase[1])
     distance = torch.sqrt(x * x + (y / tall) ** 2) / (r * wobble)
-    edge = ((1 - distance) / soft).clamp(0, 1)
+    edge = ((1 + soft / 2 - distance) / soft).clamp(0, 1)
     # Out of focus drops are thinner veils than sharp ones.
-    thinnest = (1.1 - soft).clamp(0.35, 0.85)
+    thinnest = (1.2 - soft).clamp(0.45, 0.85)
     opacity = edge * edge * (3 - 2 * edge) * (thinnest + (1 - thinnest) * uniform(generator, (m, 1, 1), 0, 1, radius))
     # A lens that turns the view over; its edge bends more, so it sees farther out.
     zoom = uniform(generator, (m, 1, 1), 2, 5, radius) * (1 + distance.clamp(max=1) ** 2)
@@ -61,7 +61,7 @@ def raindrop(
     drops = count * (h + 2 * size) * (w + 2 * size) / 65536
     for share, small, large in _SIZES:
         each = math.ceil(share * drops)
-        points = (2 * math.ceil(large * size * _TALLEST * _WOBBLE) + 3) ** 2
+        points = (2 * math.ceil(large * size * _TALLEST * _WOBBLE * (1 + softness)) + 3) ** 2
         for part in chunks(n * each, 4 * points):
             sample = torch.arange(part.start, min(part.stop, n * each), device=images.device) // each
             m = sample.numel()
@@ -73,7 +73,7 @@ def raindrop(
             column = uniform(generator, (m,), -size, w + size, images).round().long() - reach
             stamp(maps, sample, row, column, patches)
     weight = maps[:, :1].clamp(min=1e-6)
-    inside = _seen_through(images, maps[:, 1:3] / weight, size) + maps[:, 3:] / weight
+    inside = _seen_through(images, maps[:, 1:3] / weight, size * (0.15 + 0.7 * softness**2)) + maps[:, 3:] / weight
     bright = F.adaptive_avg_pool2d(images, 12).flatten(2).quantile(0.85, dim=2)[..., None, None]
     sky = 0.6 * bright + 0.4 * bright.mean(1, keepdim=True) + uniform(generator, (n, 3, 1, 1), 0, 0.1, images)
     amount = glow * uniform(generator, (n, 1, 1, 1), 0.6, 1.4, images)
@@ -81,10 +81,10 @@ def raindrop(
     return images + maps[:, :1].clamp(max=1) * (inside - images)
 
 
-def _seen_through(images: Tensor, shift: Tensor, size: float) -> Tensor:
-    """The blurred scene looked up at each pixel's place plus `shift` (N,2,H,W) in pixels (columns, rows)."""
+def _seen_through(images: Tensor, shift: Tensor, cell: float) -> Tensor:
+    """The scene, blurred over `cell` pixels, looked up at each pixel's place plus `shift` (N,2,H,W) in pixels (columns, rows)."""
     h, w = images.shape[-2:]
-    factor = max(1, round(size / 4))
+    factor = max(1, round(cell))
     small = F.avg_pool2d(images, factor, ceil_mode=True, count_include_pad=False) if factor > 1 else images
     small = gaussian_blur(small, 1.0)
     y = torch.arange(h, device=images.device, dtype=torch.float32).view(1, -1, 1) + shift[:, 1] + 0.5

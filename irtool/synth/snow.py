@@ -14,7 +14,7 @@ from .paint import chunks, stamp
 from .tools import per_sample, uniform
 
 # Per layer: share of the flakes, smallest and largest radius (times size), softness of the edge, opacity.
-_LAYERS = ((0.80, 0.25, 0.6, 0.9, 0.9), (0.17, 0.6, 1.3, 0.7, 0.9), (0.03, 1.5, 3.2, 1.0, 0.6))
+_LAYERS = ((0.80, 0.2, 0.6, 1.2, 0.95), (0.17, 0.5, 1.4, 1.1, 0.9), (0.03, 1.4, 3.2, 1.3, 0.5))
 _PIXELS_PER_FLAKE = 70  # at density 1 and size 3
 
 
@@ -36,7 +36,7 @@ def _flakes(
     wobble = 1 + 0.18 * torch.sin(2 * turn + phase[0]) + 0.12 * torch.sin(3 * turn + phase[1])
     distance = torch.hypot(along, across) / (radius.view(m, 1, 1) * wobble)
     edge = ((1 + soft / 2 - distance) / soft).clamp(0, 1)
-    light = opacity * uniform(generator, (m, 1, 1), 0.5, 1, radius)
+    light = opacity * uniform(generator, (m, 1, 1), 0.25, 1, radius)
     # A flake drawn out covers each point for a shorter time.
     faded = (radius.view(m, 1, 1) / (radius.view(m, 1, 1) + 0.4 * half)).clamp(max=1)
     return (light * faded * edge * edge * (3 - 2 * edge))[:, None]
