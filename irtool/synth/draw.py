@@ -20,12 +20,12 @@ TRAINING: dict[str, tuple[str, ...]] = {
     ),
     "haze": (
         "beta=0.3..1.4, airlight=0.97..1, tint=0..0.01",  # SOTS indoor: airlight 1, t from 0.3 to 0.9
-        "beta=0.4..2.3, airlight=0.7..1, tint=0..0.06",
+        "beta=0.4..2.3, airlight=0.6..1, tint=0..0.06",
     ),
     "jpeg": ("q=5..20, subsampling=420", "q=8..60, subsampling=420/420/444"),
     "lowlight": (
-        "ev=3..7, gamma=1.1..2.1, noise=0.2..2, tint=0..0.3",  # LOL
-        "ev=3..7, gamma=1.1..2.1, noise=0.2..2, tint=0..0.3",
+        "ev=2.8..6.5, gamma=1.1..2.1, noise=0.2..2, tint=0..0.3",  # LOL
+        "ev=2.8..6.5, gamma=1.1..2.1, noise=0.2..2, tint=0..0.3",
         "ev=1.5..4.5, gamma=0.8..1.5, noise=0..6, tint=0..0.15",
     ),
     "noise": (

@@ -1,7 +1,7 @@
 """Missing regions: strokes, boxes or text cut out and filled.
 
 `thin` strokes follow the "thin" masks of RePaint (Lugmayr et al., CVPR 2022) and LaMa: short broken lines about
-nine pixels wide on a 256-pixel picture. The published inpainting inputs fill with white.
+eleven pixels wide on a 256-pixel picture. The published inpainting inputs fill with white.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _stroke(draw: ImageDraw.ImageDraw, size: tuple[int, int], dice: random.Rando
     """One broken line with round ends and joints."""
     w, h = size
     x, y = dice.uniform(0, w), dice.uniform(0, h)
-    thick = max(1, round(width * dice.uniform(0.75, 1.25)))
+    thick = max(1, round(width * dice.uniform(0.85, 1.15)))
     angle = dice.uniform(0, 2 * math.pi)
     points = [(x, y)]
     for _ in range(dice.randint(1, 5)):
@@ -59,7 +59,7 @@ def _text(draw: ImageDraw.ImageDraw, size: tuple[int, int], dice: random.Random,
 _Shape = Callable[[ImageDraw.ImageDraw, tuple[int, int], random.Random, float], None]
 # Per kind: the shape, and its default width in pixels given the shorter side.
 _KINDS: dict[str, tuple[_Shape, Callable[[int], float]]] = {
-    "thin": (_stroke, lambda side: 9.0),
+    "thin": (_stroke, lambda side: 10.0),
     "thick": (_stroke, lambda side: 28.0),
     "box": (_box, lambda side: max(4.0, 0.3 * side)),
     "text": (_text, lambda side: 22.0),
@@ -71,7 +71,7 @@ def hole_mask(height: int, width: int, kind: str, coverage: float, dice: random.
     picture = Image.new("L", (width, height))
     draw = ImageDraw.Draw(picture)
     shape, default = _KINDS[kind]
-    wide = default(min(height, width))
+    wide = default(min(height, width)) * dice.uniform(0.7, 1.5)
     target = coverage * height * width
     batch = 1
     for _ in range(_ROUNDS if target else 0):

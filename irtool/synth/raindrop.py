@@ -75,14 +75,15 @@ def raindrop(
     weight = maps[:, :1].clamp(min=1e-6)
     inside = _seen_through(images, maps[:, 1:3] / weight, size * (0.15 + 0.7 * softness**2)) + maps[:, 3:] / weight
     bright = F.adaptive_avg_pool2d(images, 12).flatten(2).quantile(0.85, dim=2)[..., None, None]
-    sky = 0.6 * bright + 0.4 * bright.mean(1, keepdim=True) + uniform(generator, (n, 3, 1, 1), 0, 0.1, images)
+    lift = uniform(generator, (n, 1, 1, 1), 0, 0.12, images) + uniform(generator, (n, 3, 1, 1), -0.015, 0.015, images)
+    sky = 0.5 * bright + 0.5 * bright.mean(1, keepdim=True) + lift
     amount = glow * uniform(generator, (n, 1, 1, 1), 0.6, 1.4, images)
     inside = inside + amount.clamp(max=1) * (sky - inside)
     return images + maps[:, :1].clamp(max=1) * (inside - images)
 
 
 def _seen_through(images: Tensor, shift: Tensor, cell: float) -> Tensor:
-    """The scene, blurred over `cell` pixels, looked up at each pixel's place plus `shift` (N,2,H,W) in pixels (columns, rows)."""
+    """The scene, blurred over `cell` pixels, at each pixel's place plus `shift` (N,2,H,W), columns then rows."""
     h, w = images.shape[-2:]
     factor = max(1, round(cell))
     small = F.avg_pool2d(images, factor, ceil_mode=True, count_include_pad=False) if factor > 1 else images
