@@ -1,0 +1,34 @@
+"""Pictures in and out. Decoding and encoding live in this room and nowhere else.
+
+`read` gives a `Picture` (upright sRGB float32 and all that must survive), `encode` and `write` give it back to a file.
+"""
+
+from __future__ import annotations
+
+from .decode import MAX_PIXELS, read
+from .encode import encode
+from .files import Found, find, save_bytes, write
+from .formats import FORMATS, SUFFIXES, Format, format_for, format_named, sniff, suffix_for
+from .model import JpegSettings, Picture
+from .sheet import sheet, side_by_side
+
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "Format",
+    "Found",
+    "JpegSettings",
+    "Picture",
+    "encode",
+    "find",
+    "format_for",
+    "format_named",
+    "read",
+    "save_bytes",
+    "sheet",
+    "side_by_side",
+    "sniff",
+    "suffix_for",
+    "write",
+]

@@ -1,0 +1,139 @@
+"""Pictures on disk: written whole or not at all, and found in folders."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import PictureError
+from .encode import encode
+from .formats import SUFFIXES, format_for, format_named
+from .model import Picture
+
+# Hidden, so that an unfinished file left by a killed process is never taken for a picture; and short, so that a target
+# with the longest name a file system allows can still be written.
+_TEMPORARY = ".irtool-"
+
+
+def write(
+    picture: Picture,
+    path: str | Path,
+    *,
+    format: str | None = None,
+    quality: int | None = None,
+    strip: bool = False,
+) -> Path:
+    """Encode and write a picture; the file appears whole or not at all.
+
+    It is written beside its target under a hidden name and then renamed, so that neither an error nor an interruption
+    leaves half a file. A file that is replaced hands on its permissions.
+
+    Args:
+        path: the file to write; its folder must exist.
+        format: a format name; by default the one the suffix names.
+        quality: as in `encode`.
+        strip: as in `encode`.
+
+    Returns:
+        the path written.
+
+    Raises:
+        UsageError: the suffix or the format is unknown.
+        PictureError: the target is the picture's own source, cannot be written, or the picture does not fit the format.
+        UnavailableError: the format needs an optional package.
+    """
+    path = Path(path)
+    kind = format_named(format) if format is not None else format_for(path)
+    if picture.source is not None and _same(path, picture.source):
+        raise PictureError(f"{path} is the input, which is never written to", "Choose another name or folder.")
+    return save_bytes(encode(picture, kind.name, quality=quality, strip=strip), path)
+
+
+def save_bytes(data: bytes, path: str | Path) -> Path:
+    """Write a file whole or not at all, as `write` does, for bytes that are encoded already.
+
+    Raises:
+        PictureError: the target cannot be written.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise PictureError(f"{path} is a folder, not a file to write", "Add a file name.")
+        temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}.tmp")
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+            with contextlib.suppress(FileNotFoundError):
+                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        hint = "Check that its folder exists, is writable and has room."
+        raise PictureError(f"{path}: cannot be written ({reason})", hint) from error
+    return path
+
+
+def _same(a: Path, b: Path) -> bool:
+    try:
+        return a.samefile(b)
+    except (OSError, ValueError):
+        return False
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picture to work on.
+
+    Attributes:
+        path: the file.
+        root: the folder whose tree an output folder mirrors; for a named file, the folder it is in.
+    """
+
+    path: Path
+    root: Path
+
+    @property
+    def relative(self) -> Path:
+        """The path below `root`."""
+        return self.path.relative_to(self.root)
+
+
+def find(inputs: Sequence[str | Path], *, recursive: bool = False) -> list[Found]:
+    """The pictures that files and folders stand for, each once, in the order given and sorted within a folder.
+
+    A folder gives the files whose suffix names a picture format, without hidden ones; a named file is taken whatever
+    its name. What does not exist and what cannot be listed is handed on too: `read` then says what is wrong with it,
+    and the rest of a run goes on.
+    """
+    found: dict[Path, Found] = {}
+    for item in map(Path, inputs):
+        listed = _listing(item, recursive) if item.is_dir() else [item]
+        root = item if item.is_dir() else item.parent
+        for path in listed:
+            found.setdefault(path, Found(path, root))
+    return list(found.values())
+
+
+def _listing(folder: Path, recursive: bool) -> Iterator[Path]:
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        yield folder
+        return
+    for path in entries:
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            # A linked folder could lead back up.
+            if recursive and not path.is_symlink():
+                yield from _listing(path, recursive)
+        elif path.suffix.lower() in SUFFIXES:
+            yield path

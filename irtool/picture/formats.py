@@ -1,0 +1,116 @@
+"""The picture formats irtool knows: their suffixes, what they can carry, how their files begin."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UsageError
+
+
+@dataclass(frozen=True)
+class Format:
+    """One file format.
+
+    Attributes:
+        name: as used in `Picture.format`.
+        suffixes: lower case with the dot, the usual one first.
+        max_side: the most pixels a side can have, in the format or in its codec.
+        deep: carries 16 bits.
+        alpha: carries transparency.
+        grey: carries a single channel.
+        writable: irtool writes it.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    max_side: int = 2**31 - 1
+    deep: bool = False
+    alpha: bool = True
+    grey: bool = True
+    writable: bool = True
+
+
+FORMATS: dict[str, Format] = {
+    f.name: f
+    for f in (
+        Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), max_side=65500, alpha=False),
+        Format("PNG", (".png",), deep=True),
+        Format("TIFF", (".tif", ".tiff"), deep=True),
+        Format("WEBP", (".webp",), max_side=16383, grey=False),
+        Format("BMP", (".bmp", ".dib")),
+        Format("AVIF", (".avif",), max_side=32768, grey=False),
+        Format("HEIF", (".heic", ".heif", ".hif"), max_side=16384, grey=False),
+        Format("GIF", (".gif",), writable=False),
+    )
+}
+
+SUFFIXES: frozenset[str] = frozenset(s for f in FORMATS.values() for s in f.suffixes)
+"""Lower-case suffixes that a folder listing takes for pictures."""
+
+_BY_SUFFIX = {s: f for f in FORMATS.values() for s in f.suffixes}
+_WRITABLE = ", ".join(f.suffixes[0][1:] for f in FORMATS.values() if f.writable)
+
+
+def format_named(word: str) -> Format:
+    """The format a person names: "jpg", "JPEG", ".tif", "webp".
+
+    Raises:
+        UsageError: no such format, with the closest one.
+    """
+    key = word.strip().lower().lstrip(".")
+    known = {s[1:]: f for s, f in _BY_SUFFIX.items()} | {n.lower(): f for n, f in FORMATS.items()}
+    if key in known:
+        return known[key]
+    close = difflib.get_close_matches(key, known, n=1)
+    raise UsageError(
+        f"unknown picture format '{word}'", f"Did you mean {close[0]}?" if close else f"Formats: {_WRITABLE}."
+    )
+
+
+def format_for(path: Path | str) -> Format:
+    """The format a file name asks for by its suffix.
+
+    Raises:
+        UsageError: the suffix is missing or unknown.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[suffix]
+    raise UsageError(f"{path}: the suffix does not name a picture format", f"Use one of: {_WRITABLE}.")
+
+
+def suffix_for(format: str, like: Path | str | None = None) -> str:
+    """The suffix for a file of this format: that of `like` (spelling kept) where it fits, else the usual one."""
+    found = format_named(format)
+    suffix = Path(like).suffix if like is not None else ""
+    return suffix if suffix.lower() in found.suffixes else found.suffixes[0]
+
+
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+
+
+def sniff(data: bytes) -> str | None:
+    """The format of a file from its first bytes (64 are enough in practice), or None."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "TIFF"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if data[4:8] == b"ftyp":
+        size = int.from_bytes(data[:4], "big")
+        brands = {data[i : i + 4] for i in (8, *range(16, min(size, len(data)) - 3, 4))}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        if brands & (_HEIF_BRANDS | {b"mif1", b"msf1"}):
+            return "HEIF"
+    # "BM" alone is too common a beginning: the header size that follows must be one that exists.
+    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in (12, 40, 52, 56, 64, 108, 124):
+        return "BMP"
+    return None

@@ -1,0 +1,97 @@
+"""The Picture: pixels the networks can use, and everything else of the file that must survive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class JpegSettings:
+    """How the source JPEG was compressed.
+
+    Attributes:
+        tables: quantisation tables in natural (row by row) order, 64 entries each: luma, then chroma.
+        subsampling: Pillow's code, 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0.
+        progressive: several scans rather than one.
+    """
+
+    tables: tuple[tuple[int, ...], ...]
+    subsampling: int
+    progressive: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One decoded picture, upright, in sRGB.
+
+    Attributes:
+        pixels: (H, W, 3) float32, sRGB, in [0, 1]; a grey picture has three equal channels.
+        alpha: (H, W) float32 in [0, 1], not premultiplied, or None.
+        bits: 8 or 16, the depth it is written with where the format allows.
+        grey: written as one channel where the format allows.
+        format: a name in `FORMATS` that it is written as unless told otherwise: the source's format, or "PNG"
+            for a source that irtool reads but does not write (GIF).
+        icc: the source's colour profile; on write the pixels are converted back to it.
+        exif: EXIF as a TIFF structure without the "Exif" prefix, orientation already set to 1.
+        xmp: the XMP packet.
+        dpi: horizontal and vertical dots per inch.
+        jpeg: how a JPEG source was compressed.
+        lossless: a WebP source was compressed without loss.
+        comment: the free comment of a JPEG or GIF.
+        blocks: further named blocks kept only when the format stays the same (PNG text and colour chunks, JPEG IPTC).
+        beyond: (H, W, 3) float32 or None: what the source's gamut had outside [0, 1] of sRGB. It is added to `pixels`
+            before they go back to the profile, so that a wide-gamut picture keeps its strongest colours.
+        source: the file it came from, if any; `write` refuses to overwrite it.
+        name: what messages call it.
+        notes: plain sentences on what was converted or could not be kept.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    bits: int = 8
+    grey: bool = False
+    format: str = "PNG"
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    jpeg: JpegSettings | None = None
+    lossless: bool = False
+    comment: bytes | None = None
+    blocks: tuple[tuple[str, bytes], ...] = ()
+    beyond: np.ndarray | None = None
+    source: Path | None = None
+    name: str = "picture"
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 3 or self.pixels.shape[2] != 3 or 0 in self.pixels.shape:
+            raise ValueError(f"pixels must be (H, W, 3) and not empty, got {self.pixels.shape}")
+        for extra in (self.alpha, self.beyond):
+            if extra is not None and extra.shape[:2] != self.pixels.shape[:2]:
+                raise ValueError(f"pixels are {self.pixels.shape[:2]} but alpha or beyond is {extra.shape[:2]}")
+        if self.bits not in (8, 16):
+            raise ValueError(f"bits must be 8 or 16, got {self.bits}")
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return int(self.pixels.shape[1])
+
+    def with_pixels(self, pixels: np.ndarray) -> Picture:
+        """The same picture with other colours: (H, W, 3) of the same size; everything else is kept.
+
+        Raises:
+            ValueError: the size differs from this picture's.
+        """
+        if pixels.shape != self.pixels.shape:
+            raise ValueError(f"pixels must be {self.pixels.shape}, got {pixels.shape}")
+        return replace(self, pixels=np.asarray(pixels, dtype=np.float32))

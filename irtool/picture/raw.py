@@ -1,0 +1,127 @@
+"""What every loader hands on, and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from .model import JpegSettings
+
+
+@dataclass
+class Raw:
+    """What a file holds, as stored.
+
+    Attributes:
+        colour: (H, W, 1 or 3) uint8 or uint16.
+        alpha: (H, W) of the same type, or None.
+        turned: the pixels are upright already; the EXIF orientation is only to be reset.
+        The others are as in `Picture`.
+    """
+
+    colour: np.ndarray
+    alpha: np.ndarray | None = None
+    turned: bool = False
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    jpeg: JpegSettings | None = None
+    lossless: bool = False
+    comment: bytes | None = None
+    blocks: tuple[tuple[str, bytes], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Refused(Exception):
+    """The file is sound but not something irtool restores. The message continues "<file> ..."."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+Guard = Callable[[tuple[int, int]], None]
+"""Called with (width, height) before pixels are decoded; raises if that is too many."""
+
+
+def single(frames: int, what: str) -> None:
+    """Refuse more than one frame."""
+    if frames > 1:
+        raise Refused(f"is {what} of {frames} frames", "Extract the frames first, for instance with ffmpeg.")
+
+
+def common(im: ImageFile.ImageFile) -> dict[str, Any]:
+    """Metadata as Pillow's plugins keep it in `info`."""
+    info = im.info
+    dpi = info.get("dpi")
+    icc, exif, xmp = (info.get(key) for key in ("icc_profile", "exif", "xmp"))
+    return {
+        "icc": icc if isinstance(icc, bytes) and icc else None,
+        "exif": exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) and exif else None,
+        "xmp": xmp if isinstance(xmp, bytes) and xmp else None,
+        "dpi": sane_dpi(dpi),
+    }
+
+
+def sane_dpi(dpi: Any) -> tuple[float, float] | None:
+    """A pair of positive, finite numbers, or None."""
+    try:
+        x, y = (float(v) for v in dpi)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (x, y) if 0 < x < 1e6 and 0 < y < 1e6 else None
+
+
+def samples(im: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """Colour (H, W, 1 or 3) and alpha (H, W) of an 8-bit (or "I;16") image that is or can be loaded."""
+    if im.mode in ("P", "PA") or "transparency" in im.info:
+        grey = im.mode in ("1", "L")
+        im = im.convert("RGBA" if im.has_transparency_data else "RGB")
+        if grey:
+            im = im.convert("LA")
+    elif im.mode == "1":
+        im = im.convert("L")
+    elif im.mode in ("La", "RGBa"):
+        im = im.convert(im.mode.upper())
+    elif im.mode == "YCbCr":
+        im = im.convert("RGB")
+    array = np.asarray(im)
+    if im.mode in ("L", "RGB") or im.mode.startswith("I;16"):
+        return np.atleast_3d(array).astype(array.dtype.newbyteorder("="), copy=False), None
+    if im.mode in ("LA", "RGBA"):
+        return array[..., :-1], array[..., -1]
+    depth = {"I": "32-bit integer", "F": "floating-point", "LAB": "Lab"}.get(im.mode, im.mode)
+    raise Refused(f"holds {depth} pixels", "Convert it to 8-bit or 16-bit RGB or grey first.")
+
+
+def from_cmyk(im: Image.Image, icc: bytes | None) -> tuple[np.ndarray, str]:
+    """(H, W, 3) uint8 sRGB of a CMYK picture with a profile, and the note to leave."""
+    from PIL import ImageCms
+
+    if not icc:
+        raise Refused("is CMYK without a colour profile, so its colours are unknown", "Convert it to RGB first.")
+    try:
+        rgb = ImageCms.profileToProfile(
+            im,
+            ImageCms.ImageCmsProfile(BytesIO(icc)),
+            ImageCms.createProfile("sRGB"),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError) as error:
+        raise Refused("is CMYK and its colour profile cannot be used", "Convert it to RGB first.") from error
+    assert rgb is not None  # only in-place conversion returns nothing
+    return np.asarray(rgb), "CMYK was converted to sRGB"
+
+
+def join(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """uint16 from its two bytes. Pillow truncates 16-bit colour, but its ";16B" and ";16L" decoders take the one byte
+    and the other, so that two passes give both."""
+    return (high.astype(np.uint16) << 8) | low
