@@ -40,7 +40,7 @@ def trajectories(generator: torch.Generator, n: int, length: float, shake: float
     points = points * ((length - 1) / extent).view(n, 1, 1)
     between = torch.linspace(0, 1, _BETWEEN + 1, device=like.device)[:-1].view(1, 1, -1, 1)
     fine = points[:, :-1, None] * (1 - between) + points[:, 1:, None] * between
-    fine = fine.reshape(n, -1, 2)
+    fine = torch.cat([fine.reshape(n, -1, 2), points[:, -1:]], 1)
     return fine - fine.mean(1, keepdim=True)
 
 

@@ -70,19 +70,21 @@ def hole_mask(height: int, width: int, kind: str, coverage: float, dice: random.
     """Draw holes, (H,W) bool, True where missing, until at least about `coverage` of the picture is gone."""
     picture = Image.new("L", (width, height))
     draw = ImageDraw.Draw(picture)
+    draw.fontmode = "1"  # letters without grey edges: a pixel is missing or it is not
     shape, default = _KINDS[kind]
     wide = default(min(height, width)) * dice.uniform(0.7, 1.5)
     target = coverage * height * width
-    batch = 1
+    drawn, batch = 0, 1
     for _ in range(_ROUNDS if target else 0):
         for _ in range(batch):
             shape(draw, picture.size, dice, wide)
+        drawn += batch
         gone = picture.histogram()[255]
         if gone >= 0.97 * target:
             break
-        # Large pictures need thousands of strokes: draw many between counts, with less haste near the end.
-        done = max(gone, 1) / target
-        batch = max(1, int(batch * min(2.0, 0.5 * (1 / done - 1))))
+        # Large pictures need thousands of shapes: draw half of what seems to lack, then count again.
+        lacking = drawn * (target / max(gone, 1) - 1)
+        batch = max(1, min(drawn, int(lacking / 2)))
     return np.asarray(picture) > 127
 
 

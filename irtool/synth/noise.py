@@ -23,7 +23,7 @@ _LINEAR_GREY = 0.214
 
 
 def noise(images: Tensor, generator: torch.Generator, *, sigma: float, kind: str) -> Tensor:
-    """Add noise of standard deviation `sigma` (8-bit levels; for poisson and camera: at mid grey).
+    """Add noise of standard deviation `sigma` (8-bit levels; poisson: at mid grey; camera: about that, there).
 
     gaussian is N(0, (sigma/255)^2), independent per value, and nothing else: the protocol of the benchmarks.
     """
