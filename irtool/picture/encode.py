@@ -147,9 +147,7 @@ def _floored(settings: JpegSettings, n: int) -> tuple[tuple[int, ...], ...]:
 
 def _png(picture: Picture, codes: np.ndarray, quality: int | None) -> bytes:
     extra = png.metadata_chunks(picture.icc, picture.exif, picture.xmp, picture.dpi, picture.blocks)
-    if codes.dtype == np.uint16:
-        return png.encode16(codes, extra)
-    return png.insert(_saved(codes, "PNG"), extra)
+    return png.encode_png(codes, extra)
 
 
 def _tiff(picture: Picture, codes: np.ndarray, quality: int | None) -> bytes:

@@ -1,4 +1,4 @@
-"""PNG chunks: checked and sorted on the way in, built on the way out; and the 16-bit encoder Pillow lacks.
+"""PNG chunks: checked and sorted on the way in, built on the way out; and an encoder for 8 and 16 bits.
 
 Pillow skips the checksums of pixel data and truncates 16-bit colour to 8 bits, so both are done here. Specification:
 PNG, third edition (W3C, 2025).
@@ -112,34 +112,28 @@ def metadata_chunks(
     return out + b"".join(chunk(name.encode(), body) for name, body in blocks if name in TEXT_CHUNKS)
 
 
-def insert(png: bytes, extra: bytes) -> bytes:
-    """A PNG file with chunks put in right after IHDR."""
-    head = len(SIGNATURE) + 25
-    return png[:head] + extra + png[head:]
-
-
-def encode16(codes: np.ndarray, extra: bytes = b"") -> bytes:
-    """A 16-bit PNG file.
+def encode_png(codes: np.ndarray, extra: bytes = b"") -> bytes:
+    """A PNG file.
 
     Args:
-        codes: (H, W, C) uint16, C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
+        codes: (H, W, C) uint8 or uint16, C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA.
         extra: chunks to go after IHDR.
     """
     height, width, n = codes.shape
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[n]
-    step = 2 * n
+    step = codes.itemsize * n
     engine = zlib.compressobj(6)
     body = []
     # One row of context above and one pixel to the left, all zero at the borders, as the filters are defined.
     above = np.zeros((1, step + width * step), np.uint8)
     rows = max(1, (1 << 18) // (width * step))
     for top in range(0, height, rows):
-        block = codes[top : top + rows].astype(">u2").reshape(-1, width * n).view(np.uint8)
+        block = codes[top : top + rows].astype(codes.dtype.newbyteorder(">")).reshape(-1, width * n).view(np.uint8)
         padded = np.vstack([above, np.pad(block, ((0, 0), (step, 0)))])
         body.append(engine.compress(_filtered(padded, step).tobytes()))
         above = padded[-1:]
     body.append(engine.flush())
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * codes.itemsize, colour_type, 0, 0, 0))
     # Chunks of at most 1 MB, so that a reader can stream and no length overflows.
     data = b"".join(body)
     idat = b"".join(chunk(b"IDAT", data[i : i + (1 << 20)]) for i in range(0, len(data), 1 << 20))
