@@ -134,7 +134,8 @@ def channels(icc: bytes) -> int:
 def profile_of(icc: bytes) -> Profile | None:
     """The profile in usable form, or None if it is damaged or of a kind (lookup tables only) not handled here."""
     try:
-        return _parse(icc)
+        with np.errstate(all="ignore"):
+            return _parse(icc)
     except (ValueError, IndexError, KeyError, struct.error, np.linalg.LinAlgError):
         return None
 
@@ -163,6 +164,8 @@ def _parse(icc: bytes) -> Profile:
         raise ValueError("neither RGB nor grey")
     columns = [[v / 65536 for v in struct.unpack_from(">3i", tags[name], 8)] for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
     matrix = np.linalg.inv(_SRGB_TO_XYZ) @ np.array(columns).T
+    # White goes to white exactly, whatever the profile's rounding: neutrals must stay neutral.
+    matrix /= matrix.sum(axis=1, keepdims=True)
     if not np.linalg.cond(matrix) < 1e4:
         raise ValueError("primaries do not span a colour space")
     curves = tuple(_curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC"))
@@ -191,8 +194,8 @@ def _curve(tag: bytes) -> _Power | _Table:
             p["e"] = p["f"] = p.pop("c", 0.0)
         curve = _Power(**p)
         if not (0.1 <= curve.g <= 10 and curve.a > 0):
-            raise ValueError("senseless curve")
-        return curve
+            raise ValueError("senseless exponent")
+        return _rising(curve, curve.linear(np.linspace(0, 1, 65)))
     if tag[:4] != b"curv":
         raise ValueError("not a curve")
     (count,) = struct.unpack_from(">I", tag, 8)
@@ -206,6 +209,11 @@ def _curve(tag: bytes) -> _Power | _Table:
     if 12 + 2 * count > len(tag):
         raise ValueError("curve runs past its tag")
     values = np.frombuffer(tag, ">u2", count, 12) / 65535
-    if values[-1] - values[0] < 0.5 or (np.diff(values) < 0).any():
-        raise ValueError("curve does not rise")
-    return _Table(values)
+    return _rising(_Table(values), values)
+
+
+def _rising(curve: _Power | _Table, values: np.ndarray) -> _Power | _Table:
+    """The curve, if these samples of it rise from about 0 to about 1, so that it can be inverted."""
+    if not (np.abs(values).max() < 2 and values[-1] - values[0] > 0.5 and np.diff(values).min() > -1e-3):
+        raise ValueError("senseless curve")
+    return curve

@@ -24,11 +24,19 @@ MAX_PIXELS = 300_000_000
 
 _HEAD = 4096
 
-# Pillow and tifffile warn and log about odd metadata; a person restoring photographs cannot act on that. The handlers
-# only keep Python's last-resort printing away: an application that configures logging still sees everything.
-warnings.filterwarnings("ignore", module=r"PIL\.|tifffile|pillow_heif")
-for _name in ("PIL", "tifffile"):
-    logging.getLogger(_name).addHandler(logging.NullHandler())
+
+def hush() -> None:
+    """Keep what Pillow and tifffile warn and log about odd metadata off the terminal: nobody can act on it.
+
+    The handlers only replace Python's last-resort printing: an application that configures logging still sees all.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.|tifffile|pillow_heif")
+    for name in ("PIL", "tifffile"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
+
+
+# Once, at import: changing the filters around each decoding would not be safe with several threads.
+hush()
 
 
 def read(source: str | Path | bytes | IO[bytes], *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Picture:

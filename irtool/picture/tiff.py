@@ -5,10 +5,13 @@ Layout: TIFF 6.0, sections 2, 4, 8, 14 (predictor) and 18 (alpha); deflate as in
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import sys
 import zlib
+from functools import cache
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,8 @@ _CONVERT = "Convert it to 8-bit or 16-bit RGB or grey first."
 def load_tiff(data: bytes, guard: Guard) -> Raw:
     """Decode a TIFF of one full picture."""
     from PIL import Image, TiffImagePlugin
+
+    _hush_libtiff()
 
     class Tiff(TiffImagePlugin.TiffImageFile):
         def load_prepare(self) -> None:
@@ -68,6 +73,25 @@ def load_tiff(data: bytes, guard: Guard) -> Raw:
                 colour = 65535 - colour
     # Pillow applies the orientation itself when it loads a TIFF.
     return Raw(colour, alpha, turned=True, notes=notes, **meta)
+
+
+@cache
+def _hush_libtiff() -> None:
+    """Keep libtiff from printing on stderr about damaged files.
+
+    Pillow turns its warnings off but not its errors. The library is private to Pillow's wheels, where it lies in one of
+    two places; a Pillow built otherwise goes on printing, which does no harm.
+    """
+    import ctypes
+
+    import PIL
+
+    home = Path(PIL.__file__).parent
+    for file in (*(home.parent / "pillow.libs").glob("libtiff*"), *(home / ".dylibs").glob("libtiff*")):
+        with contextlib.suppress(OSError, AttributeError):
+            setter = ctypes.CDLL(str(file)).TIFFSetErrorHandler
+            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+            setter(None)
 
 
 def _number(order: str, entry: exif_room.Entry | exif_room.Directory | None, default: int) -> int:
