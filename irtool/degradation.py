@@ -1,0 +1,82 @@
+"""The vocabulary of degradations: ids, task verbs, names, prompts and synonyms.
+
+Every other room takes its words from here. The order of `DEGRADATIONS` is the published DA-CLIP
+order, and is the order of every vector indexed by degradation (detector logits, task mixtures).
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from functools import cache
+
+from .errors import UsageError
+
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """One kind of damage.
+
+    Attributes:
+        id: short machine name, used in JSON, file names and degradation strings.
+        task: the verb that undoes it, used by ``--task``.
+        name: what a person calls it.
+        prompt: the published DA-CLIP degradation word.
+        synonyms: further words accepted for it on the command line.
+    """
+
+    id: str
+    task: str
+    name: str
+    prompt: str
+    synonyms: tuple[str, ...] = ()
+
+
+DEGRADATIONS: tuple[Degradation, ...] = (
+    Degradation("blur", "deblur", "motion blur", "motion-blurry", ("motion", "shaky", "deblurring")),
+    Degradation("haze", "dehaze", "haze", "hazy", ("fog", "mist", "smog", "dehazing")),
+    Degradation("jpeg", "dejpeg", "JPEG artefacts", "jpeg-compressed", ("compression", "blocking", "blocky", "artefacts", "artifacts")),
+    Degradation("lowlight", "brighten", "low light", "low-light", ("dark", "low-light", "exposure", "relight", "enlighten")),
+    Degradation("noise", "denoise", "noise", "noisy", ("grain", "grainy", "denoising")),
+    Degradation("raindrop", "deraindrop", "raindrops", "raindrop", ("drops", "raindrops")),
+    Degradation("rain", "derain", "rain", "rainy", ("streaks", "deraining")),
+    Degradation("shadow", "deshadow", "shadow", "shadowed", ("shadows", "unshadow")),
+    Degradation("snow", "desnow", "snow", "snowy", ("snowflakes", "desnowing")),
+    Degradation("missing", "inpaint", "missing regions", "uncompleted", ("holes", "mask", "inpainting", "hole", "scratches")),
+)
+IDS: tuple[str, ...] = tuple(d.id for d in DEGRADATIONS)
+INDEX: dict[str, int] = {d.id: i for i, d in enumerate(DEGRADATIONS)}
+
+# The order in which present degradations are undone when they are taken one after the other.
+# Noise before low light (brightening amplifies noise), rain before haze (the veil of rain reads as
+# haze), JPEG before blur (deblurring sharpens block edges); what occludes the scene comes before
+# what merely alters its colours.
+RESTORE_ORDER: tuple[str, ...] = (
+    "missing", "jpeg", "noise", "snow", "rain", "raindrop", "haze", "shadow", "lowlight", "blur",
+)
+
+
+@cache
+def _words() -> dict[str, Degradation]:
+    words: dict[str, Degradation] = {}
+    for d in DEGRADATIONS:
+        for word in (d.id, d.task, d.name, d.prompt, *d.synonyms):
+            words.setdefault(word.lower(), d)
+    return words
+
+
+def lookup(word: str) -> Degradation:
+    """Return the degradation that `word` (id, task verb, name, prompt or synonym) stands for.
+
+    Raises:
+        UsageError: nothing is called that; the hint names the closest match.
+    """
+    words = _words()
+    found = words.get(word.strip().lower())
+    if found is not None:
+        return found
+    close = difflib.get_close_matches(word.strip().lower(), words, n=1)
+    hint = f"Did you mean '{close[0]}'?" if close else "Known: " + ", ".join(d.task for d in DEGRADATIONS) + "."
+    raise UsageError(f"Unknown degradation or task '{word}'.", hint)

@@ -1,0 +1,7 @@
+"""From a picture to a diagnosis: which degradations are present, or none."""
+
+from __future__ import annotations
+
+from .detector import Detector, Diagnosis, load
+
+__all__ = ["Detector", "Diagnosis", "load"]

@@ -1,0 +1,77 @@
+"""The detector: a network, its thresholds, and the diagnosis it gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..degradation import CLEAN, IDS
+from ..errors import UnavailableError
+from ..models import loading
+from .network import DetectorNet
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is wrong with a picture.
+
+    Attributes:
+        scores: probability of each degradation, independent of the others.
+        present: ids whose score reaches its threshold, strongest first; empty means clean.
+    """
+
+    scores: dict[str, float]
+    present: tuple[str, ...]
+
+    @property
+    def is_clean(self) -> bool:
+        """True where no degradation was found."""
+        return not self.present
+
+    @property
+    def clean(self) -> float:
+        """Probability that none is present, were they independent."""
+        product = 1.0
+        for score in self.scores.values():
+            product *= 1 - score
+        return product
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON: {"present": [...] or ["clean"], "scores": {..., "clean": ...}}."""
+        scores = {**self.scores, CLEAN: self.clean}
+        return {"present": list(self.present) or [CLEAN], "scores": {k: round(v, 4) for k, v in scores.items()}}
+
+
+class Detector:
+    """A loaded detector; stateless, runs on any picture size."""
+
+    def __init__(self, net: DetectorNet, thresholds: Mapping[str, float], device: torch.device) -> None:
+        self.net = net.to(device)
+        self.thresholds = {i: thresholds.get(i, 0.5) for i in IDS}
+        self.device = device
+
+    def diagnose(self, pixels: Tensor) -> Diagnosis:
+        """Diagnose a picture: (3, H, W) sRGB in [0, 1], any size."""
+        with torch.inference_mode():
+            scores = self.net(pixels[None].float().to(self.device))[0].float().sigmoid().cpu()
+        named = dict(zip(IDS, scores.tolist(), strict=True))
+        # By how far each passes its own threshold, since thresholds differ.
+        over = {i: s - self.thresholds[i] for i, s in named.items() if s >= self.thresholds[i]}
+        return Diagnosis(named, tuple(sorted(over, key=lambda i: -over[i])))
+
+
+def load(path: Path, device: torch.device) -> Detector:
+    """Load a detector; its header carries the calibrated thresholds.
+
+    Raises:
+        UnavailableError: the file is absent, damaged, or holds something else.
+    """
+    net, header = loading.read(path)
+    if not isinstance(net, DetectorNet):
+        raise UnavailableError(f"{path} holds a {header['architecture']}, not a detector.")
+    return Detector(net, json.loads(header.get("thresholds", "{}")), device)

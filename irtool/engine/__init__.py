@@ -1,0 +1,8 @@
+"""Where and how a network runs: device, number type, tiles, memory, folders."""
+
+from __future__ import annotations
+
+from .device import pick_device, pick_dtype
+from .tiling import Outcome, run
+
+__all__ = ["Outcome", "pick_device", "pick_dtype", "run"]

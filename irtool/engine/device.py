@@ -1,0 +1,92 @@
+"""Devices, number types and memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+import torch
+
+from ..errors import UnavailableError, UsageError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called `name`: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        UsageError: there is no such name.
+        UnavailableError: the device is not in this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if not re.fullmatch(r"cuda(:\d+)?", name):
+        raise UsageError(f"Unknown device '{name}'.", "Known: auto, cpu, cuda, cuda:N.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(name.partition(":")[2] or 0) >= count:
+        raise UnavailableError(f"There is no device '{name}' here; CUDA devices found: {count}.", "Use --device cpu.")
+    return torch.device(name)
+
+
+def _cpu_multiplies_bf16() -> bool:
+    # torch reports these only through private names, which may go; without them fp32 is always right.
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in checks)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The type to compute in: "auto" takes bfloat16 where the hardware multiplies it natively.
+
+    Raises:
+        UsageError: there is no such type, or it is of no use on the device.
+    """
+    if name == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
+    if name not in DTYPES:
+        raise UsageError(f"Unknown number type '{name}'.", "Known: auto, " + ", ".join(DTYPES) + ".")
+    if name == "fp16" and device.type == "cpu":
+        raise UsageError("fp16 is slow and unsafe on a CPU.", "Use --dtype bf16 or fp32.")
+    return DTYPES[name]
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that can be taken now without harming others, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123 (a kernel file, not a path of ours)
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return 4 << 30  # Windows without a further library: what any machine that runs torch has
+
+
+def resident_bytes() -> int:
+    """Memory this process holds now, in bytes; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """The most memory held so far: of the process on a CPU, by torch on CUDA; None where unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

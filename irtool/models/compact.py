@@ -1,0 +1,285 @@
+"""The compact all-in-one network that ships with irtool.
+
+A NAFNet-family U-net (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022) with four
+departures, each for speed or for a promise the tool makes:
+
+* it works on a pixel-unshuffled (half-resolution) stem, so most of its work is dense matrix products;
+* its 1x1 convolutions carry low-rank offsets per task, ``W + sum_t m_t B_t A_t`` (the weight modulation
+  of Instruct-IPT, arXiv 2407.00676, in our own reading), merged once per mixture ``m`` so that a task or
+  a mixture of tasks costs nothing at run time;
+* nothing inside it pools over the tile: the channel attention is driven by the mixture and a `context`,
+  statistics taken once over the whole picture, so tiles agree with the whole;
+* it predicts a gain and an offset per pixel, ``y = x (1 + a) + b``: low light, haze, shadow and veils
+  are locally affine, so the full-resolution input carries the detail through.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..degradation import IDS
+from ..errors import UsageError
+from .base import Capability
+from .context import CONTEXT_SIZE, describe
+
+MARGIN = 64  # measured: see tests/test_tiling.py
+
+
+class Pointwise(nn.Module):
+    """A 1x1 convolution with one low-rank weight offset per task, on channels-last tokens.
+
+    While training, every sample of a batch has its own mixture and so its own weight. After `merge`
+    the offsets are folded in and a plain linear layer remains. There is no bias: the layer norms before
+    it have one, and its gradient would be the dearest operation of a training step on a CPU.
+    """
+
+    def __init__(self, inputs: int, outputs: int, tasks: int, rank: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.down = nn.Parameter(torch.empty(tasks, rank, inputs))
+        self.up = nn.Parameter(torch.zeros(tasks, outputs, rank))  # zero: every task starts at the common weights
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        nn.init.normal_(self.down, std=inputs**-0.5)
+
+    def offset(self, mixture: Tensor) -> Tensor:
+        """Weight offsets (N, outputs, inputs) of mixtures (N, tasks)."""
+        tasks, outputs, rank = self.up.shape
+        up = torch.einsum("nt,tor->notr", mixture, self.up).flatten(2)
+        return up @ self.down.reshape(tasks * rank, -1)
+
+    def forward(self, x: Tensor, mixture: Tensor | None, scale: Tensor | None = None) -> Tensor:
+        """x (N, H, W, inputs) -> (N, H, W, outputs).
+
+        mixture is (N, tasks), or None once merged. scale (N, inputs) multiplies the input channels. Both
+        act on the weight or on the tokens, whichever of the two is smaller.
+        """
+        n, h, w, c = x.shape
+        if mixture is None and (scale is None or n == 1):
+            return F.linear(x, self.weight if scale is None else self.weight * scale)
+        if h * w > c:
+            weight = self.weight if mixture is None else self.weight + self.offset(mixture)
+            weight = (weight if scale is None else weight * scale[:, None, :]).to(x.dtype)
+            return torch.bmm(x.reshape(n, h * w, c), weight.transpose(1, 2)).view(n, h, w, -1)
+        if scale is not None:
+            x = x * scale[:, None, None, :].to(x.dtype)
+        y = F.linear(x, self.weight)
+        if mixture is None:
+            return y
+        tasks, outputs, rank = self.up.shape
+        low = F.linear(x, self.down.reshape(tasks * rank, c))
+        low = low * mixture.repeat_interleave(rank, dim=1)[:, None, None, :].to(low.dtype)
+        return y + F.linear(low, self.up.transpose(0, 1).reshape(outputs, tasks * rank))
+
+
+class Block(nn.Module):
+    """A NAFNet block whose channel attention comes from the picture's context instead of a pool."""
+
+    def __init__(self, width: int, tasks: int, rank: int, context: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.expand = Pointwise(width, 2 * width, tasks, rank)
+        self.depthwise = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width)
+        self.attention = nn.Linear(context, width)
+        self.project = Pointwise(width, width, tasks, rank)
+        self.norm2 = nn.LayerNorm(width)
+        self.widen = Pointwise(width, 2 * width, tasks, rank)
+        self.narrow = Pointwise(width, width, tasks, rank)
+        nn.init.normal_(self.attention.weight, std=0.5 * context**-0.5)
+        nn.init.ones_(self.attention.bias)
+        # Residual branches start small, so the depth of the net does not set the size of its first output.
+        for branch in (self.project, self.narrow):
+            branch.weight.data.mul_(0.1)
+
+    def forward(self, x: Tensor, context: Tensor, mixture: Tensor | None) -> Tensor:
+        """x (N, H, W, width), context (N, C) -> (N, H, W, width)."""
+        y = self.expand(self.norm1(x), mixture)
+        y = self.depthwise(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        a, b = y.chunk(2, dim=-1)
+        x = x + self.project(a * b, mixture, self.attention(context))
+        a, b = self.widen(self.norm2(x), mixture).chunk(2, dim=-1)
+        return x + self.narrow(a * b, mixture)
+
+
+class Stage(nn.Module):
+    """Blocks at one resolution."""
+
+    def __init__(self, count: int, width: int, tasks: int, rank: int, context: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, tasks, rank, context) for _ in range(count))
+
+    def forward(self, x: Tensor, context: Tensor, mixture: Tensor | None) -> Tensor:
+        for block in self.blocks:
+            x = block(x, context, mixture)
+        return x
+
+
+def _block_macs(width: int) -> int:
+    return 6 * width * width + 9 * 2 * width
+
+
+def _space_to_depth(x: Tensor) -> Tensor:
+    """(N, H, W, C) -> (N, H/2, W/2, 4C)."""
+    n, h, w, c = x.shape
+    return x.view(n, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(n, h // 2, w // 2, 4 * c)
+
+
+def _depth_to_space(x: Tensor) -> Tensor:
+    """(N, H, W, 4C) -> (N, 2H, 2W, C), the inverse of `_space_to_depth`."""
+    n, h, w, c = x.shape
+    return x.view(n, h, w, 2, 2, c // 4).permute(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, c // 4)
+
+
+class CompactNet(nn.Module):
+    """Gain-and-offset restoration of a picture under a mixture of tasks.
+
+    Args:
+        width: channels at half resolution; they double at each further level.
+        encoder, middle, decoder: blocks per level, finest first for the encoder, coarsest first for
+            the decoder; both have the same number of levels.
+        rank: rank of the task offsets.
+        hidden: size of the embedded context.
+        tasks: ids of the tasks, in the order of the mixture vectors.
+    """
+
+    def __init__(
+        self,
+        width: int = 48,
+        encoder: Sequence[int] = (1, 1, 1),
+        middle: int = 1,
+        decoder: Sequence[int] = (1, 1, 1),
+        rank: int = 4,
+        hidden: int = 64,
+        tasks: Sequence[str] = IDS,
+    ) -> None:
+        super().__init__()
+        self.tasks = tuple(tasks)
+        self.multiple = 2 ** (len(encoder) + 1)
+        common = (len(self.tasks), rank, hidden)
+        self.register_buffer("fixed", torch.zeros(1, len(self.tasks)), persistent=False)
+        self.embed = nn.Sequential(nn.Linear(CONTEXT_SIZE + len(self.tasks), hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
+        self.stem = nn.Conv2d(12, width, 3, padding=1)
+        self.encoders, self.downs = nn.ModuleList(), nn.ModuleList()
+        for count in encoder:
+            self.encoders.append(Stage(count, width, *common))
+            self.downs.append(nn.Linear(4 * width, 2 * width, bias=False))
+            width *= 2
+        self.middle = Stage(middle, width, *common)
+        self.ups, self.decoders = nn.ModuleList(), nn.ModuleList()
+        for count in decoder:
+            self.ups.append(nn.Linear(width, 2 * width, bias=False))
+            width //= 2
+            self.decoders.append(Stage(count, width, *common))
+        self.head = nn.Conv2d(width, 24, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor, context: Tensor, mixture: Tensor | None = None) -> Tensor:
+        """Restore a batch.
+
+        Args:
+            x: (N, 3, H, W) sRGB in [0, 1]; H and W multiples of `multiple`.
+            context: (N, CONTEXT_SIZE) from `irtool.models.context.describe`.
+            mixture: (N, tasks) weights of the tasks, or None once `merge` has folded them in.
+
+        Returns:
+            (N, 3, H, W), about [0, 1], not clamped.
+        """
+        dtype = self.stem.weight.dtype
+        told = self.fixed.expand(len(x), -1) if mixture is None else 2 * mixture
+        context = self.embed(torch.cat([context, told.to(context)], dim=1).to(dtype))
+        y = self.stem(F.pixel_unshuffle(x.to(dtype), 2).contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
+        skips = []
+        for stage, down in zip(self.encoders, self.downs, strict=True):
+            y = stage(y, context, mixture)
+            skips.append(y)
+            y = down(_space_to_depth(y))
+        y = self.middle(y, context, mixture)
+        for up, stage, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
+            y = stage(_depth_to_space(up(y)) + skip, context, mixture)
+        y = F.pixel_shuffle(self.head(y.permute(0, 3, 1, 2)), 2).float()
+        gain, offset = y.chunk(2, dim=1)
+        return x * (1 + gain) + offset
+
+    def macs_per_pixel(self) -> float:
+        """Multiply-accumulates per input pixel of a pass, in units of 1: convolutions and 1x1 layers."""
+        width, share, total = self.stem.out_channels, 0.25, 0.25 * 9 * 12 * self.stem.out_channels
+        for stage in self.encoders:
+            total += share * len(stage.blocks) * _block_macs(width)
+            share, width = share / 4, width * 2
+            total += share * 2 * width * width
+        total += share * len(self.middle.blocks) * _block_macs(width)
+        for stage in self.decoders:
+            total += share * 2 * width * width
+            share, width = share * 4, width // 2
+            total += share * len(stage.blocks) * _block_macs(width)
+        return total + 0.25 * 9 * 24 * width
+
+    def vector(self, mixture: Mapping[str, float]) -> Tensor:
+        """The mixture as a (1, tasks) vector; raises KeyError for an unknown task."""
+        v = torch.zeros(1, len(self.tasks))
+        for task, weight in mixture.items():
+            v[0, self.tasks.index(task)] = weight
+        return v
+
+    @torch.no_grad()
+    def merge(self, mixture: Mapping[str, float]) -> None:
+        """Fold the offsets of one mixture into the weights and drop them; the net is then fixed to it."""
+        v = self.vector(mixture).to(self.stem.weight)
+        self.fixed = 2 * v
+        for layer in self.modules():
+            if isinstance(layer, Pointwise):
+                layer.weight += layer.offset(v)[0]
+                del layer.down, layer.up
+
+
+class CompactExpert:
+    """A `CompactNet` merged for one mixture (the `Expert` protocol)."""
+
+    def __init__(self, net: CompactNet, capability: Capability) -> None:
+        self.net = net
+        self.capability = capability
+        self.dtype = torch.float32
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> CompactExpert:
+        self.net.to(device=device, dtype=dtype)
+        self.dtype = dtype
+        return self
+
+    def context(self, pixels: Tensor) -> Tensor:
+        return describe(pixels[None])
+
+    def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return self.net(tile, context.expand(tile.shape[0], -1))
+
+
+class CompactRestorer:
+    """A loaded `CompactNet` with the offsets of all its tasks (the `Restorer` protocol)."""
+
+    def __init__(self, net: CompactNet) -> None:
+        self.net = net
+        width = net.stem.out_channels
+        self.capability = Capability(
+            name="compact",
+            tasks=net.tasks,
+            multiple=net.multiple,
+            margin=MARGIN,
+            parameters=sum(p.numel() for p in net.parameters()),
+            gmacs_per_megapixel=net.macs_per_pixel() / 1e3,
+            # At the finest level, a quarter of the pixels, the widest moment holds the stream and the skip
+            # (1 width each), the expanded features and their convolution (2 each), and their copies.
+            bytes_per_pixel=4 * (3 + 10 * width // 4),
+        )
+
+    def specialise(self, mixture: Mapping[str, float]) -> CompactExpert:
+        unknown = [task for task in mixture if task not in self.net.tasks]
+        if unknown:
+            raise UsageError(f"The model has no task '{unknown[0]}'.", "It knows: " + ", ".join(self.net.tasks) + ".")
+        net = copy.deepcopy(self.net)
+        net.merge(mixture)
+        return CompactExpert(net, self.capability)
