@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import pytest
 from PIL import Image
 
 from irtool.errors import PictureError, UnavailableError, UsageError
-from irtool.picture import Found, Picture, encode, files, find, format_for, format_named, read, save_bytes, write
+from irtool.picture import Found, Picture, encode, files, find, format_for, format_named, read, save_bytes, sniff, write
+from irtool.picture.exif import settle
 
 SMALL = Picture(np.linspace(0, 1, 12, dtype=np.float32).reshape(2, 2, 3))
 as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read and write anything")
@@ -49,6 +51,13 @@ def test_content_decides_not_the_name(tmp_path: Path) -> None:
     assert read(path).format == "PNG"
 
 
+def test_heif_containers_are_told_apart_by_what_they_hold() -> None:
+    data = make.saved(make.noise(8, 8, 3), "AVIF")
+    assert sniff(data) == sniff(data.replace(b"avif", b"mif1")) == "AVIF"
+    assert sniff(b"\0\0\0\x10ftypmif1\0\0\0\0 ... hvc1") == "HEIF"
+    assert sniff(b"\0\0\0\x18ftypisom\0\0\0\0avifmif1") == "AVIF"
+
+
 def test_what_is_no_picture(tmp_path: Path) -> None:
     for name, data, word in (
         ("empty.jpg", b"", "zero bytes"),
@@ -71,7 +80,8 @@ def test_unreadable(tmp_path: Path) -> None:
     path.chmod(0)
     refused(path, "not allowed")
     (tmp_path / "locked").mkdir(mode=0)
-    refused(tmp_path / "locked", "cannot be read")
+    refused(tmp_path / "locked", "not allowed")
+    (tmp_path / "locked").chmod(0o700)
 
 
 def test_a_stream_that_fails() -> None:
@@ -135,6 +145,7 @@ def test_tiffs_of_other_kinds_are_refused_plainly(kind: str) -> None:
     assert error.hint
 
 
+@pytest.mark.filterwarnings("ignore")  # pytest resets the filter that keeps Pillow's warnings away
 def test_truncated_files_are_refused() -> None:
     codes = np.asarray(Image.fromarray(make.noise(40, 40, 3)).resize((200, 160)))
     files = {
@@ -185,6 +196,30 @@ def test_heif_round_trip(bits: int) -> None:
     data = encode(picture, "heic")
     for share in (0.1, 0.5, 0.95):
         refused(data[: int(len(data) * share)])
+
+
+def test_heif_orientation() -> None:
+    heif = pytest.importorskip("pillow_heif")
+    codes = np.zeros((32, 64, 3), np.uint8)
+    codes[:, :32] = 255
+    out = BytesIO()
+    stored = np.ascontiguousarray(np.rot90(codes))  # a tag of 6 turns it back, clockwise
+    heif.from_pillow(Image.fromarray(stored)).save(out, quality=95, exif=make.exif_block(6))
+    picture = read(out.getvalue())
+    assert picture.pixels.shape == codes.shape
+    assert picture.pixels[:, :28].min() > 0.9
+    assert picture.pixels[:, 36:].max() < 0.1
+    assert settle(picture.exif or b"")[1] == 1
+
+
+def test_several_threads_may_read_at_once() -> None:
+    codes = make.noise(60, 80, 3, np.uint16)
+    data = [make.saved(codes.astype(np.uint8), f) for f in ("PNG", "TIFF", "JPEG", "WEBP")]
+    data.append(encode(read(encode(Picture(codes / np.float32(65535), bits=16))), "tiff"))
+    alone = [read(d).pixels for d in data]
+    with ThreadPoolExecutor(8) as pool:
+        for i, picture in enumerate(pool.map(read, data * 20)):
+            assert (picture.pixels == alone[i % len(data)]).all()
 
 
 def test_nothing_reaches_the_terminal(tmp_path: Path) -> None:

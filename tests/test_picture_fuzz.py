@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from irtool.errors import PictureError
+from irtool.errors import PictureError, UnavailableError
 from irtool.picture import Picture, encode, read, write
 from irtool.picture.colour import profile_of
 from irtool.picture.decode import hush
@@ -101,6 +101,9 @@ def damaged(data: bytes, rng: np.random.Generator) -> bytes:
 def survives(data: bytes, name: str) -> Picture | None:
     try:
         picture = read(data, name=name, max_pixels=1_000_000)
+    except UnavailableError:
+        assert "avif" in name  # a flip can make an AVIF look like the HEIF it nearly is
+        return None
     except PictureError as error:
         assert not isinstance(error.__cause__, Warning)
         assert name in error.message

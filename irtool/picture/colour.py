@@ -21,7 +21,7 @@ _SRGB_TO_XYZ = np.array(
         [0.0139322, 0.0971045, 0.7141733],
     ]
 )
-_STRIP = 1 << 20  # pixels converted at a time: bounds the float64 temporaries to some 50 MB
+_STRIP = 1 << 20  # pixels worked on at a time: bounds the float64 temporaries to some 50 MB
 
 
 def srgb_decode(values: np.ndarray) -> np.ndarray:
@@ -102,7 +102,7 @@ class Profile:
         if self.matrix is None:
             return srgb_encode(tables[0]).astype(np.float32)[codes]
         out = np.empty(codes.shape, np.float32)
-        for rows in _strips(codes):
+        for rows in strips(codes):
             linear = np.stack([table[codes[rows, :, i]] for i, table in enumerate(tables)], axis=-1)
             out[rows] = srgb_encode(linear @ self.matrix.T)
         return out
@@ -110,7 +110,7 @@ class Profile:
     def from_srgb(self, pixels: np.ndarray) -> np.ndarray:
         """(H, W, C) float sRGB, possibly outside [0, 1], to (H, W, C) float32 device values in [0, 1]."""
         out = np.empty(pixels.shape, np.float32)
-        for rows in _strips(pixels):
+        for rows in strips(pixels):
             linear = srgb_decode(pixels[rows].astype(np.float64))
             if self.back is not None:
                 linear = linear @ self.back.T
@@ -120,7 +120,8 @@ class Profile:
         return out.clip(0, 1)
 
 
-def _strips(array: np.ndarray) -> list[slice]:
+def strips(array: np.ndarray) -> list[slice]:
+    """Row slices of about a million pixels each."""
     step = max(1, _STRIP // array.shape[1])
     return [slice(top, top + step) for top in range(0, array.shape[0], step)]
 

@@ -106,8 +106,6 @@ def _content(source: str | Path | bytes | IO[bytes], name: str) -> bytes:
                 return _stream(file)
         return _stream(source)
     except IsADirectoryError as error:
-        if not os.access(str(source), os.R_OK | os.X_OK):
-            raise PictureError(f"{name}: the folder cannot be read", "Check its permissions.") from error
         raise PictureError(
             f"{name} is a folder, not a picture", "Give the pictures in it, or use a folder run."
         ) from error
@@ -198,13 +196,15 @@ def _srgb(colour: np.ndarray, icc: bytes | None, notes: list[str]) -> tuple[np.n
             "its colour profile is of a kind that is not converted: the pixels are treated as sRGB and keep it"
         )
     profile = converter(icc, colour.shape[2])
+    beyond = None
     if profile is None:
         flat = colour.astype(np.float32)
         flat /= np.float32(np.iinfo(colour.dtype).max)
     else:
         flat = profile.to_srgb(np.repeat(colour, 3, axis=2) if profile.channels > colour.shape[2] else colour)
-    if flat.shape[2] == 1:
-        flat = np.repeat(flat, 3, axis=2)
-    inside = flat.clip(0, 1)
-    beyond = flat - inside
-    return inside, beyond if np.abs(beyond).max() > 1e-4 else None
+        if flat.min() < -1e-4 or flat.max() > 1 + 1e-4:
+            beyond = flat.copy()
+        np.clip(flat, 0, 1, out=flat)
+        if beyond is not None:
+            beyond -= flat
+    return np.repeat(flat, 3, axis=2) if flat.shape[2] == 1 else flat, beyond

@@ -13,7 +13,7 @@ from PIL import Image
 from ..errors import PictureError, UnavailableError, UsageError
 from . import exif as exif_room
 from . import png
-from .colour import channels, converter
+from .colour import channels, converter, strips
 from .formats import Format, format_named
 from .model import JpegSettings, Picture
 from .tiff import encode_tiff
@@ -95,9 +95,10 @@ def _codes(picture: Picture, kind: Format) -> tuple[np.ndarray, bytes | None]:
 
 def quantise(values: np.ndarray, deep: bool) -> np.ndarray:
     """Float in [0, 1] to uint8, or uint16 if `deep`; values outside are clipped and NaN counts as 0."""
-    top = 65535 if deep else 255
-    scaled = np.nan_to_num(values, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1) * np.float32(top)
-    return np.rint(scaled).astype(np.uint16 if deep else np.uint8)
+    out = np.empty(values.shape, np.uint16 if deep else np.uint8)
+    for rows in strips(values):
+        out[rows] = np.rint(np.nan_to_num(values[rows]).clip(0, 1) * np.float32(65535 if deep else 255))
+    return out
 
 
 def _image(codes: np.ndarray) -> Image.Image:

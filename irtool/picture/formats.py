@@ -92,7 +92,7 @@ _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b
 
 
 def sniff(data: bytes) -> str | None:
-    """The format of a file from its first bytes (64 are enough in practice), or None."""
+    """The format of a file from its first bytes (a few hundred at least), or None."""
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -108,8 +108,10 @@ def sniff(data: bytes) -> str | None:
         brands = {data[i : i + 4] for i in (8, *range(16, min(size, len(data)) - 3, 4))}
         if brands & {b"avif", b"avis"}:
             return "AVIF"
-        if brands & (_HEIF_BRANDS | {b"mif1", b"msf1"}):
+        if brands & _HEIF_BRANDS:
             return "HEIF"
+        if brands & {b"mif1", b"msf1"}:  # the container only: the kind of its items decides
+            return "AVIF" if b"av01" in data else "HEIF"
     # "BM" alone is too common a beginning: the header size that follows must be one that exists.
     if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in (12, 40, 52, 56, 64, 108, 124):
         return "BMP"

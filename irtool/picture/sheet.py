@@ -28,7 +28,8 @@ def sheet(
             may differ in length. A picture larger than the cell is reduced to fit, never enlarged.
         titles: one heading per column.
         labels: one label per row, set to its left.
-        cell: width and height of a cell in pixels; by default the largest width and height among the pictures.
+        cell: the most width and height a picture takes, in pixels; by default the largest among the pictures. Columns
+            are as wide as that, rows as high as their highest picture.
         captions: a text under each picture, as `rows`.
 
     Returns:
@@ -49,8 +50,11 @@ def sheet(
     gap, line = max(size // 2, 4), round(size * 1.5)
     left = gap + (max(_width(font, text) for text in labels) + gap if labels else 0)
     top = gap + (line if titles else 0)
-    pitch = height + gap + (line if captions else 0)
-    page = Image.new("RGB", (left + columns * (width + gap), top + len(images) * pitch), _PAPER)
+    for picture in present:
+        picture.thumbnail((width, height), Image.Resampling.LANCZOS)
+    heights = [max((i.height for i in row if i is not None), default=line) for row in images]
+    below = gap + (line if captions else 0)
+    page = Image.new("RGB", (left + columns * (width + gap), top + sum(heights) + below * len(images)), _PAPER)
     draw = ImageDraw.Draw(page)
 
     def text(centre: float, y: float, words: str) -> None:
@@ -58,17 +62,17 @@ def sheet(
 
     for c, title in enumerate((titles or [])[:columns]):
         text(left + c * (width + gap) + width / 2, gap + line / 2 - gap / 4, title)
-    for r, row in enumerate(images):
-        y = top + r * pitch
+    y = top
+    for r, (row, height) in enumerate(zip(images, heights, strict=True)):
         if labels and r < len(labels):
             draw.text((gap, y + height / 2), labels[r], _INK, font=font, anchor="lm")
         for c, image in enumerate(row):
             x = left + c * (width + gap)
             if image is not None:
-                image.thumbnail((width, height), Image.Resampling.LANCZOS)
                 page.paste(image, (x + (width - image.width) // 2, y + (height - image.height) // 2))
             if captions and r < len(captions) and c < len(captions[r]):
                 text(x + width / 2, y + height + line / 2, captions[r][c])
+        y += height + below
     return np.asarray(page)
 
 
