@@ -27,7 +27,7 @@ def lowlight(
         probe = torch.tensor([grey, grey * 1.02], dtype=torch.float64)
         slope = float(to_srgb(probe).diff() / probe.diff())
         std = noise / 255 / slope
-        read_share = per_sample(uniform(generator, (n,), 0.2, 0.8, images))
+        read_share = per_sample(uniform(generator, (n,), 0.1, 0.6, images))
         variance = (1 - read_share) * linear / grey + read_share
         linear = linear + std * variance.sqrt() * normal(generator, images.shape, images)
     return to_srgb(linear)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
@@ -47,13 +48,20 @@ def _box(draw: ImageDraw.ImageDraw, size: tuple[int, int], dice: random.Random, 
     draw.rectangle((x, y, x + bw, y + bh), fill=255)
 
 
+@cache
+def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
 def _text(draw: ImageDraw.ImageDraw, size: tuple[int, int], dice: random.Random, width: float) -> None:
-    """One line of letters of height `width`."""
+    """One line of letters of height `width`, most often on one of the rows of a page, else anywhere."""
     w, h = size
-    tall = max(6.0, width * dice.uniform(0.8, 1.2))
-    words = "".join(dice.choice(_LETTERS) for _ in range(dice.randint(4, 24)))
+    tall = max(6.0, round(width))
+    words = "".join(dice.choices(_LETTERS, k=dice.randint(4, max(8, int(2 * w / tall)))))
     place = (dice.uniform(-0.2 * w, 0.7 * w), dice.uniform(-0.5 * tall, h - 0.5 * tall))
-    draw.text(place, words, fill=255, font=ImageFont.load_default(tall), stroke_width=dice.choice((0, 0, 1)))
+    if dice.random() < 0.8:
+        place = (place[0], round(place[1] / (1.3 * tall)) * 1.3 * tall)
+    draw.text(place, words, fill=255, font=_font(tall), stroke_width=dice.choice((0, 0, 1)))
 
 
 _Shape = Callable[[ImageDraw.ImageDraw, tuple[int, int], random.Random, float], None]

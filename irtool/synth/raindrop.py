@@ -37,15 +37,17 @@ def _drops(generator: torch.Generator, radius: Tensor, soft: Tensor) -> Tensor:
     # Out of focus drops are thinner veils than sharp ones.
     thinnest = (1.2 - soft).clamp(0.45, 0.85)
     opacity = edge * edge * (3 - 2 * edge) * (thinnest + (1 - thinnest) * uniform(generator, (m, 1, 1), 0, 1, radius))
-    # A lens that turns the view over; its edge bends more, so it sees farther out.
-    zoom = uniform(generator, (m, 1, 1), 2, 5, radius) * (1 + distance.clamp(max=1) ** 2)
-    shift_x, shift_y = -x * (1 + zoom), -y * (1 + zoom)
+    # A lens that turns the view over; its edge bends more, so it sees farther out. Defocus mixes the views of a whole
+    # drop, which leaves something near what lies behind it.
+    sharp = (1.15 - soft).clamp(max=1)
+    zoom = sharp * (1 + uniform(generator, (m, 1, 1), 2, 5, radius) * (1 + distance.clamp(max=1) ** 2))
+    shift_x, shift_y = -x * zoom, -y * zoom
     # The sky, turned over, lights the lower half; the upper rim is dark. Defocus washes both out.
     up = (y / (r * tall)).clamp(-1, 1)
     rim = ((distance - 0.6) / 0.4).clamp(0, 1)
     spot = torch.exp(-(((x + 0.3 * r) / (0.22 * r)) ** 2 + ((y + 0.35 * r) / (0.22 * r)) ** 2))
     spot = spot * uniform(generator, (m, 1, 1), 0, 1, radius)
-    shade = 0.1 * up + (1.15 - soft).clamp(max=1) * (0.35 * spot - 0.3 * rim * (-up).clamp(min=0))
+    shade = 0.1 * up + sharp * (0.35 * spot - 0.3 * rim * (-up).clamp(min=0))
     return torch.stack([opacity, opacity * shift_x, opacity * shift_y, opacity * shade], 1)
 
 
