@@ -178,6 +178,8 @@ def train(
             # The average forgets the first steps quickly and then settles at the recipe's decay.
             keep = min(recipe.ema, (1 + state.step) / (10 + state.step))
             torch._foreach_lerp_(list(state.ema.parameters()), list(state.net.parameters()), 1 - keep)
+            for kept, current in zip(state.ema.buffers(), state.net.buffers(), strict=True):
+                kept.copy_(current)
             state.step += 1
             now = time.monotonic()
             state.seconds, clock = state.seconds + now - clock, now

@@ -1,0 +1,196 @@
+"""Quality of the shipped models, printed as markdown.
+
+    python benchmarks/quality.py --data DATA [--model FILE] [--detector FILE] [--out benchmarks/quality.md]
+
+DATA holds the test pairs (`test/...`). Protocol: 8-bit RGB (clipped and rounded, input and output), no crop, sorted names, each
+synthetic degradation seeded from (kind, file name); PSNR and SSIM by irtool.metrics, mean over pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irtool import detect, engine, metrics, models, picture, synth
+from irtool.degradation import CLEAN, IDS
+from irtool.plan import plan_auto
+
+# Name, the task asked for, degraded folder, folders of truths.
+PAIRS = (
+    ("CC15 real noise", "noise", "noise_cc15/noisy", ("noise_cc15/gt",)),
+    ("LOL eval15", "lowlight", "lowlight_lol_eval15/low", ("lowlight_lol_eval15/high",)),
+    ("SOTS indoor (7 scenes x 2)", "haze", "haze_sots_indoor/hazy", ("haze_sots_indoor/gt",)),
+    ("SOTS outdoor (1)", "haze", "haze_sots_outdoor/hazy", ("haze_sots_outdoor/gt",)),
+    ("Rain100H (24 of 100)", "rain", "rain_rain100h/rain", ("rain_rain100h/gt",)),
+    ("Rain100L (1)", "rain", "rain_rain100l/rain", ("rain_rain100l/gt",)),
+    ("Rain800-like (2)", "rain", "rain_rain800like/rain", ("rain_rain800like/gt",)),
+    ("RainDrop (2)", "raindrop", "raindrop_deraindrop/drop", ("raindrop_deraindrop/gt",)),
+    ("GoPro (1)", "blur", "blur_gopro/blur", ("blur_gopro/sharp",)),
+    ("ISTD (1 true + 6 pseudo)", "shadow", "shadow_istd/shadow", ("shadow_istd/gt", "shadow_istd/pseudo_gt")),
+)
+SINGLE = (
+    ("noise", "noise(15)"), ("noise", "noise(25)"), ("noise", "noise(50)"), ("jpeg", "jpeg(10)"), ("jpeg", "jpeg(20)"),
+    *((i, i) for i in ("blur", "haze", "lowlight", "raindrop", "rain", "shadow", "snow", "missing")),
+)
+MIXED = ("lowlight(ev=4)|noise(10)", "rain|haze(beta=0.8)", "blur|noise(10)", "noise(15)|jpeg(30)", "snow|haze(beta=0.8)")
+
+
+def seeded(*words: str) -> torch.Generator:
+    """A generator whose seed is derived from words, alike on every machine."""
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256("|".join(words).encode()).digest()[:6], "big"))
+
+
+def load(path: Path) -> Tensor:
+    """(3, H, W) in [0, 1]."""
+    return torch.from_numpy(picture.read(path).pixels).permute(2, 0, 1).contiguous()
+
+
+def eight(pixels: Tensor) -> np.ndarray:
+    """(H, W, 3) uint8."""
+    return metrics.to_8bit(pixels.permute(1, 2, 0).numpy())
+
+
+def rounded(pixels: Tensor) -> Tensor:
+    """In 8-bit steps, as a file would hold it."""
+    return (pixels.clamp(0, 1) * 255).round() / 255
+
+
+def pairs(root: Path, low: str, highs: tuple[str, ...]) -> Iterator[tuple[str, Path, Path]]:
+    """(name, degraded, truth); the truth has the same stem, or the part before the first '_' or '-'."""
+    truths = {p.stem: p for high in highs for p in sorted((root / high).iterdir())}
+    for path in sorted((root / low).iterdir()):
+        stem = path.stem if path.stem in truths else path.stem.replace("-", "_").split("_")[0]
+        yield path.name, path, truths[stem]
+
+
+class Bench:
+    """The models under test and what they are asked."""
+
+    def __init__(self, model: Path, detector: Path, device: torch.device, dtype: str) -> None:
+        self.restorer = models.load(model)
+        self.detector = detect.load(detector, device) if detector.exists() else None
+        self.device, self.dtype = device, dtype
+        self.experts: dict[tuple[str, ...], models.Expert] = {}
+
+    def restore(self, pixels: Tensor, ids: tuple[str, ...]) -> Tensor:
+        if not ids:
+            return pixels
+        if ids not in self.experts:
+            self.experts[ids] = self.restorer.specialise(dict.fromkeys(ids, 1.0))
+        return rounded(engine.run(self.experts[ids], pixels, device=self.device, dtype=self.dtype).pixels)
+
+    def auto(self, pixels: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+        if self.detector is None:
+            return pixels, ()
+        plan = plan_auto(self.detector.diagnose(pixels))
+        ids = tuple(plan.steps[0].mixture) if plan.steps else ()
+        return self.restore(pixels, ids), ids
+
+
+def row(bench: Bench, name: str, cases: list[tuple[Tensor, Tensor]], ids: tuple[str, ...]) -> str:
+    """One line of a table: input, output when the task is given, output when it is found."""
+    figures = []
+    for degraded, truth in cases:
+        target = eight(truth)
+        for result in (degraded, bench.restore(degraded, ids), bench.auto(degraded)[0]):
+            figures.append((metrics.psnr(target, eight(result)), metrics.ssim(target, eight(result))))
+    table = np.array(figures).reshape(len(cases), 3, 2).mean(axis=0)
+    (p0, s0), (p1, s1), (p2, s2) = table
+    print(f"{name}: {p0:.2f} -> {p1:.2f} (auto {p2:.2f})", file=sys.stderr, flush=True)
+    return f"| {name} | {len(cases)} | {p0:.2f} / {s0:.3f} | {p1:.2f} / {s1:.3f} | {p1 - p0:+.2f} | {p2:.2f} / {s2:.3f} |"
+
+
+def degrade(clean: Tensor, chain: str, name: str) -> Tensor:
+    return rounded(synth.parse(chain).apply(clean[None], seeded(chain, name))[0])
+
+
+def tables(bench: Bench, root: Path) -> Iterator[str]:
+    """The lines of the report."""
+    head = ["| set | pictures | input PSNR / SSIM | task given | gain, dB | auto |", "|---|---|---|---|---|---|"]
+    yield from ("## Pairs", "", *head)
+    for name, task, low, highs in PAIRS:
+        yield row(bench, name, [(load(a), load(b)) for _, a, b in pairs(root, low, highs)], (task,))
+    kodak = {p.name: load(p) for p in sorted((root / "clean_kodak").iterdir())}
+    yield from ("", "## Synthetic, seeded, on 12 Kodak photographs", "", *head)
+    for task, chain in SINGLE:
+        yield row(bench, f"`{chain}`", [(degrade(x, chain, n), x) for n, x in kodak.items()], (task,))
+    masks = sorted((root / "inpainting_masks").iterdir())
+    cases = []
+    for i, x in enumerate(kodak.values()):
+        keep = torch.nn.functional.interpolate(load(masks[i % len(masks)])[None], x.shape[-2:], mode="nearest")[0].round()
+        cases.append((keep * x + (1 - keep), x))
+    yield row(bench, "missing, public masks, white", cases, ("missing",))
+    for chain in MIXED:
+        ids = tuple(step.id for step in synth.parse(chain).steps)
+        yield row(bench, f"`{chain}`", [(degrade(x, chain, n), x) for n, x in kodak.items()], ids)
+    if bench.detector is None:
+        return
+    yield from ("", "## Detector", "", "Rows: what was done (four seeded draws from the training ranges on each of the 12 Kodak photographs; clean: the photographs).", "")
+    yield from ("| done | right | also or instead found, share of pictures |", "|---|---|---|")
+    rights = []
+    for kind in (*IDS, CLEAN):
+        found: dict[str, int] = {}
+        right = total = 0
+        for name, x in kodak.items():
+            for draw in range(4 if kind != CLEAN else 1):
+                g = seeded("detector", kind, name, str(draw))
+                shown = x if kind == CLEAN else rounded(synth.random_chain(kind, g).apply(x[None], g)[0])
+                present = bench.detector.diagnose(shown).present
+                right += (present[:1] == (kind,)) if kind != CLEAN else not present
+                total += 1
+                for other in present:
+                    found[other] = found.get(other, 0) + 1
+        also = ", ".join(f"{k} {v / total:.0%}" for k, v in sorted(found.items(), key=lambda kv: -kv[1]) if k != kind)
+        if kind != CLEAN:
+            rights.append(right / total)
+        yield f"| {kind} | {right / total:.0%} | {also or '-'} |"
+    yield from ("", f"Strongest finding right, mean over the ten kinds: {np.mean(rights):.1%}.", "")
+    yield from ("## Clean photographs through `--auto`", "")
+    worst, untouched = np.inf, 0
+    for x in kodak.values():
+        result, ids = bench.auto(x)
+        untouched += not ids
+        worst = min(worst, metrics.psnr(eight(x), eight(result))) if ids else worst
+    yield f"{untouched} of {len(kodak)} untouched" + ("." if untouched == len(kodak) else f"; the worst of the others at {worst:.2f} dB.")
+
+
+def main() -> None:
+    assets = Path(models.__file__).parent.parent / "assets"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds test/")
+    parser.add_argument("--model", type=Path, default=assets / "irtool-small.v1.safetensors")
+    parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v1.safetensors")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    device = engine.pick_device(given.device)
+    start = time.monotonic()
+    bench = Bench(given.model, given.detector, device, given.dtype)
+    dtype = str(engine.pick_dtype(given.dtype, device)).removeprefix("torch.")
+    sha = hashlib.sha256(given.model.read_bytes()).hexdigest()[:16]
+    lines = [
+        "# Quality", "",
+        "Printed by `python benchmarks/quality.py --data DATA --out benchmarks/quality.md`.",
+        "Protocol: 8-bit RGB, no crop, sorted names, seeds from names; PSNR in dB and SSIM, mean over pictures. \"Task given\": the "
+        "degradation is named; \"auto\": the detector names it.", "",
+        f"Model {given.model.name} (sha256 {sha}...), torch {torch.__version__}, {device.type}, {dtype}.", "",
+        *tables(bench, given.data / "test"),
+    ]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if given.out:
+        given.out.write_text(text, encoding="utf-8")
+    print(f"{time.monotonic() - start:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Tiles cover the picture, agree with the whole, and stay within the memory allowed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_compact import random_net
+
+from irtool import engine
+from irtool.engine import tiling
+from irtool.errors import PictureError, UnavailableError, UsageError
+from irtool.models.compact import CompactExpert, CompactRestorer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def expert() -> CompactExpert:
+    return CompactRestorer(random_net()).specialise({"noise": 1.0})
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 70), st.integers(24, 60))
+def test_a_grid_covers_every_pixel_once_within_the_budget(rows: int, columns: int, margin: int, side: int) -> None:
+    height, width, pixels = 16 * rows, 16 * columns, (side * 16) ** 2 // 4
+    seen = torch.zeros(height, width, dtype=torch.int)
+    for t in tiling.grid(height, width, multiple=16, margin=margin, pixels=max(pixels, (16 + 2 * 80) ** 2)):
+        assert (t.bottom - t.top) * (t.right - t.left) <= max(pixels, (16 + 2 * 80) ** 2)
+        assert t.top % 16 == t.left % 16 == (t.bottom - t.top) % 16 == (t.right - t.left) % 16 == 0
+        assert t.top == 0 or t.keep_top - t.top >= margin
+        assert t.bottom == height or t.bottom - t.keep_bottom >= margin
+        assert t.left == 0 or t.keep_left - t.left >= margin
+        assert t.right == width or t.right - t.keep_right >= margin
+        seen[t.keep_top : t.keep_bottom, t.keep_left : t.keep_right] += 1
+    assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("size", [(203, 331), (401, 97), (64, 900)])
+def test_tiled_and_whole_agree_on_odd_sizes(expert: CompactExpert, size: tuple[int, int]) -> None:
+    pixels = torch.rand(3, *size)
+    whole = engine.run(expert, pixels, device=CPU, dtype="fp32", tile="off")
+    tiled = engine.run(expert, pixels, device=CPU, dtype="fp32", tile="64")
+    assert whole.tiles == 1
+    assert tiled.tiles > 1
+    assert (whole.pixels - tiled.pixels).abs().max() < 1 / 255
+
+
+def test_a_margin_too_small_would_show(expert: CompactExpert) -> None:
+    """The test above can fail: without a margin tiles do differ from the whole."""
+    pixels = torch.rand(3, 203, 331)
+    import dataclasses
+
+    bare = CompactExpert(expert.net, dataclasses.replace(expert.capability, margin=0))
+    whole = engine.run(bare, pixels, device=CPU, dtype="fp32", tile="off")
+    tiled = engine.run(bare, pixels, device=CPU, dtype="fp32", tile="64")
+    assert (whole.pixels - tiled.pixels).abs().max() > 1 / 255
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (17, 15), (2, 200)])
+def test_any_size(expert: CompactExpert, size: tuple[int, int]) -> None:
+    result = engine.run(expert, torch.rand(3, *size), device=CPU).pixels
+    assert result.shape == (3, *size)
+    assert result.isfinite().all()
+    assert result.min() >= 0
+    assert result.max() <= 1
+
+
+def test_memory_decides_on_tiles(expert: CompactExpert) -> None:
+    from irtool.engine.device import resident_bytes
+
+    pixels = torch.rand(3, 800, 800)
+    held = resident_bytes() + pixels.numel() * 4
+    seen: list[tuple[int, int]] = []
+    outcome = engine.run(expert, pixels, device=CPU, dtype="fp32", max_memory=held + (32 << 20), on_progress=lambda a, b: seen.append((a, b)))
+    assert outcome.tiles > 1
+    assert seen[-1] == (outcome.tiles, outcome.tiles)
+    with pytest.raises(PictureError, match="too small"):
+        engine.run(expert, pixels, device=CPU, max_memory=1 << 20)
+
+
+def test_settings_that_are_none(expert: CompactExpert) -> None:
+    pixels = torch.rand(3, 32, 32)
+    for tile in ("0", "4", "big", "-5"):
+        with pytest.raises(UsageError, match="tile"):
+            engine.run(expert, pixels, device=CPU, tile=tile)
+    with pytest.raises(UsageError, match="number type"):
+        engine.run(expert, pixels, device=CPU, dtype="fp8")
+    with pytest.raises(UsageError, match="fp16"):
+        engine.run(expert, pixels, device=CPU, dtype="fp16")
+    with pytest.raises(UsageError, match="Unknown device"):
+        engine.pick_device("tpu")
+    with pytest.raises(UnavailableError, match="no device 'cuda:99'"):
+        engine.pick_device("cuda:99")
+
+
+def test_bf16_stays_within_a_level(expert: CompactExpert) -> None:
+    pixels = torch.rand(3, 64, 64)
+    exact = engine.run(expert, pixels, device=CPU, dtype="fp32").pixels
+    rough = engine.run(expert, pixels, device=CPU, dtype="bf16").pixels
+    assert (exact - rough).abs().mean() < 1 / 255
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_agrees_with_cpu(expert: CompactExpert) -> None:
+    pixels = torch.rand(3, 203, 331)
+    here = engine.run(expert, pixels, device=CPU, dtype="fp32").pixels
+    there = engine.run(expert, pixels, device=torch.device("cuda"), dtype="fp32", tile="64").pixels
+    assert (here - there).abs().max() < 1 / 255
