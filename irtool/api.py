@@ -1,0 +1,220 @@
+"""The Python API: a picture in, a diagnosis or a better picture out.
+
+Nothing is remembered between calls but the last few networks, so that a loop over pictures loads them once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from . import engine, models
+from . import picture as pictures
+from .detect import Detector, Diagnosis
+from .detect import load as load_detector
+from .errors import UsageError
+from .picture import Picture
+from .plan import Plan, plan_auto, plan_tasks
+from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, locate
+
+Source = Picture | str | Path | bytes
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A restored picture and how it came about.
+
+    Attributes:
+        picture: the restored picture; the very one that went in where nothing was to be done.
+        plan: what was done.
+        diagnosis: what was found, or None where the plan came from elsewhere.
+        seconds: time spent on diagnosis and restoration, without decoding.
+        tiles: tiles computed over all steps.
+        peak_bytes: most memory held (see `irtool.engine.Outcome`), None where unknown or nothing was computed.
+        original: the bytes of the file, where the picture came from bytes.
+    """
+
+    picture: Picture
+    plan: Plan
+    diagnosis: Diagnosis | None = None
+    seconds: float = 0.0
+    tiles: int = 0
+    peak_bytes: int | None = None
+    original: bytes | None = field(default=None, repr=False)
+
+    @property
+    def untouched(self) -> bool:
+        """Nothing was to be done: the picture is as it was."""
+        return not self.plan.steps
+
+    def encode(self, format: str | None = None, *, quality: int | None = None, strip: bool = False) -> bytes:
+        """The bytes of the result's file.
+
+        An untouched picture gives back the bytes it came from, unless another format, a quality or `strip` is asked
+        for: encoding a clean JPEG once more would do harm.
+
+        Args:
+            format: a format name, by default the picture's own.
+            quality: 1 to 100, by default like the source.
+            strip: leave metadata out.
+
+        Raises:
+            UsageError, PictureError, UnavailableError: as `irtool.picture.encode`.
+        """
+        kind = pictures.format_named(format or self.picture.format)
+        if self.untouched and kind.name == self.picture.format and quality is None and not strip:
+            original = self.original
+            if original is None and self.picture.source is not None:
+                original = self.picture.source.read_bytes()
+            # A format that is read but not written, such as GIF, comes under another name and must not pass as it.
+            if original is not None and pictures.sniff(original[:4096]) == kind.name:
+                return original
+        return pictures.encode(self.picture, kind.name, quality=quality, strip=strip)
+
+    def save(
+        self, path: str | Path, *, format: str | None = None, quality: int | None = None, strip: bool = False
+    ) -> Path:
+        """Write the result, whole or not at all; the arguments are those of `encode`.
+
+        Args:
+            path: the file to write; without `format` its suffix names the format.
+
+        Raises:
+            UsageError: the path is the input, or its suffix names no format.
+            PictureError: it cannot be written.
+        """
+        path = Path(path)
+        source = self.picture.source
+        if source is not None and path.exists() and source.exists() and path.samefile(source):
+            raise UsageError(f"{path} is the input, which is never written to.", "Choose another name or folder.")
+        kind = format or pictures.format_for(path).name
+        return pictures.save_bytes(self.encode(kind, quality=quality, strip=strip), path)
+
+
+def detect(source: Source, *, model: str = DEFAULT_DETECTOR, device: str = "auto") -> Diagnosis:
+    """Say what is wrong with a picture.
+
+    Args:
+        source: a `Picture`, a path, or the bytes of a file.
+        model: id of a detector in weights.toml, or ``local:PATH``.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+
+    Returns:
+        A score in [0, 1] for each degradation, and those that are present, strongest first.
+
+    Raises:
+        PictureError: the picture cannot be read.
+        UsageError: an unknown model or device.
+        UnavailableError: the weights or the device are not here.
+    """
+    return _detector(model, engine.pick_device(device)).diagnose(_tensor(_read(source)))
+
+
+def restore(
+    source: Source,
+    *,
+    tasks: Sequence[str] | str | None = None,
+    plan: Plan | None = None,
+    strength: float = 1.0,
+    model: str = DEFAULT_RESTORER,
+    detector: str = DEFAULT_DETECTOR,
+    device: str = "auto",
+    dtype: str = "auto",
+    tile: str = "auto",
+    max_memory: int | None = None,
+    on_progress: Progress | None = None,
+) -> Result:
+    """Put a picture right.
+
+    Without `tasks` and `plan` the picture is diagnosed first and what was found is undone; a clean picture comes back
+    untouched.
+
+    Args:
+        source: a `Picture`, a path, or the bytes of a file.
+        tasks: what to undo instead, as ids, task verbs or synonyms: ``["denoise", "rain"]`` or ``"denoise,rain"``.
+        plan: a finished plan to carry out instead; `strength` and `model` are then those of its steps.
+        strength: share of the result in the output, in [0, 1]; the rest is the input.
+        model: id of a restorer in weights.toml, or ``local:PATH``.
+        detector: likewise, of a detector.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        dtype: "auto", "fp32", "bf16" or "fp16".
+        tile: "auto", "off", or the side of a tile in pixels.
+        max_memory: bytes to stay under.
+        on_progress: called with (tiles done, tiles in all) during each step.
+
+    Raises:
+        PictureError: the picture cannot be read, or the memory allowed is too small for it.
+        UsageError: an unknown name, or a value out of range.
+        UnavailableError: the weights or the device are not here.
+    """
+    if tasks is not None and plan is not None:
+        raise UsageError("Give tasks or a plan, not both.")
+    if not 0 <= strength <= 1:
+        raise UsageError(f"The strength lies from 0 to 1, not {strength:g}.")
+    if tasks is not None:
+        plan = plan_tasks([tasks] if isinstance(tasks, str) else tasks, strength, model)
+    where = engine.pick_device(device)
+    picture = _read(source)
+    begun = time.perf_counter()
+    pixels = _tensor(picture)
+    diagnosis = None
+    if plan is None:
+        diagnosis = _detector(detector, where).diagnose(pixels)
+        plan = plan_auto(diagnosis, strength, model)
+    tiles, peak = 0, None
+    for step in plan.steps:
+        expert = _expert(step.model, tuple(step.mixture.items()))
+        outcome = engine.run(
+            expert, pixels, device=where, dtype=dtype, tile=tile, max_memory=max_memory, on_progress=on_progress
+        )
+        pixels = outcome.pixels if step.strength == 1 else torch.lerp(pixels, outcome.pixels, step.strength)
+        tiles += outcome.tiles
+        peak = outcome.peak_bytes if peak is None else max(peak, outcome.peak_bytes or 0)
+    if plan.steps:
+        picture = picture.with_pixels(pixels.permute(1, 2, 0).contiguous().numpy())
+    seconds = time.perf_counter() - begun
+    return Result(picture, plan, diagnosis, seconds, tiles, peak, source if isinstance(source, bytes) else None)
+
+
+def prepare(*, model: str | None = None, detector: str | None = None, device: str = "auto") -> None:
+    """Load networks ahead of a run, so that what is missing is said before any picture is read.
+
+    Raises:
+        UsageError, UnavailableError: as `restore`.
+    """
+    where = engine.pick_device(device)
+    if detector is not None:
+        _detector(detector, where)
+    if model is not None:
+        _restorer(model)
+
+
+def _read(source: Source) -> Picture:
+    return source if isinstance(source, Picture) else pictures.read(source)
+
+
+def _tensor(picture: Picture) -> torch.Tensor:
+    """(3, H, W) of a picture."""
+    return torch.from_numpy(picture.pixels).permute(2, 0, 1).contiguous()
+
+
+@lru_cache(maxsize=2)
+def _detector(reference: str, device: torch.device) -> Detector:
+    return load_detector(locate(reference), device)
+
+
+@lru_cache(maxsize=2)
+def _restorer(reference: str) -> models.Restorer:
+    return models.load(locate(reference))
+
+
+@lru_cache(maxsize=4)
+def _expert(reference: str, mixture: tuple[tuple[str, float], ...]) -> models.Expert:
+    weights: Mapping[str, float] = dict(mixture)
+    return _restorer(reference).specialise(weights)

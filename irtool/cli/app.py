@@ -1,0 +1,99 @@
+"""The command `irtool`: its verbs, and what becomes of an error."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, IrtoolError
+from .compare import compare
+from .degrade import degrade
+from .detect import detect
+from .doctor import doctor
+from .models import models
+from .output import debugging, print_bug, print_error
+from .restore import restore
+from .train import train
+
+app = typer.Typer(rich_markup_mode=None)
+for verb in (restore, detect, models, degrade, compare, train, doctor):
+    app.command()(verb)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"irtool {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    invoke_without_command=True,
+    epilog="Exit codes: 0 all done, 1 some pictures failed, 2 usage, 3 model or data unavailable, 4 nothing to do, "
+    "130 interrupted. IRTOOL_DEBUG=1 shows tracebacks.",
+)
+def irtool(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Finds what is wrong with a photograph and puts it right.
+
+    irtool restore photo.jpg --auto
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; `arguments` are `sys.argv[1:]` unless given."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name that the terminal cannot show must not end a run.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    if threading.current_thread() is threading.main_thread():
+        # To be asked to end is handled like Ctrl-C: nothing half-written stays behind.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = typer.main.get_command(app).main(
+            args=None if arguments is None else list(arguments), prog_name="irtool", standalone_mode=False
+        )
+        sys.stdout.flush()
+        return int(code or EXIT_OK)
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return _quietly()
+    except IrtoolError as error:
+        print_error(error)
+        return error.exit_code
+    except Exception as error:
+        # Typer's own errors have no public base class in all its versions; they know how to say what is wrong.
+        if hasattr(error, "format_message"):
+            return _misused(error)
+        print_bug(error)
+        return EXIT_SOME_FAILED
+
+
+def _misused(error: Exception) -> int:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "irtool"
+    if debugging():
+        traceback.print_exception(error)
+    print_error(IrtoolError(error.format_message(), f"{path} --help"))  # type: ignore[attr-defined]
+    return int(getattr(error, "exit_code", EXIT_USAGE))
+
+
+def _quietly() -> int:
+    """The reader of our output has gone: end without a word, also when Python flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_SOME_FAILED

@@ -1,0 +1,82 @@
+"""irtool detect: what is wrong with pictures."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ..weights.registry import DEFAULT_DETECTOR
+from . import options
+from .output import Output, is_plain
+
+if TYPE_CHECKING:
+    from ..detect import Diagnosis
+    from .jobs import Job
+
+
+def detect(
+    inputs: options.Inputs,
+    recursive: options.Recursive = False,
+    detector: options.Detector = DEFAULT_DETECTOR,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> int:
+    """Say what is wrong with photographs.
+
+    More than one degradation can be present, and clean is an answer. -v shows the scores of all, not only of those
+    found.
+    """
+    from .jobs import Job, gather
+    from .run import Run, head
+
+    options.check_device(device)
+    jobs = [Job(None if found is None else found.path, None, None) for found in gather(inputs, recursive=recursive)]
+    out = Output(json=json, quiet=quiet, verbose=verbose)
+    run = Run(out, ("degraded", "clean"))
+    options.set_threads(threads)
+
+    from .. import api
+
+    def told(job: Job, diagnosis: Diagnosis) -> None:
+        status = "clean" if diagnosis.is_clean else "degraded"
+        run.counts[status] += 1
+        out.record(head(job, status) | {"diagnosis": diagnosis.to_dict()})
+        if not json:
+            _show(out, job.name, diagnosis)
+
+    api.prepare(detector=detector, device=device)
+    return run.carry(
+        jobs,
+        lambda job, loaded: api.detect(loaded[0], model=detector, device=device),
+        lambda job, diagnosis: diagnosis,
+        told,
+    )
+
+
+def _show(out: Output, name: str, diagnosis: Diagnosis) -> None:
+    """A table on a terminal; in a pipe one line that can be searched."""
+    ranked = sorted(diagnosis.scores, key=lambda i: (i not in diagnosis.present, -diagnosis.scores[i]))
+    rows = [i for i in ranked if out.verbose or i in diagnosis.present]
+    if is_plain(sys.stdout):
+        told = [f"{i} {diagnosis.scores[i]:.2f}" for i in rows]
+        if diagnosis.is_clean:
+            told.insert(0, f"clean {diagnosis.clean:.2f}")
+        out.result(f"{name}: {', '.join(told)}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..degradation import DEGRADATIONS, INDEX
+
+    table = Table(title=Text(name), title_justify="left", show_header=False, box=None, padding=(0, 1))
+    if diagnosis.is_clean:
+        table.add_row(Text("clean", "green"), f"{diagnosis.clean:.2f}", "nothing to undo")
+    for i in rows:
+        style = "bold" if i in diagnosis.present else "dim"
+        score = diagnosis.scores[i]
+        table.add_row(Text(DEGRADATIONS[INDEX[i]].name, style), f"{score:.2f}", Text("█" * round(20 * score), style))
+    Console().print(table)

@@ -1,0 +1,100 @@
+"""irtool doctor: what there is to work with, for people and for bug reports."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import __version__
+from ..errors import EXIT_OK, EXIT_UNAVAILABLE, IrtoolError
+from ..weights import records, verify
+
+PACKAGES = ("torch", "numpy", "pillow", "scikit-image", "safetensors", "typer", "rich")
+EXTRAS = {"heif": "pillow-heif"}
+VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT")
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> int:
+    """Show versions, devices, threads, the cache and whether the models are intact.
+
+    Exits with 3 where torch or a model that ships is missing.
+    """
+    report: dict[str, Any] = {
+        "irtool": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "extras": {extra: _version(package) for extra, package in EXTRAS.items()},
+        "torch": _torch(),
+        "cores": os.cpu_count(),
+        "cache": str(_cache()),
+        "environment": {k: v for k, v in sorted(os.environ.items()) if k in VARIABLES or k.startswith("IRTOOL_")},
+        "models": {record.id: _state(record) for record in records()},
+    }
+    healthy = "error" not in report["torch"] and all(state == "verified" for state in report["models"].values())
+    report["healthy"] = healthy
+    if json:
+        print(jsonlib.dumps(report))
+    else:
+        _print(report)
+        if not healthy:
+            print("hint: Install irtool again.", file=sys.stderr)
+    return EXIT_OK if healthy else EXIT_UNAVAILABLE
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _torch() -> dict[str, Any]:
+    try:
+        import torch
+
+        from ..engine import pick_device, pick_dtype
+    except Exception as error:  # a broken install can raise anything, and finding that out is the purpose here
+        return {"error": f"{type(error).__name__}: {error}"}
+    devices = ["cpu"]
+    if torch.cuda.is_available():
+        devices += [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+    device = pick_device("auto")
+    return {
+        "devices": devices,
+        "default_device": str(device),
+        "default_dtype": str(pick_dtype("auto", device)).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _cache() -> Path:
+    """The Hugging Face cache, as its own library finds it."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+
+
+def _state(record: Any) -> str:
+    try:
+        verify(record)
+    except IrtoolError as error:
+        return error.message
+    return "verified"
+
+
+def _print(report: dict[str, Any]) -> None:
+    for key, value in report.items():
+        if isinstance(value, dict):
+            print(f"{key}:")
+            for name, item in value.items():
+                told = ", ".join(item) if isinstance(item, list) else "not installed" if item is None else item
+                print(f"  {name:<22}{told}")
+        else:
+            print(f"{key + ':':<24}{value}")

@@ -1,0 +1,84 @@
+"""Options that several verbs share, and the checks of their values."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from ..errors import UsageError
+
+EXISTING = ("skip", "overwrite", "rename", "error")
+DTYPES = ("auto", "fp32", "bf16", "fp16")
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(metavar="INPUT...", help="Pictures or folders; - is stdin.", show_default=False),
+]
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Take folders with all below them.")]
+Device = Annotated[
+    str, typer.Option("--device", envvar="IRTOOL_DEVICE", metavar="auto|cpu|cuda|cuda:N", help="Where to compute.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", envvar="IRTOOL_THREADS", metavar="N", min=1, help="CPU threads to compute with."),
+]
+Detector = Annotated[
+    str,
+    typer.Option("--detector", envvar="IRTOOL_DETECTOR", metavar="ID|local:PATH", help="The model that diagnoses."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON lines: one per picture, then a summary.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more remarks.")]
+
+
+def one_of(value: str, known: Sequence[str], flag: str) -> str:
+    """`value` if it is known.
+
+    Raises:
+        UsageError: it is not; the hint names the closest.
+    """
+    if value in known:
+        return value
+    close = difflib.get_close_matches(value.lower(), known, n=1)
+    hint = f"Did you mean '{close[0]}'?" if close else "Known: " + ", ".join(known) + "."
+    raise UsageError(f"{flag} cannot be '{value}'.", hint)
+
+
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+
+def parse_bytes(text: str, flag: str = "--max-memory") -> int:
+    """A size such as "2GB" (1000 each), "2GiB" or "2G" (1024 each), or plain bytes.
+
+    Raises:
+        UsageError: it is no size above zero.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?\s*", text.lower())
+    if match is None or float(match[1]) == 0:
+        raise UsageError(f"{flag} '{text}' is no size.", "Write a number with a unit, such as 2GB or 800MiB.")
+    size = float(match[1])
+    if match[3] == "b" and match[2]:
+        return int(size * 1000 ** "kmgt".index(match[2]) * 1000)
+    return int(size * _UNITS[match[2]])
+
+
+def check_device(name: str) -> None:
+    """Turn away a device that cannot exist, before torch is imported to look for one.
+
+    Raises:
+        UsageError: no such name.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        one_of(name, ("auto", "cpu", "cuda", "cuda:N"), "--device")
+
+
+def set_threads(count: int | None) -> None:
+    """Limit the threads of torch."""
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)

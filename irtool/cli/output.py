@@ -1,0 +1,134 @@
+"""The one place that prints: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from ..errors import IrtoolError
+
+
+def debugging() -> bool:
+    """Whether IRTOOL_DEBUG asks for tracebacks."""
+    return os.environ.get("IRTOOL_DEBUG", "") not in ("", "0")
+
+
+def is_plain(stream: TextIO) -> bool:
+    """Whether a stream takes text alone: no terminal, or one that wants no colours or cannot show them."""
+    return not stream.isatty() or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+
+
+def print_error(error: IrtoolError, subject: str = "") -> None:
+    """Say what is wrong and what to do; `subject` is a file the message does not name itself."""
+    if debugging() and error.__traceback__ is not None:
+        traceback.print_exception(error)
+    prefix = f"{subject}: " if subject and subject not in error.message else ""
+    print(f"error: {prefix}{error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+
+
+def print_bug(error: Exception, subject: str = "") -> None:
+    """Say that irtool itself is at fault."""
+    if debugging():
+        traceback.print_exception(error)
+    prefix = f"{subject}: " if subject else ""
+    told = " ".join(f"{type(error).__name__}: {error}".split())
+    print(f"error: {prefix}a bug in irtool ({told}).", file=sys.stderr)
+    if not debugging():
+        print("hint: Run it again with IRTOOL_DEBUG=1 and report what it prints.", file=sys.stderr)
+
+
+class Bar:
+    """Progress over pictures, and over the tiles of the current one."""
+
+    def begin(self, name: str) -> None:
+        """A picture is now being worked on."""
+
+    def tiles(self, done: int, total: int) -> None:
+        """Tiles done of the current picture."""
+
+    def end(self) -> None:
+        """The current picture has left the network."""
+
+
+class _RichBar(Bar):
+    def __init__(self, progress: Any, total: int) -> None:
+        self.progress, self.done = progress, 0
+        self.task = progress.add_task("", total=total)
+
+    def begin(self, name: str) -> None:
+        from rich.markup import escape
+
+        short = name if len(name) <= 32 else "..." + name[-29:]
+        self.progress.update(self.task, description=escape(short))
+
+    def tiles(self, done: int, total: int) -> None:
+        self.progress.update(self.task, completed=self.done + done / total)
+
+    def end(self) -> None:
+        self.done += 1
+        self.progress.update(self.task, completed=self.done)
+
+
+class Output:
+    """What a verb prints through.
+
+    Args:
+        json: results are JSON records, one per line, and nothing else goes to stdout.
+        quiet: only results and errors.
+        verbose: more remarks.
+        stdout_taken: stdout carries a picture, so results in words go to stderr.
+    """
+
+    def __init__(
+        self, *, json: bool = False, quiet: bool = False, verbose: bool = False, stdout_taken: bool = False
+    ) -> None:
+        self.json, self.quiet, self.verbose, self.stdout_taken = json, quiet, verbose, stdout_taken
+
+    def result(self, text: str) -> None:
+        """A result in words; nothing under --json."""
+        if not self.json:
+            print(text, file=sys.stderr if self.stdout_taken else sys.stdout, flush=True)
+
+    def record(self, data: Mapping[str, Any]) -> None:
+        """A result as one line of JSON; nothing without --json."""
+        if self.json:
+            print(json.dumps(data), flush=True)
+
+    def note(self, text: str) -> None:
+        """A remark for people."""
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
+    def detail(self, text: str) -> None:
+        """A remark for those who asked for more."""
+        if self.verbose and not self.quiet:
+            print(text, file=sys.stderr)
+
+    def failure(self, error: Exception, subject: str) -> None:
+        """One picture failed; the run goes on."""
+        if isinstance(error, IrtoolError):
+            print_error(error, subject)
+        else:
+            print_bug(error, subject)
+
+    @contextmanager
+    def progress(self, total: int) -> Iterator[Bar]:
+        """A progress bar with the time left on stderr, where that is a terminal."""
+        if self.quiet or is_plain(sys.stderr):
+            yield Bar()
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        # Lines of results are moved above the bar where both are on the terminal; a pipe keeps its own.
+        shown = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
+        with shown:
+            yield _RichBar(shown, total)

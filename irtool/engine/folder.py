@@ -1,0 +1,91 @@
+"""Many pictures, one after the other, with decoding and encoding in the shadow of the network."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
+
+J = TypeVar("J")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+
+AHEAD = 1
+BEHIND = 1
+"""Pictures decoded ahead of the network and waiting behind it: more would cost memory and gain nothing, since the
+slowest of the three stages sets the pace."""
+
+
+@dataclass(frozen=True)
+class Done(Generic[J, C]):
+    """What became of a job.
+
+    Attributes:
+        job: as it was given.
+        value: what `write` returned; None where an error is set.
+        error: what one of the stages raised.
+    """
+
+    job: J
+    value: C | None = None
+    error: Exception | None = None
+
+
+def overlap(
+    jobs: Iterable[J], read: Callable[[J], A], work: Callable[[J, A], B], write: Callable[[J, B], C]
+) -> Iterator[Done[J, C]]:
+    """Carry jobs through three stages that run at the same time on successive jobs.
+
+    `read` and `write` run in a thread each, `work` in the caller's, so that an interruption reaches it. The error of a
+    job ends that job alone. Where the caller stops early or is interrupted, what was handed to `write` is still
+    finished, and nothing new is begun.
+
+    Yields:
+        One `Done` per job, in order.
+    """
+    waiting = iter(jobs)
+    reading: deque[tuple[J, Future[A]]] = deque()
+    writing: deque[tuple[J, Future[C]]] = deque()
+    reader = ThreadPoolExecutor(1, "irtool-read")
+    writer = ThreadPoolExecutor(1, "irtool-write")
+
+    def read_ahead() -> None:
+        reading.extend((job, reader.submit(read, job)) for job in islice(waiting, 1 + AHEAD - len(reading)))
+
+    try:
+        read_ahead()
+        while reading:
+            job, ready = reading.popleft()
+            # Waiting comes first: the next read starts when this one is out of the way, so that at most AHEAD are held.
+            failed = ready.exception()
+            read_ahead()
+            if failed is None:
+                try:
+                    future = writer.submit(write, job, work(job, ready.result()))
+                except Exception as error:
+                    failed = error
+            if failed is not None:
+                if not isinstance(failed, Exception):
+                    raise failed
+                future = Future()
+                future.set_exception(failed)
+            del ready
+            writing.append((job, future))
+            while len(writing) > BEHIND or (writing and writing[0][1].done()):
+                yield _finished(*writing.popleft())
+        while writing:
+            yield _finished(*writing.popleft())
+    finally:
+        reader.shutdown(wait=False, cancel_futures=True)
+        writer.shutdown(wait=True)
+
+
+def _finished(job: J, future: Future[C]) -> Done[J, C]:
+    try:
+        return Done(job, future.result())
+    except Exception as error:
+        return Done(job, error=error)

@@ -1,0 +1,119 @@
+"""What is to be done to a picture, as data: the same plan gives the same result.
+
+A step undoes a *mixture* of degradations in one pass of one network. Both ways to a plan give a single
+step: the network that ships was trained on mixtures, so what is found or asked for together is undone
+together. A plan with several steps, written by hand or by a program, is carried out in its own order;
+`RESTORE_ORDER` of `irtool.degradation` says which order is sound (noise before low light, since brightening
+amplifies noise; rain before haze, since the veil of rain reads as haze; JPEG before blur, since deblurring
+sharpens block edges), and mixtures are listed in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .degradation import RESTORE_ORDER, lookup
+from .errors import UsageError
+from .weights.registry import DEFAULT_RESTORER
+
+if TYPE_CHECKING:
+    from .detect import Diagnosis
+
+MOST = 3
+"""Degradations undone at once by `plan_auto`: the network saw mixtures of two and three in training."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pass of one network.
+
+    Attributes:
+        mixture: degradation id -> weight in (0, 1], in `RESTORE_ORDER`.
+        model: id of a record in weights.toml, or ``local:PATH``.
+        strength: share of the result in the output; the rest is the input. In [0, 1].
+    """
+
+    mixture: Mapping[str, float]
+    model: str = DEFAULT_RESTORER
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.mixture:
+            raise UsageError("A step needs at least one degradation to undo.")
+        ids = {lookup(word).id: float(weight) for word, weight in self.mixture.items()}
+        wrong = [f"{i}={w:g}" for i, w in ids.items() if not 0 < w <= 1]
+        if wrong:
+            raise UsageError(f"Weights of a mixture lie above 0 and up to 1, not {', '.join(wrong)}.")
+        if not 0 <= self.strength <= 1:
+            raise UsageError(f"The strength lies from 0 to 1, not {self.strength:g}.")
+        object.__setattr__(self, "mixture", {i: ids[i] for i in RESTORE_ORDER if i in ids})
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"mixture": dict(self.mixture), "model": self.model, "strength": self.strength}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in the order they are carried out; none means that the picture is left as it is.
+
+    Attributes:
+        steps: in order.
+        reason: a sentence for people on where the plan comes from.
+    """
+
+    steps: tuple[Step, ...] = ()
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; `from_dict` gives an equal plan back."""
+        return {"steps": [step.to_dict() for step in self.steps], "reason": self.reason}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Plan:
+        """The plan that `to_dict` wrote.
+
+        Raises:
+            UsageError: it is not such a plan.
+        """
+        try:
+            return Plan(tuple(Step(**step) for step in data["steps"]), str(data.get("reason", "")))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UsageError(f"This is no plan: {error}.", "A plan is what restore --dry-run --json prints.") from error
+
+    def __str__(self) -> str:
+        if not self.steps:
+            return f"leave it as it is ({self.reason})" if self.reason else "leave it as it is"
+        parts = []
+        for step in self.steps:
+            mixed = ", ".join(i if w == 1 else f"{i} x {w:g}" for i, w in step.mixture.items())
+            at = "" if step.strength == 1 else f" at strength {step.strength:g}"
+            parts.append(f"undo {mixed}{at} with {step.model}")
+        return ", then ".join(parts) + (f" ({self.reason})" if self.reason else "")
+
+
+def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_RESTORER) -> Plan:
+    """Undo what was found: everything present, the strongest `MOST` where there is more; nothing in a clean picture."""
+    if diagnosis.is_clean:
+        return Plan((), "the picture is clean")
+    found = ", ".join(f"{i} {diagnosis.scores[i]:.2f}" for i in diagnosis.present)
+    chosen = diagnosis.present[:MOST]
+    less = f"; the strongest {MOST} are undone" if len(diagnosis.present) > MOST else ""
+    return Plan((Step(dict.fromkeys(chosen, 1.0), model, strength),), f"found {found}{less}")
+
+
+def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT_RESTORER) -> Plan:
+    """Undo what is named.
+
+    Args:
+        words: ids, task verbs, names or synonyms ("denoise", "fog"); each may be a comma-separated list.
+
+    Raises:
+        UsageError: a word is unknown, or there is none.
+    """
+    named = [part for word in words for part in word.split(",") if part.strip()]
+    if not named:
+        raise UsageError("No task is named.", "Name one, such as --task denoise; or use --auto.")
+    return Plan((Step({lookup(word).id: 1.0 for word in named}, model, strength),), "as asked")

@@ -1,0 +1,35 @@
+"""Bring bytes and sha256 of weights.toml up to date after shipped files changed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from .files import sha256_of
+from .registry import parse
+
+
+def refresh(table: Path) -> list[str]:
+    """Rewrite `bytes` and `sha256` of every record whose file is there; the rest of the text stays as it is.
+
+    Args:
+        table: a weights.toml.
+
+    Returns:
+        One line per record saying what was found.
+    """
+    text = table.read_text(encoding="utf-8")
+    told = []
+    for record in parse(text, str(table)):
+        if not record.path.is_file():
+            told.append(f"{record.id}: {record.path} is absent, left as it was")
+            continue
+        size, digest = record.path.stat().st_size, sha256_of(record.path)
+        head, found, rest = text.partition(f'id = "{record.id}"')
+        own, mark, others = rest.partition("[[weights]]")
+        own = re.sub(r"(?m)^bytes = .*$", f"bytes = {size}", own)
+        own = re.sub(r"(?m)^sha256 = .*$", f'sha256 = "{digest}"', own)
+        text = head + found + own + mark + others
+        told.append(f"{record.id}: {size} bytes, sha256 {digest}")
+    table.write_text(text, encoding="utf-8")
+    return told

@@ -1,0 +1,100 @@
+"""Tiny models, pictures and the real executable, for the tests of the command line and the API."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from irtool.degradation import IDS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of tiny models: restorer.safetensors, which changes what it is given, and detectors NAME.safetensors
+    whose thresholds make them find always the same: clean, rain, mixed (rain, noise, jpeg, haze).
+    """
+    import torch
+
+    from irtool.detect.network import DetectorNet
+    from irtool.models import loading
+    from irtool.models.compact import CompactNet
+
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    config: Mapping[str, object] = {"width": 8, "encoder": [1], "middle": 1, "decoder": [1], "rank": 2, "hidden": 8}
+    net = CompactNet(**config)  # type: ignore[arg-type]
+    torch.nn.init.normal_(net.head.weight, std=0.02)
+    torch.nn.init.constant_(net.head.bias, 0.05)
+    loading.save(net, folder / "restorer.safetensors", architecture="compact", config=config)
+    small: Mapping[str, object] = {"widths": [16], "hidden": 8}
+    detector = DetectorNet(**small)  # type: ignore[arg-type]
+    for name, found in {"clean": (), "rain": ("rain",), "mixed": ("rain", "noise", "jpeg", "haze")}.items():
+        thresholds = {i: 0.0 if i in found else 2.0 for i in IDS}
+        loading.save(
+            detector,
+            folder / f"{name}.safetensors",
+            architecture="detector",
+            config=small,
+            notes={"thresholds": json.dumps(thresholds)},
+        )
+    return folder
+
+
+@pytest.fixture
+def photo() -> Callable[..., Path]:
+    """Writes a photograph-like picture: ``photo(path, size=(h, w), seed=0)``."""
+
+    def make(path: Path, size: tuple[int, int] = (40, 56), seed: int = 0) -> Path:
+        from PIL import Image
+
+        noise = np.random.default_rng(seed).integers(0, 60, (*size, 3))
+        ramp = np.linspace(40, 180, size[1])[None, :, None]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((noise + ramp).astype(np.uint8)).save(path)
+        return path
+
+    return make
+
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """An environment without irtool's own variables and without a user's preferences."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("IRTOOL_") and k not in ("NO_COLOR", "FORCE_COLOR")}
+    return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+
+
+@pytest.fixture(scope="session")
+def cli(environment: dict[str, str]) -> Cli:
+    """Runs irtool as a user does, in a process of its own: ``cli("restore", path, cwd=..., env={...})``."""
+
+    def run(*arguments: object, env: Mapping[str, str] | None = None, **options: object) -> object:
+        options = {"capture_output": True, "timeout": 120, "text": True} | options
+        command = [sys.executable, "-m", "irtool", *map(str, arguments)]
+        return subprocess.run(command, env=environment | dict(env or {}), **options)  # type: ignore[call-overload]
+
+    return run  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="session")
+def using(models_dir: Path) -> Callable[[str], dict[str, str]]:
+    """Environment variables that name the tiny models: ``env=using("rain")``."""
+
+    def variables(detector: str) -> dict[str, str]:
+        return {
+            "IRTOOL_MODEL": f"local:{models_dir / 'restorer.safetensors'}",
+            "IRTOOL_DETECTOR": f"local:{models_dir / detector}.safetensors",
+        }
+
+    return variables
