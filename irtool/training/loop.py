@@ -79,13 +79,14 @@ class State:
         groups = [{"params": decayed, "weight_decay": recipe.decay}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.99), fused=True)
         self.step, self.seconds = 0, 0.0
+        self.pool, self.taken = 0, 0  # the pool being used, and how many of its samples have been
 
     def save(self, path: Path, recipe: Recipe) -> None:
         """Write atomically: a run killed while writing keeps its last checkpoint."""
         partial = path.with_suffix(".partial")
         torch.save(
             {"net": self.net.state_dict(), "ema": self.ema.state_dict(), "optimizer": self.optimizer.state_dict(),
-             "step": self.step, "seconds": self.seconds, "recipe": asdict(recipe)},
+             "step": self.step, "seconds": self.seconds, "pool": self.pool, "taken": self.taken, "recipe": asdict(recipe)},
             partial,
         )
         os.replace(partial, path)
@@ -100,6 +101,7 @@ class State:
         self.net.load_state_dict(held["net"])
         self.optimizer.load_state_dict(held["optimizer"])
         self.step, self.seconds = held["step"], held["seconds"]
+        self.pool, self.taken = held["pool"], held["taken"]
 
 
 def progress_of(state: State, recipe: Recipe) -> float:
@@ -148,22 +150,20 @@ def train(
     pictures, skipped = load_clean(data, recipe.data, recipe.region)
     report({"pictures": len(pictures), "skipped": skipped, "step": state.step, "parameters": sum(p.numel() for p in state.net.parameters())})
 
-    taken = 0
     losses: list[float] = []
     figures: dict[str, list[float]] = {}
-    first_pool = state.step  # pools are numbered by the step that opens them: unique, and resumable
-    loader = DataLoader(Pools(pictures, recipe), batch_size=None, sampler=range(first_pool, 1 << 40), num_workers=1, prefetch_factor=2)
+    loader = DataLoader(Pools(pictures, recipe), batch_size=None, sampler=range(state.pool, 1 << 40), num_workers=1, prefetch_factor=2)
     pools = iter(loader)
-    pool: Sample | None = None
+    pool = next(pools)
     clock = time.monotonic()
     with (out / "log.jsonl").open("a", encoding="utf-8") as log:
         while (progress := progress_of(state, recipe)) < 1:
             phase = phase_of(recipe, progress)
-            if pool is None or taken + phase.batch > POOL:
-                pool, taken = next(pools), 0
+            if state.taken + phase.batch > POOL:
+                pool, state.pool, state.taken = next(pools), state.pool + 1, 0
             g = torch.Generator().manual_seed(recipe.seed * 7919 + state.step)
-            batch = cut(pool, taken, phase.batch, phase.crop, g)
-            taken += phase.batch
+            batch = cut(pool, state.taken, phase.batch, phase.crop, g)
+            state.taken += phase.batch
             batch = Sample(*(t.to(device) for t in (batch.degraded, batch.clean, batch.context, batch.labels)))
             for group in state.optimizer.param_groups:
                 group["lr"] = rate_of(recipe, state.step, progress)
