@@ -34,9 +34,8 @@ def views(pixels: Tensor) -> tuple[Tensor, Tensor]:
     return fine, coarse
 
 
-def _trunk(widths: Sequence[int]) -> nn.Sequential:
+def _trunk(before: int, widths: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    before = 3
     for width in widths:
         layers += [nn.Conv2d(before, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         layers += [nn.Conv2d(width, width, 3, 1, 1, groups=width // 16, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
@@ -55,14 +54,18 @@ class DetectorNet(nn.Module):
     def __init__(self, widths: Sequence[int] = (32, 64, 96, 160), hidden: int = 192) -> None:
         super().__init__()
         self.tasks = IDS
-        self.fine, self.coarse = _trunk(widths), _trunk(widths)
-        # Of the crops the mean and the strongest answer, of the whole the mean and the strongest place.
-        self.head = nn.Sequential(nn.Linear(4 * widths[-1], hidden), nn.ReLU(inplace=True), nn.Linear(hidden, len(IDS)))
+        self.fine, self.coarse = _trunk(6, widths), _trunk(3, widths)
+        self.head = nn.Sequential(nn.Linear(6 * widths[-1], hidden), nn.ReLU(inplace=True), nn.Linear(hidden, len(IDS)))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels (N, 3, H, W) in [0, 1], any size -> logits (N, 10)."""
         fine, coarse = views(pixels)
         n, k = fine.shape[:2]
-        near = self.fine(fine.flatten(0, 1).contiguous(memory_format=torch.channels_last) - 0.5).mean(dim=(2, 3)).view(n, k, -1)
+        fine = fine.flatten(0, 1)
+        # What noise, blocks and streaks are made of is small beside the picture itself: shown apart, and larger.
+        detail = 4 * (fine - F.avg_pool2d(fine, 3, 1, 1, count_include_pad=False))
+        near = self.fine(torch.cat([fine - 0.5, detail], 1).contiguous(memory_format=torch.channels_last))
+        near = torch.cat([near.mean(dim=(2, 3)), near.amax(dim=(2, 3))], dim=1).view(n, k, -1)
         far = self.coarse(coarse.contiguous(memory_format=torch.channels_last) - 0.5)
+        # Of the crops the mean and the strongest answer, of the whole the mean and the strongest place.
         return self.head(torch.cat([near.mean(1), near.amax(1), far.mean(dim=(2, 3)), far.amax(dim=(2, 3))], dim=1))
