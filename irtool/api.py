@@ -17,7 +17,7 @@ from . import engine, models
 from . import picture as pictures
 from .detect import Detector, Diagnosis
 from .detect import load as load_detector
-from .errors import UsageError
+from .errors import PictureError, UsageError
 from .picture import Picture
 from .plan import Plan, plan_auto, plan_tasks
 from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, locate
@@ -71,7 +71,10 @@ class Result:
         if self.untouched and kind.name == self.picture.format and quality is None and not strip:
             original = self.original
             if original is None and self.picture.source is not None:
-                original = self.picture.source.read_bytes()
+                try:
+                    original = self.picture.source.read_bytes()
+                except OSError as error:
+                    raise PictureError(f"{self.picture.name}: cannot be read again ({error.strerror})") from error
             # A format that is read but not written, such as GIF, comes under another name and must not pass as it.
             if original is not None and pictures.sniff(original[:4096]) == kind.name:
                 return original

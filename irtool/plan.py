@@ -54,6 +54,10 @@ class Step:
         """For JSON."""
         return {"mixture": dict(self.mixture), "model": self.model, "strength": self.strength}
 
+    def __str__(self) -> str:
+        mixed = ", ".join(i if weight == 1 else f"{i} x {weight:g}" for i, weight in self.mixture.items())
+        return mixed if self.strength == 1 else f"{mixed} at strength {self.strength:g}"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -85,13 +89,10 @@ class Plan:
 
     def __str__(self) -> str:
         if not self.steps:
-            return f"leave it as it is ({self.reason})" if self.reason else "leave it as it is"
-        parts = []
-        for step in self.steps:
-            mixed = ", ".join(i if w == 1 else f"{i} x {w:g}" for i, w in step.mixture.items())
-            at = "" if step.strength == 1 else f" at strength {step.strength:g}"
-            parts.append(f"undo {mixed}{at} with {step.model}")
-        return ", then ".join(parts) + (f" ({self.reason})" if self.reason else "")
+            told = "leave it as it is"
+        else:
+            told = ", then ".join(f"undo {step} with {step.model}" for step in self.steps)
+        return told + (f" ({self.reason})" if self.reason else "")
 
 
 def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_RESTORER) -> Plan:

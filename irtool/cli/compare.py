@@ -26,7 +26,10 @@ def compare(
     ] = None,
     json: options.Json = False,
 ) -> int:
-    """Compare two pictures: PSNR and SSIM on 8-bit RGB without a crop, and a before/after picture."""
+    """Compare two pictures.
+
+    PSNR and SSIM on 8-bit RGB without a crop; with -o also the two side by side.
+    """
     from ..metrics import to_8bit
     from ..picture import Picture, read, side_by_side, write
     from .jobs import Job, check_targets

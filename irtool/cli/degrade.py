@@ -14,9 +14,9 @@ from .output import Output
 
 
 def degrade(
-    source: Annotated[str | None, typer.Argument(metavar="[PICTURE]", help="The picture; - is stdin.")] = None,
+    source: Annotated[str | None, typer.Argument(metavar="PICTURE", help="The picture; - is stdin.")] = None,
     chain: Annotated[
-        str | None, typer.Argument(metavar="[CHAIN]", help="What to do to it, such as 'rain(density=0.6)|jpeg(q=20)'.")
+        str | None, typer.Argument(metavar="CHAIN", help="What to do to it, such as 'rain(density=0.6)|jpeg(q=20)'.")
     ] = None,
     output: Annotated[
         str | None,
@@ -24,14 +24,14 @@ def degrade(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="The same seed gives the same result.")] = 0,
     existing: Annotated[
-        str, typer.Option("--existing", metavar="overwrite|rename|error", help="What to do where the output exists.")
+        str, typer.Option("--existing", metavar="overwrite|rename|error", help="Where the output exists.")
     ] = "error",
     list: Annotated[bool, typer.Option("--list", help="List the degradations and their parameters.")] = False,
     sheet: Annotated[bool, typer.Option("--sheet", help="Draw a contact sheet of all degradations instead.")] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Degrade a picture in a reproducible way."""
+    """Degrade a picture, seeded."""
     if list:
         return _list(Output(json=json))
     if source is None or (chain is None) != sheet:

@@ -24,7 +24,7 @@ def detect(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> int:
-    """Say what is wrong with photographs.
+    """Say what is wrong with pictures.
 
     More than one degradation can be present, and clean is an answer. -v shows the scores of all, not only of those
     found.

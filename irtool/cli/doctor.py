@@ -22,7 +22,9 @@ VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT")
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> int:
-    """Show versions, devices, threads, the cache and whether the models are intact.
+    """Check the installation.
+
+    Shows versions, devices, threads, the cache and whether the models are intact.
 
     Exits with 3 where torch or a model that ships is missing.
     """

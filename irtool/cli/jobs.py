@@ -54,10 +54,11 @@ def gather(inputs: Sequence[str], *, recursive: bool, output: Path | None = None
             raise UsageError("- (stdin) cannot be combined with other inputs.")
         return [None]
     folders = [Path(i) for i in inputs if Path(i).is_dir()]
+    named = set(inputs)
     own = output.resolve() if output is not None and output.is_dir() else None
 
     def is_result(found: Found) -> bool:
-        if str(found.path) in inputs:
+        if str(found.path) in named:
             return False
         inside = own is not None and own in found.path.resolve().parents
         return inside or _OURS.search(found.path.stem) is not None
@@ -115,7 +116,10 @@ def make_jobs(
             target = source.with_name(source.stem + SUFFIX + suffix)
         else:
             relative = Path("stdin") if item is None else item.relative
-            target = folder / relative.with_name((relative.stem if item else relative.name) + suffix)
+            # A folder that cannot be listed stands for itself, and its path below itself is empty.
+            target = (
+                folder / relative.with_name(relative.stem + suffix) if relative.name else folder / f"unread{suffix}"
+            )
         jobs.append(Job(source, target, kind or format_for(target).name))
     if side_by_side:
         if any(job.target is None for job in jobs):
@@ -212,11 +216,11 @@ def settle_existing(jobs: Sequence[Job], policy: str) -> tuple[list[Job], list[J
         raise UsageError(
             f"{there[0].target} exists already{more}.", "Choose with --existing overwrite, skip or rename."
         )
+    occupied = {job.target for job in there}
     if policy == "skip":
-        skipped = {job.target for job in there}
-        return [job for job in jobs if job.target not in skipped or job.target is None], there
+        return [job for job in jobs if job.target not in occupied], there
     taken = {job.target for job in jobs}
-    return [_renamed(job, taken) if job in there else job for job in jobs], []
+    return [_renamed(job, taken) if job.target in occupied else job for job in jobs], []
 
 
 def _renamed(job: Job, taken: set[Path | None]) -> Job:

@@ -11,7 +11,10 @@ from .output import Output
 
 
 def models(json: options.Json = False) -> int:
-    """List the models: what they do, how large they are, whether they are here."""
+    """List the models.
+
+    What each does, how large it is, whether it is here.
+    """
     out = Output(json=json)
     known = records()
     for record in known:

@@ -16,7 +16,7 @@ DTYPES = ("auto", "fp32", "bf16", "fp16")
 
 Inputs = Annotated[
     list[str],
-    typer.Argument(metavar="INPUT...", help="Pictures or folders; - is stdin.", show_default=False),
+    typer.Argument(metavar="INPUT", help="Pictures or folders; - is stdin.", show_default=False),
 ]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Take folders with all below them.")]
 Device = Annotated[

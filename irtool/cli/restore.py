@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .jobs import Job
     from .run import Loaded, Run
 
+Outcome = tuple[str, dict[str, Any]]
+
 
 def restore(
     inputs: options.Inputs,
@@ -94,7 +96,7 @@ def restore(
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
 ) -> int:
-    """Restore photographs.
+    """Find and undo what is wrong.
 
     What is wrong is found by itself, or named with --task. A clean photograph is passed through untouched. The input
     is never written to, and an interrupted run is resumed by the same command.
@@ -138,13 +140,10 @@ def restore(
         _tell_skipped(run, job)
     if dry_run and plan is not None:
         for job in jobs:
-            _tell(run, job, _planned(plan))
+            _tell(run, job, _outcome("planned", plan))
         jobs = []
     if not jobs:
         return run.summary(EXIT_OK)
-    if not dry_run:
-        for folder in dict.fromkeys(job.target.parent for job in jobs if job.target is not None):
-            make_folder(folder)
     options.set_threads(threads)
 
     from .. import api
@@ -160,10 +159,10 @@ def restore(
         )  # fmt: skip
         return replace(result, original=original), picture
 
-    def write(job: Job, made: tuple[Result, Picture]) -> dict[str, Any]:
+    def write(job: Job, made: tuple[Result, Picture]) -> Outcome:
         result, before = made
         if dry_run:
-            return _planned(result.plan) | _about(result)
+            return _outcome("planned", result.plan, result)
         if job.target is None:
             sys.stdout.buffer.write(result.encode(job.format, quality=quality, strip=strip))
             sys.stdout.buffer.flush()
@@ -171,46 +170,51 @@ def restore(
             result.save(job.target, format=job.format, quality=quality, strip=strip)
         if job.side is not None:
             _write_side_by_side(before, result.picture, job.side)
-        return _planned(result.plan) | _about(result) | {"status": "clean" if result.untouched else "restored"}
+        return _outcome("clean" if result.untouched else "restored", result.plan, result)
 
     api.prepare(model=None if dry_run else model, detector=detector if plan is None else None, device=device)
-    return run.carry(jobs, work, write, lambda job, record: _tell(run, job, record))
+    if not dry_run:
+        for folder in dict.fromkeys(job.target.parent for job in jobs if job.target is not None):
+            make_folder(folder)
+    return run.carry(jobs, work, write, lambda job, outcome: _tell(run, job, outcome))
 
 
-def _planned(plan: Plan) -> dict[str, Any]:
-    return {"status": "planned", "plan": plan.to_dict(), "words": str(plan)}
+def _outcome(status: str, plan: Plan, result: Result | None = None) -> Outcome:
+    """What became of a picture, in words and as a record; small, so that the picture itself can be let go."""
+    record: dict[str, Any] = {"status": status, "plan": plan.to_dict()}
+    if result is not None:
+        record |= {
+            "diagnosis": None if result.diagnosis is None else result.diagnosis.to_dict(),
+            "width": result.picture.width,
+            "height": result.picture.height,
+            "seconds": round(result.seconds, 3),
+            "tiles": result.tiles,
+            "peak_bytes": result.peak_bytes,
+            "notes": list(result.picture.notes),
+        }
+    if status == "clean":
+        return "clean, passed through untouched", record
+    if status == "restored":
+        return f"undid {', then '.join(map(str, plan.steps))} in {record['seconds']:.1f} s", record
+    return str(plan), record
 
 
-def _about(result: Result) -> dict[str, Any]:
-    return {
-        "diagnosis": None if result.diagnosis is None else result.diagnosis.to_dict(),
-        "width": result.picture.width,
-        "height": result.picture.height,
-        "seconds": round(result.seconds, 3),
-        "tiles": result.tiles,
-        "peak_bytes": result.peak_bytes,
-        "notes": list(result.picture.notes),
-    }
-
-
-def _tell(run: Run, job: Job, record: dict[str, Any]) -> None:
+def _tell(run: Run, job: Job, outcome: Outcome) -> None:
     """Print what became of a job."""
     from .run import head
 
-    out, status, words = run.out, record["status"], record.pop("words")
+    out, (words, record) = run.out, outcome
+    status = record["status"]
     run.counts[status] += 1
     out.record(head(job, status) | record)
     for note in record.get("notes", ()):
         out.note(f"note: {job.name}: {note}")
-    if status == "clean":
-        words = "clean, passed through untouched"
-    elif status == "restored":
-        words += f" in {record['seconds']:.1f} s"
     if status == "planned" or not out.quiet:
         out.result(f"{job.name}{'' if job.target is None else f' -> {job.target}'}: {words}")
     if record.get("tiles"):
         peak = "unknown" if record["peak_bytes"] is None else f"{record['peak_bytes'] / 2**20:.0f} MiB"
-        out.detail(f"{job.name}: {record['width']}x{record['height']}, {record['tiles']} tile(s), peak memory {peak}")
+        size = f"{record['width']}x{record['height']}"
+        out.detail(f"{job.name}: {record['plan']['reason']}; {size}, {record['tiles']} tile(s), peak memory {peak}")
 
 
 def _tell_skipped(run: Run, job: Job) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError
@@ -71,8 +72,10 @@ class Run:
 
         last: Exception | None = None
         try:
-            with self.out.progress(len(jobs)) as self.bar:
-                for done in overlap(jobs, read, shown, write):
+            with closing(overlap(jobs, read, shown, write)) as stages, self.out.progress(len(jobs)) as self.bar:
+                for done in stages:
+                    if isinstance(done.error, BrokenPipeError):
+                        raise done.error
                     if done.value is None:
                         last = done.error
                         self.failed(done.job, done.error)

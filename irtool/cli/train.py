@@ -25,7 +25,7 @@ else:
 def train(
     changes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe, such as minutes=5 or model.width=32."),
+        typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe, such as minutes=5 or model.width=32."),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", metavar="NAME|FILE.toml", help="A built-in recipe or a file.")

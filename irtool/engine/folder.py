@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -37,7 +37,7 @@ class Done(Generic[J, C]):
 
 def overlap(
     jobs: Iterable[J], read: Callable[[J], A], work: Callable[[J, A], B], write: Callable[[J, B], C]
-) -> Iterator[Done[J, C]]:
+) -> Generator[Done[J, C], None, None]:
     """Carry jobs through three stages that run at the same time on successive jobs.
 
     `read` and `write` run in a thread each, `work` in the caller's, so that an interruption reaches it. The error of a
