@@ -175,3 +175,21 @@ def test_nan_stops_the_run_and_keeps_the_last_checkpoint(photos: Path, tmp_path:
     with pytest.raises(IrtoolError, match="at step 4"):
         loop.train(made, photos, tmp_path, device=CPU)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
+
+
+def test_thresholds_keep_false_findings_rare() -> None:
+    from irtool.training import calibrate
+
+    draw = np.random.default_rng(0)
+    labels = np.zeros((2000, 10))
+    labels[np.arange(1500), draw.integers(0, 10, 1500)] = 1  # the last 500 are clean
+    scores = np.clip(0.15 + 0.6 * labels + 0.1 * draw.standard_normal(labels.shape), 0, 1)
+    scores[1500:, 3] = draw.uniform(0, 0.85, 500)  # one that sees itself in clean pictures
+    chosen = calibrate.thresholds(scores, labels)
+    clean = labels.sum(1) == 0
+    for i, name in enumerate(IDS):
+        assert (scores[clean, i] >= chosen[name]).mean() <= 0.01
+    assert chosen[IDS[3]] > 0.8
+    assert all(chosen[name] < 0.5 for name in IDS if name != IDS[3])
+    bins = calibrate.reliability(np.array([0.1, 0.1, 0.95]), np.array([0, 1, 1]))
+    assert [(b[0], b[2], b[3]) for b in bins] == [(0.0, 0.5, 2), (0.8, 1.0, 1)]

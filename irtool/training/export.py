@@ -5,14 +5,32 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..errors import UsageError
 from ..models import loading
 from . import loop, recipe
+
+
+def restored(checkpoint: Path) -> tuple[nn.Module, recipe.Recipe, int]:
+    """The averaged network of a checkpoint, ready to use, with its recipe and the steps it was trained for.
+
+    Raises:
+        UsageError: the file is no checkpoint of irtool.
+    """
+    try:
+        held = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        made = recipe.build(held["recipe"], str(checkpoint))
+        net = loop.network(made)
+        net.load_state_dict(held["ema"])
+    except (OSError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        raise UsageError(f"{checkpoint} is no checkpoint of irtool ({error}).") from error
+    return net.eval().requires_grad_(False), made, held["step"]
 
 
 def export(checkpoint: Path, target: Path, notes: Mapping[str, str] | None = None) -> Path:
@@ -26,19 +44,9 @@ def export(checkpoint: Path, target: Path, notes: Mapping[str, str] | None = Non
     Raises:
         UsageError: the file is no checkpoint of irtool.
     """
-    try:
-        held = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        made = recipe.build({k: v for k, v in held["recipe"].items()}, str(checkpoint))
-    except (OSError, KeyError, TypeError, RuntimeError) as error:
-        raise UsageError(f"{checkpoint} is no checkpoint of irtool ({error}).") from error
-    net = loop.network(made)
-    net.load_state_dict(held["ema"])
+    net, made, steps = restored(checkpoint)
     told = json.dumps(dataclasses.asdict(made), sort_keys=True)
-    loading.save(
-        net,
-        target,
-        architecture="compact" if made.kind == "restorer" else "detector",
-        config=made.model,
-        notes={"steps": str(held["step"]), "recipe_sha256": hashlib.sha256(told.encode()).hexdigest(), **(notes or {})},
-    )
+    architecture = "compact" if made.kind == "restorer" else "detector"
+    header = {"steps": str(steps), "recipe_sha256": hashlib.sha256(told.encode()).hexdigest(), **(notes or {})}
+    loading.save(net, target, architecture=architecture, config=made.model, notes=header)
     return target
