@@ -162,7 +162,7 @@ def test_table_profiles_stay_in_the_file() -> None:
 
 @pytest.mark.parametrize("format", ["JPEG", "TIFF"])
 def test_cmyk_with_and_without_profile(format: str) -> None:
-    cmyk = Image.fromarray(np.full((16, 16, 4), 0, np.uint8), "CMYK")
+    cmyk = Image.new("CMYK", (16, 16), (0, 0, 0, 0))
     with pytest.raises(PictureError, match="CMYK"):
         read(make.saved(cmyk, format))
     icc = make.lut_profile(b"CMYK", 4)
@@ -170,7 +170,7 @@ def test_cmyk_with_and_without_profile(format: str) -> None:
     assert picture.pixels.min() > 0.9  # no ink is paper white
     assert picture.icc is None
     assert "CMYK" in picture.notes[0]
-    black = Image.fromarray(np.full((16, 16, 4), 255, np.uint8), "CMYK")
+    black = Image.new("CMYK", (16, 16), (255, 255, 255, 255))
     assert read(make.saved(black, format, icc_profile=icc)).pixels.max() < 0.1
     with pytest.raises(PictureError, match="CMYK"):
         read(make.saved(cmyk, format, icc_profile=b"junk" * 50))

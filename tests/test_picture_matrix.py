@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from io import BytesIO
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 
 from irtool.errors import PictureError, UsageError
 from irtool.picture import FORMATS, Picture, encode, read, suffix_for
+from irtool.picture.png import chunks
 
 
 def codes_of(picture: Picture) -> np.ndarray:
@@ -214,6 +216,26 @@ def test_png_and_tiff_codecs_are_exact(codes: np.ndarray, smooth: bool) -> None:
         assert again.bits == picture.bits
         assert again.grey == picture.grey
         assert (codes_of(again) == as_rgb(codes)).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_png_uses_every_row_filter_rightly(dtype: type) -> None:
+    flat = make.noise(30, 40, 3, dtype)
+    steps = flat % 5
+    level = np.iinfo(dtype).max // 1000 * 7 + 1
+    parts = [
+        flat,
+        np.cumsum(steps, axis=1, dtype=dtype) * dtype(level),
+        np.repeat(flat[:1], 30, axis=0) + steps.astype(dtype),
+        np.cumsum(np.cumsum(steps, axis=0, dtype=dtype), axis=1, dtype=dtype),
+        np.asarray(Image.fromarray(make.noise(6, 6, 3)).resize((40, 30))).astype(dtype) * dtype(level),
+    ]
+    codes = np.vstack(parts)
+    data = encode(read(make.png(codes)))
+    assert (codes_of(read(data)) == codes).all()
+    body = b"".join(part for kind, part in chunks(data) if kind == b"IDAT")
+    rows = np.frombuffer(zlib.decompress(body), np.uint8).reshape(len(codes), -1)
+    assert set(rows[:, 0]) == {0, 1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("format", ["JPEG", "WEBP", "AVIF"])

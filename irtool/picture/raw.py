@@ -63,7 +63,7 @@ def common(im: ImageFile.ImageFile) -> dict[str, Any]:
     icc, exif, xmp = (info.get(key) for key in ("icc_profile", "exif", "xmp"))
     return {
         "icc": icc if isinstance(icc, bytes) and icc else None,
-        "exif": exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) and exif else None,
+        "exif": exif.removeprefix(b"Exif\0\0").removeprefix(b"Exif\0\0") if isinstance(exif, bytes) and exif else None,
         "xmp": xmp if isinstance(xmp, bytes) and xmp else None,
         "dpi": sane_dpi(dpi),
     }
