@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +60,7 @@ def test_a_folder_run_mirrors_the_tree_goes_on_past_broken_files_and_resumes(cli
     assert [Path(r["input"]).name for r in records[:-1]] == ["a.jpg", "b.png", "broken.jpg", "ü.png"]
     assert records[-1]["restored"] == 3 and records[-1]["failed"] == 1
     made = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
-    assert made == ["a.jpg", "b.png", os.path.join("sub", "ü.png")]
+    assert made == ["a.jpg", "b.png", str(Path("sub", "ü.png"))]
 
     (out / "b.png").unlink()
     again = lines(cli(*arguments, env=using("rain")).stdout)
@@ -78,3 +81,104 @@ def test_dry_run_says_the_plan_and_writes_nothing(cli, using, photo, tmp_path):
     done = cli("restore", source, "--dry-run", "-o", tmp_path / "new" / "x.png", env=using("rain"))
     assert done.returncode == 0 and "undo rain" in done.stdout
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png"]
+
+
+def test_stdin_to_stdout(cli, using, photo, tmp_path):
+    source = photo(tmp_path / "a.png")
+    options = {"capture_output": True, "text": False}
+    with source.open("rb") as stdin:
+        clean = cli("restore", "-", stdin=stdin, env=using("clean"), **options)
+    assert clean.returncode == 0 and clean.stdout == source.read_bytes()
+    assert b"clean" in clean.stderr
+    done = cli("restore", source, "-o", "-", "--format", "jpg", env=using("rain"), **options)
+    assert done.returncode == 0 and done.stdout[:3] == b"\xff\xd8\xff"
+    assert b"undid rain" in done.stderr
+
+
+def test_tasks_strength_and_before_after(cli, using, photo, tmp_path):
+    source = photo(tmp_path / "a.png")
+    arguments = ("--task", "denoise,rain", "--task", "fog", "--strength", "0.5", "--side-by-side", "--threads", 1, "-v")
+    done = cli("restore", source, *arguments, env=using("clean"))
+    assert done.returncode == 0, done.stderr
+    assert "undid noise, rain, haze at strength 0.5" in done.stdout and "peak memory" in done.stderr
+    beside = pixels(tmp_path / "a.restored.side-by-side.jpg")
+    assert beside.shape[1] > 2 * pixels(source).shape[1]
+
+
+def test_existing_results_are_not_lost(cli, using, photo, tmp_path):
+    source = photo(tmp_path / "a.png")
+    kept = photo(tmp_path / "a.restored.png", seed=1).read_bytes()
+    done = cli("restore", source, env=using("rain"))
+    assert done.returncode == 2 and "--existing" in done.stderr
+    assert (tmp_path / "a.restored.png").read_bytes() == kept
+    done = cli("restore", source, "--existing", "rename", "-q", env=using("rain"))
+    assert done.returncode == 0 and done.stdout == "" and done.stderr == ""
+    assert (tmp_path / "a.restored-2.png").exists() and (tmp_path / "a.restored.png").read_bytes() == kept
+
+
+def test_a_run_with_nothing_left_to_do_says_so(cli, photo, tmp_path):
+    photo(tmp_path / "a.png")
+    photo(tmp_path / "a.restored.png")
+    done = cli("restore", tmp_path)  # no model is needed for this
+    assert done.returncode == 0 and "1 skipped" in done.stderr
+
+
+@pytest.mark.parametrize("plain", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {}])
+def test_a_terminal_gets_progress_unless_it_wants_none(cli, using, photo, tmp_path, plain):
+    pty = pytest.importorskip("pty")
+    photo(tmp_path / "a.png")
+    ours, theirs = pty.openpty()
+    done = cli("detect", "a.png", cwd=tmp_path, capture_output=False, stdout=theirs, stderr=theirs,
+               env=using("rain") | {"TERM": "xterm"} | plain)  # fmt: skip
+    os.close(theirs)
+    told = os.read(ours, 1 << 16)
+    os.close(ours)
+    assert done.returncode == 0 and b"rain" in told
+    assert (b"\x1b" in told) == (not plain)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_whole_files_and_goes_on(environment, cli, using, photo, tmp_path, number):
+    photos = tmp_path / "in"
+    for i in range(60):
+        photo(photos / f"{i:02}.png", size=(120, 160), seed=i)
+    command = [sys.executable, "-m", "irtool", "restore", str(photos), "-o", str(tmp_path / "out")]
+    run = subprocess.Popen(
+        command, env=environment | using("rain"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    run.stdout.readline()  # the first picture is done
+    run.send_signal(number)
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 130
+    assert "interrupted" in errors and "--existing skip" in errors and "Traceback" not in errors
+    made = sorted((tmp_path / "out").iterdir())
+    assert 1 <= len(made) < 60
+    for path in made:
+        assert path.suffix == ".png" and pixels(path).shape == (120, 160, 3)
+    if number == signal.SIGINT:
+        done = lines(cli(*command[3:], "--json", env=using("rain")).stdout)
+        assert done[-1]["skipped"] == len(made) and done[-1]["restored"] == 60 - len(made)
+
+
+def test_odd_pictures_and_odd_names(cli, using, photo, tmp_path):
+    """1x1, thin, grey, alpha, 16 bit, and a name that is neither ASCII nor short of brackets."""
+    odd = tmp_path / "in"
+    photo(odd / "[red]ü 写真.png", size=(1, 1))
+    photo(odd / "thin.png", size=(3, 700))
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (20, 30), dtype=np.uint8)).save(odd / "grey.png")
+    Image.fromarray(rng.integers(0, 255, (20, 30, 4), dtype=np.uint8)).save(odd / "alpha.png")
+    Image.fromarray(rng.integers(0, 65535, (20, 30), dtype=np.uint16)).save(odd / "deep.png")
+    done = cli("restore", odd, "-o", tmp_path / "out", env=using("rain"))
+    assert done.returncode == 0, done.stderr
+    for name, mode, size in (
+        ("[red]ü 写真.png", "RGB", (1, 1)),
+        ("thin.png", "RGB", (700, 3)),
+        ("grey.png", "L", (30, 20)),
+        ("alpha.png", "RGBA", (30, 20)),
+        ("deep.png", "I;16", (30, 20)),
+    ):
+        image = Image.open(tmp_path / "out" / name)
+        assert (image.mode, image.size) == (mode, size)
+    before, after = (np.asarray(Image.open(f / "alpha.png")) for f in (odd, tmp_path / "out"))
+    assert np.array_equal(before[..., 3], after[..., 3])

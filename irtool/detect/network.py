@@ -35,11 +35,15 @@ def views(pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _trunk(before: int, widths: Sequence[int]) -> nn.Sequential:
+    # No normalisation: how strong a texture is, is what is asked; and a batch holds too few kinds for its statistics.
     layers: list[nn.Module] = []
     for width in widths:
-        layers += [nn.Conv2d(before, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-        layers += [nn.Conv2d(width, width, 3, 1, 1, groups=width // 16, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(before, width, 3, 2, 1), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(width, width, 3, 1, 1, groups=width // 16), nn.ReLU(inplace=True)]
         before = width
+    for layer in layers[::2]:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
     return nn.Sequential(*layers)
 
 

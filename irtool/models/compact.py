@@ -9,8 +9,10 @@ departures, each for speed or for a promise the tool makes:
   a mixture of tasks costs nothing at run time;
 * nothing inside it pools over the tile: the channel attention is driven by the mixture and a `context`,
   statistics taken once over the whole picture, so tiles agree with the whole;
-* it predicts a gain and an offset per pixel, ``y = x (1 + a) + b``: low light, haze, shadow and veils
-  are locally affine, so the full-resolution input carries the detail through.
+* light comes first: a gain and a shift per colour channel, read off the context, bring the picture to
+  where the convolutions work; then they predict a gain and an offset per pixel, ``y = x (1 + a) + b``.
+  Low light, haze, shadow and veils are affine, globally or locally, so the full-resolution input carries
+  the detail through.
 """
 
 from __future__ import annotations
@@ -162,6 +164,9 @@ class CompactNet(nn.Module):
         common = (len(self.tasks), rank, hidden)
         self.register_buffer("fixed", torch.zeros(1, len(self.tasks)), persistent=False)
         self.embed = nn.Sequential(nn.Linear(CONTEXT_SIZE + len(self.tasks), hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
+        self.tone = nn.Linear(hidden, 6)
+        nn.init.zeros_(self.tone.weight)
+        nn.init.zeros_(self.tone.bias)
         self.stem = nn.Conv2d(12, width, 3, padding=1)
         self.encoders, self.downs = nn.ModuleList(), nn.ModuleList()
         for count in encoder:
@@ -192,6 +197,8 @@ class CompactNet(nn.Module):
         dtype = self.stem.weight.dtype
         told = self.fixed.expand(len(x), -1) if mixture is None else 2 * mixture
         context = self.embed(torch.cat([context, told.to(context)], dim=1).to(dtype))
+        gain, shift = self.tone(context).float().view(-1, 6, 1, 1).chunk(2, dim=1)
+        x = x * gain.exp() + shift
         y = self.stem(F.pixel_unshuffle(x.to(dtype), 2).contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
         skips = []
         for stage, down in zip(self.encoders, self.downs, strict=True):

@@ -20,8 +20,8 @@ from ..errors import IrtoolError, UsageError
 from ..models.context import describe
 from .recipe import Recipe
 
-GROUP = 4  # samples that share one draw of parameters: the degradations are vectorised over them
-GROUPS = 8
+GROUP = 2  # samples that share one draw of parameters: the degradations are vectorised over them
+GROUPS = 16
 POOL = GROUP * GROUPS
 # Pairs that occur together in photographs, first to last in the order in which the damage is done.
 MIXED = (
