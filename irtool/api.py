@@ -172,7 +172,7 @@ def restore(
         plan = plan_auto(diagnosis, strength, model)
     tiles, peak = 0, None
     for step in plan.steps:
-        expert = _expert(step.model, tuple(step.mixture.items()))
+        expert = _expert(step.model, tuple(step.mixture.items()), where, dtype)
         outcome = engine.run(
             expert, pixels, device=where, dtype=dtype, tile=tile, max_memory=max_memory, on_progress=on_progress
         )
@@ -218,6 +218,9 @@ def _restorer(reference: str) -> models.Restorer:
 
 
 @lru_cache(maxsize=4)
-def _expert(reference: str, mixture: tuple[tuple[str, float], ...]) -> models.Expert:
+def _expert(
+    reference: str, mixture: tuple[tuple[str, float], ...], device: torch.device, dtype: str
+) -> models.Expert:
+    # Device and type are part of the key because running an expert moves its weights there, and rounds them.
     weights: Mapping[str, float] = dict(mixture)
     return _restorer(reference).specialise(weights)

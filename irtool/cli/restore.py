@@ -148,18 +148,19 @@ def restore(
 
     from .. import api
 
-    def work(job: Job, loaded: Loaded) -> tuple[Result, Picture]:
+    def work(job: Job, loaded: Loaded) -> tuple[Result, Picture | None]:
         picture, original = loaded
         if dry_run:
             diagnosis = api.detect(picture, model=detector, device=device)
-            return api.Result(picture, plan_auto(diagnosis, strength, model), diagnosis), picture
+            return api.Result(picture, plan_auto(diagnosis, strength, model), diagnosis), None
         result = api.restore(
             picture, plan=plan, strength=strength, model=model, detector=detector, device=device, dtype=dtype,
             tile=tile, max_memory=memory, on_progress=run.bar.tiles,
         )  # fmt: skip
-        return replace(result, original=original), picture
+        # Pictures are large: the one before is kept only for those who want to see it.
+        return replace(result, original=original), picture if job.side is not None else None
 
-    def write(job: Job, made: tuple[Result, Picture]) -> Outcome:
+    def write(job: Job, made: tuple[Result, Picture | None]) -> Outcome:
         result, before = made
         if dry_run:
             return _outcome("planned", result.plan, result)
@@ -168,7 +169,7 @@ def restore(
             sys.stdout.buffer.flush()
         else:
             result.save(job.target, format=job.format, quality=quality, strip=strip)
-        if job.side is not None:
+        if job.side is not None and before is not None:
             _write_side_by_side(before, result.picture, job.side)
         return _outcome("clean" if result.untouched else "restored", result.plan, result)
 

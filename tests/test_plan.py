@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from irtool.degradation import IDS, RESTORE_ORDER
+from irtool.errors import UsageError
+from irtool.plan import MOST, Plan, Step, plan_auto, plan_tasks
+
+
+class Found:
+    """Stands for a Diagnosis, which would need torch."""
+
+    def __init__(self, **scores: float) -> None:
+        self.scores = dict.fromkeys(IDS, 0.0) | scores
+        self.present = tuple(sorted(scores, key=lambda i: -scores[i]))
+        self.is_clean = not scores
+
+
+def test_a_clean_picture_gets_no_steps():
+    plan = plan_auto(Found())
+    assert plan.steps == () and "clean" in plan.reason and str(plan).startswith("leave it")
+
+
+def test_everything_found_is_undone_in_one_step():
+    plan = plan_auto(Found(rain=0.9, noise=0.8), strength=0.5, model="m")
+    assert len(plan.steps) == 1
+    step = plan.steps[0]
+    assert dict(step.mixture) == {"noise": 1.0, "rain": 1.0} and step.strength == 0.5 and step.model == "m"
+    assert "rain 0.90" in plan.reason and "noise 0.80" in plan.reason
+
+
+def test_of_many_the_strongest_are_undone():
+    plan = plan_auto(Found(rain=0.9, noise=0.6, jpeg=0.8, haze=0.7, blur=0.5))
+    assert len(plan.steps[0].mixture) == MOST == 3
+    assert set(plan.steps[0].mixture) == {"rain", "jpeg", "haze"}
+    assert "blur" in plan.reason
+
+
+@pytest.mark.parametrize(
+    "words", [["denoise", "rain"], ["derain,noise"], [" Grain ", "rainy"], ["denoise", "denoise,derain", ""]]
+)
+def test_tasks_are_named_by_any_of_their_words(words):
+    assert dict(plan_tasks(words).steps[0].mixture) == {"noise": 1.0, "rain": 1.0}
+
+
+def test_unknown_tasks_get_the_closest_match():
+    with pytest.raises(UsageError) as raised:
+        plan_tasks(["denois"])
+    assert "denoise" in raised.value.hint
+    for nothing in ([], [""], [" , "]):
+        with pytest.raises(UsageError):
+            plan_tasks(nothing)
+
+
+def test_mixtures_are_listed_in_the_order_of_restoration():
+    step = Step(dict.fromkeys(IDS, 1.0))
+    assert tuple(step.mixture) == RESTORE_ORDER
+    # What the order must say, whatever else it says.
+    place = RESTORE_ORDER.index
+    assert place("noise") < place("lowlight") and place("rain") < place("haze") and place("jpeg") < place("blur")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mixture": {}},
+        {"mixture": {"rain": 0.0}},
+        {"mixture": {"rain": 1.5}},
+        {"mixture": {"rain": float("nan")}},
+        {"mixture": {"nothing": 1.0}},
+        {"mixture": {"rain": 1.0}, "strength": 1.01},
+        {"mixture": {"rain": 1.0}, "strength": float("nan")},
+    ],
+)
+def test_steps_that_make_no_sense_are_turned_away(wrong):
+    with pytest.raises(UsageError):
+        Step(**wrong)
+    with pytest.raises(UsageError):
+        Plan.from_dict({"steps": [wrong]})
+
+
+@pytest.mark.parametrize("data", [{}, {"steps": 3}, {"steps": [3]}, {"steps": [{"mixtur": {"rain": 1}}]}, []])
+def test_what_is_no_plan_is_turned_away(data):
+    with pytest.raises(UsageError):
+        Plan.from_dict(data)
+
+
+steps = st.builds(
+    Step,
+    st.dictionaries(st.sampled_from(IDS), st.floats(0.01, 1), min_size=1),
+    st.text(max_size=8),
+    st.floats(0, 1),
+)
+
+
+@given(st.builds(Plan, st.lists(steps, max_size=3).map(tuple), st.text(max_size=20)))
+def test_a_plan_survives_json(plan):
+    again = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    assert again == plan and str(again) == str(plan)
