@@ -104,6 +104,13 @@ def test_edits_are_made_in_srgb_and_land_in_the_profile() -> None:
     assert picture.pixels[0, 0, 0] > 200 / 255 + 0.02  # a P3 red is stronger in sRGB numbers
 
 
+def test_neutrals_stay_neutral() -> None:
+    ramp = np.repeat(np.arange(0, 65536, 257, dtype=np.uint16)[None, :, None], 3, axis=2)
+    profile = profile_of(make.rgb_profile(make.P3))
+    assert profile is not None
+    assert np.ptp(profile.to_srgb(ramp), axis=2).max() < 1e-6
+
+
 def test_srgb_profiles_change_nothing() -> None:
     codes = make.noise(8, 8, 3)
     for icc in (make.rgb_profile(make.SRGB), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()):
