@@ -28,7 +28,11 @@ class NAFBlock(nn.Module):
     def __init__(self, c: int) -> None:
         super().__init__()
         self.norm1, self.norm2 = ChannelNorm(c), ChannelNorm(c)
-        self.conv1, self.conv2, self.conv3 = nn.Conv2d(c, 2 * c, 1), nn.Conv2d(2 * c, 2 * c, 3, 1, 1, groups=2 * c), nn.Conv2d(c, c, 1)
+        self.conv1, self.conv2, self.conv3 = (
+            nn.Conv2d(c, 2 * c, 1),
+            nn.Conv2d(2 * c, 2 * c, 3, 1, 1, groups=2 * c),
+            nn.Conv2d(c, c, 1),
+        )
         self.attention = nn.Conv2d(c, c, 1)
         self.conv4, self.conv5 = nn.Conv2d(c, 2 * c, 1), nn.Conv2d(c, c, 1)
         self.beta, self.gamma = nn.Parameter(torch.zeros(1, c, 1, 1)), nn.Parameter(torch.zeros(1, c, 1, 1))
@@ -42,7 +46,13 @@ class NAFBlock(nn.Module):
 
 
 class NAFNet(nn.Module):
-    def __init__(self, width: int = 32, encoder: tuple[int, ...] = (2, 2, 4, 8), middle: int = 4, decoder: tuple[int, ...] = (2, 2, 2, 2)) -> None:
+    def __init__(
+        self,
+        width: int = 32,
+        encoder: tuple[int, ...] = (2, 2, 4, 8),
+        middle: int = 4,
+        decoder: tuple[int, ...] = (2, 2, 2, 2),
+    ) -> None:
         super().__init__()
         self.multiple = 2 ** len(encoder)
         self.intro, self.ending = nn.Conv2d(3, width, 3, 1, 1), nn.Conv2d(width, 3, 3, 1, 1)

@@ -2,8 +2,8 @@
 
     python benchmarks/quality.py --data DATA [--model FILE] [--detector FILE] [--out benchmarks/quality.md]
 
-DATA holds the test pairs (`test/...`). Protocol: 8-bit RGB (clipped and rounded, input and output), no crop, sorted names, each
-synthetic degradation seeded from (kind, file name); PSNR and SSIM by irtool.metrics, mean over pictures.
+DATA holds the test pairs (`test/...`). Protocol: 8-bit RGB (clipped and rounded, input and output), no crop, sorted
+names, each synthetic degradation seeded from (kind, file name); PSNR and SSIM by irtool.metrics, mean over pictures.
 """
 
 from __future__ import annotations
@@ -37,10 +37,20 @@ PAIRS = (
     ("ISTD (1 true + 6 pseudo)", "shadow", "shadow_istd/shadow", ("shadow_istd/gt", "shadow_istd/pseudo_gt")),
 )
 SINGLE = (
-    ("noise", "noise(15)"), ("noise", "noise(25)"), ("noise", "noise(50)"), ("jpeg", "jpeg(10)"), ("jpeg", "jpeg(20)"),
+    ("noise", "noise(15)"),
+    ("noise", "noise(25)"),
+    ("noise", "noise(50)"),
+    ("jpeg", "jpeg(10)"),
+    ("jpeg", "jpeg(20)"),
     *((i, i) for i in ("blur", "haze", "lowlight", "raindrop", "rain", "shadow", "snow", "missing")),
 )
-MIXED = ("lowlight(ev=4)|noise(10)", "rain|haze(beta=0.8)", "blur|noise(10)", "noise(15)|jpeg(30)", "snow|haze(beta=0.8)")
+MIXED = (
+    "lowlight(ev=4)|noise(10)",
+    "rain|haze(beta=0.8)",
+    "blur|noise(10)",
+    "noise(15)|jpeg(30)",
+    "snow|haze(beta=0.8)",
+)
 
 
 def seeded(*words: str) -> torch.Generator:
@@ -105,7 +115,9 @@ def row(bench: Bench, name: str, cases: list[tuple[Tensor, Tensor]], ids: tuple[
     table = np.array(figures).reshape(len(cases), 3, 2).mean(axis=0)
     (p0, s0), (p1, s1), (p2, s2) = table
     print(f"{name}: {p0:.2f} -> {p1:.2f} (auto {p2:.2f})", file=sys.stderr, flush=True)
-    return f"| {name} | {len(cases)} | {p0:.2f} / {s0:.3f} | {p1:.2f} / {s1:.3f} | {p1 - p0:+.2f} | {p2:.2f} / {s2:.3f} |"
+    return (
+        f"| {name} | {len(cases)} | {p0:.2f} / {s0:.3f} | {p1:.2f} / {s1:.3f} | {p1 - p0:+.2f} | {p2:.2f} / {s2:.3f} |"
+    )
 
 
 def degrade(clean: Tensor, chain: str, name: str) -> Tensor:
@@ -125,7 +137,9 @@ def tables(bench: Bench, root: Path) -> Iterator[str]:
     masks = sorted((root / "inpainting_masks").iterdir())
     cases = []
     for i, x in enumerate(kodak.values()):
-        keep = torch.nn.functional.interpolate(load(masks[i % len(masks)])[None], x.shape[-2:], mode="nearest")[0].round()
+        keep = torch.nn.functional.interpolate(load(masks[i % len(masks)])[None], x.shape[-2:], mode="nearest")[
+            0
+        ].round()
         cases.append((keep * x + (1 - keep), x))
     yield row(bench, "missing, public masks, white", cases, ("missing",))
     for chain in MIXED:
@@ -133,7 +147,14 @@ def tables(bench: Bench, root: Path) -> Iterator[str]:
         yield row(bench, f"`{chain}`", [(degrade(x, chain, n), x) for n, x in kodak.items()], ids)
     if bench.detector is None:
         return
-    yield from ("", "## Detector", "", "Rows: what was done (four seeded draws from the training ranges on each of the 12 Kodak photographs; clean: the photographs).", "")
+    yield from (
+        "",
+        "## Detector",
+        "",
+        "Rows: what was done (four seeded draws from the training ranges on each of the 12 Kodak photographs; "
+        "clean: the photographs).",
+        "",
+    )
     yield from ("| done | right | also or instead found, share of pictures |", "|---|---|---|")
     rights = []
     for kind in (*IDS, CLEAN):
@@ -159,7 +180,9 @@ def tables(bench: Bench, root: Path) -> Iterator[str]:
         result, ids = bench.auto(x)
         untouched += not ids
         worst = min(worst, metrics.psnr(eight(x), eight(result))) if ids else worst
-    yield f"{untouched} of {len(kodak)} untouched" + ("." if untouched == len(kodak) else f"; the worst of the others at {worst:.2f} dB.")
+    yield f"{untouched} of {len(kodak)} untouched" + (
+        "." if untouched == len(kodak) else f"; the worst of the others at {worst:.2f} dB."
+    )
 
 
 def main() -> None:
@@ -178,11 +201,14 @@ def main() -> None:
     dtype = str(engine.pick_dtype(given.dtype, device)).removeprefix("torch.")
     sha = hashlib.sha256(given.model.read_bytes()).hexdigest()[:16]
     lines = [
-        "# Quality", "",
+        "# Quality",
+        "",
         "Printed by `python benchmarks/quality.py --data DATA --out benchmarks/quality.md`.",
-        "Protocol: 8-bit RGB, no crop, sorted names, seeds from names; PSNR in dB and SSIM, mean over pictures. \"Task given\": the "
-        "degradation is named; \"auto\": the detector names it.", "",
-        f"Model {given.model.name} (sha256 {sha}...), torch {torch.__version__}, {device.type}, {dtype}.", "",
+        "Protocol: 8-bit RGB, no crop, sorted names, seeds from names; PSNR in dB and SSIM, mean over pictures.",
+        "Task given: the degradation is named. Auto: the detector names it.",
+        "",
+        f"Model {given.model.name} (sha256 {sha}...), torch {torch.__version__}, {device.type}, {dtype}.",
+        "",
         *tables(bench, given.data / "test"),
     ]
     text = "\n".join(lines) + "\n"

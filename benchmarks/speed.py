@@ -2,8 +2,8 @@
 
     python benchmarks/speed.py [--device cpu|cuda] [--threads N] [--out benchmarks/speed.md]
 
-Ratios are of runs in one process on one machine, alternating, the median of each; a plain NAFNet-32 in float32 is the yardstick.
-Peak memory is that of a fresh `irtool restore` process on a JPEG (its own report where the system gives one).
+Ratios are of runs in one process on one machine, alternating, the median of each; a plain NAFNet-32 in float32 is the
+yardstick. Peak memory is that of a fresh `irtool restore` process on a JPEG.
 """
 
 from __future__ import annotations
@@ -49,11 +49,15 @@ def photo(height: int, width: int, path: Path) -> None:
 def peak_of(arguments: list[str]) -> tuple[float, float]:
     """Peak resident memory in MiB and wall-clock seconds of a fresh process."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "irtool", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "irtool", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(process.stderr.read().decode() if process.stderr else "irtool failed")
-    return usage.ru_maxrss / (1 if sys.platform == "darwin" else 1024) / (1024 if sys.platform == "darwin" else 1), time.perf_counter() - start
+    return usage.ru_maxrss / (1 if sys.platform == "darwin" else 1024) / (
+        1024 if sys.platform == "darwin" else 1
+    ), time.perf_counter() - start
 
 
 def throughput(device: torch.device, rounds: int) -> list[str]:
@@ -69,7 +73,11 @@ def throughput(device: torch.device, rounds: int) -> list[str]:
         with torch.inference_mode():
             return plain(on_device).cpu()
 
-    entries = {"irtool-small.v1, --dtype auto": ours("auto"), "irtool-small.v1, fp32": ours("fp32"), "plain NAFNet-32, fp32": yardstick}
+    entries = {
+        "irtool-small.v1, --dtype auto": ours("auto"),
+        "irtool-small.v1, fp32": ours("fp32"),
+        "plain NAFNet-32, fp32": yardstick,
+    }
     times: dict[str, list[float]] = {name: [] for name in entries}
     for count in range(rounds + 1):
         for name, call in entries.items():
@@ -77,10 +85,15 @@ def throughput(device: torch.device, rounds: int) -> list[str]:
             if count:  # the first round warms up
                 times[name].append(taken)
     base = statistics.median(times["plain NAFNet-32, fp32"])
-    lines = ["| network, 1024x1024 | seconds, median (min to max) | MP/s | times as fast as plain NAFNet-32 |", "|---|---|---|---|"]
+    lines = [
+        "| network, 1024x1024 | seconds, median (min to max) | MP/s | times as fast as plain NAFNet-32 |",
+        "|---|---|---|---|",
+    ]
     for name, taken in times.items():
         mid = statistics.median(taken)
-        lines.append(f"| {name} | {mid:.3f} ({min(taken):.3f} to {max(taken):.3f}) | {1.048576 / mid:.2f} | {base / mid:.1f} |")
+        lines.append(
+            f"| {name} | {mid:.3f} ({min(taken):.3f} to {max(taken):.3f}) | {1.048576 / mid:.2f} | {base / mid:.1f} |"
+        )
     return lines
 
 
@@ -91,16 +104,33 @@ def whole_process(device: str) -> list[str]:
             source = Path(folder) / f"{h}.jpg"
             photo(h, w, source)
             for limit in ([], ["--max-memory", "1200MB"]) if h > 1000 else ([],):
-                peak, taken = peak_of(["restore", str(source), "--task", "denoise", "-o", str(Path(folder) / "out.jpg"), "--existing", "overwrite",
-                                       "--device", device, *limit])
+                peak, taken = peak_of(
+                    [
+                        "restore",
+                        str(source),
+                        "--task",
+                        "denoise",
+                        "-o",
+                        str(Path(folder) / "out.jpg"),
+                        "--existing",
+                        "overwrite",
+                        "--device",
+                        device,
+                        *limit,
+                    ]
+                )
                 lines.append(f"| {name} {' '.join(limit)} | {taken:.1f} | {peak:.0f} |")
     return lines
 
 
 def start_up(rounds: int) -> list[str]:
     lines = ["| command | seconds, median (min to max) | times `python -c pass` |", "|---|---|---|"]
-    commands = {"python -c pass": ["-c", "pass"], "irtool --version": ["-m", "irtool", "--version"], "irtool --help": ["-m", "irtool", "--help"],
-                "irtool models": ["-m", "irtool", "models"]}
+    commands = {
+        "python -c pass": ["-c", "pass"],
+        "irtool --version": ["-m", "irtool", "--version"],
+        "irtool --help": ["-m", "irtool", "--help"],
+        "irtool models": ["-m", "irtool", "models"],
+    }
     times: dict[str, list[float]] = {name: [] for name in commands}
     for count in range(rounds + 1):
         for name, arguments in commands.items():
@@ -137,10 +167,21 @@ def main() -> None:
     dtype = str(engine.pick_dtype("auto", device)).removeprefix("torch.")
     capability = models.load(ASSET).capability
     lines = [
-        "# Speed and memory", "", f"Printed by `python benchmarks/speed.py --device {given.device}`; {where}, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, --dtype auto is {dtype}.", "",
-        f"The shipped network: {capability.parameters / 1e6:.2f} M parameters with the offsets of all tasks, {capability.gmacs_per_megapixel:.0f} GMACs per megapixel.",
-        "", *throughput(device, given.rounds), "", *load_times(), "", *whole_process(given.device), "", *start_up(2 * given.rounds),
+        "# Speed and memory",
+        "",
+        f"Printed by `python benchmarks/speed.py --device {given.device}`; {where}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, --dtype auto is {dtype}.",
+        "",
+        f"The shipped network: {capability.parameters / 1e6:.2f} M parameters with the offsets of all tasks, "
+        f"{capability.gmacs_per_megapixel:.0f} GMACs per megapixel.",
+        "",
+        *throughput(device, given.rounds),
+        "",
+        *load_times(),
+        "",
+        *whole_process(given.device),
+        "",
+        *start_up(2 * given.rounds),
     ]
     text = "\n".join(lines) + "\n"
     print(text)

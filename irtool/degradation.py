@@ -37,14 +37,24 @@ class Degradation:
 DEGRADATIONS: tuple[Degradation, ...] = (
     Degradation("blur", "deblur", "motion blur", "motion-blurry", ("motion", "shaky", "deblurring")),
     Degradation("haze", "dehaze", "haze", "hazy", ("fog", "mist", "smog", "dehazing")),
-    Degradation("jpeg", "dejpeg", "JPEG artefacts", "jpeg-compressed", ("compression", "blocking", "blocky", "artefacts", "artifacts")),
-    Degradation("lowlight", "brighten", "low light", "low-light", ("dark", "low-light", "exposure", "relight", "enlighten")),
+    Degradation(
+        "jpeg",
+        "dejpeg",
+        "JPEG artefacts",
+        "jpeg-compressed",
+        ("compression", "blocking", "blocky", "artefacts", "artifacts"),
+    ),
+    Degradation(
+        "lowlight", "brighten", "low light", "low-light", ("dark", "low-light", "exposure", "relight", "enlighten")
+    ),
     Degradation("noise", "denoise", "noise", "noisy", ("grain", "grainy", "denoising")),
     Degradation("raindrop", "deraindrop", "raindrops", "raindrop", ("drops", "raindrops")),
     Degradation("rain", "derain", "rain", "rainy", ("streaks", "deraining")),
     Degradation("shadow", "deshadow", "shadow", "shadowed", ("shadows", "unshadow")),
     Degradation("snow", "desnow", "snow", "snowy", ("snowflakes", "desnowing")),
-    Degradation("missing", "inpaint", "missing regions", "uncompleted", ("holes", "mask", "inpainting", "hole", "scratches")),
+    Degradation(
+        "missing", "inpaint", "missing regions", "uncompleted", ("holes", "mask", "inpainting", "hole", "scratches")
+    ),
 )
 IDS: tuple[str, ...] = tuple(d.id for d in DEGRADATIONS)
 INDEX: dict[str, int] = {d.id: i for i, d in enumerate(DEGRADATIONS)}
@@ -54,7 +64,16 @@ INDEX: dict[str, int] = {d.id: i for i, d in enumerate(DEGRADATIONS)}
 # haze), JPEG before blur (deblurring sharpens block edges); what occludes the scene comes before
 # what merely alters its colours.
 RESTORE_ORDER: tuple[str, ...] = (
-    "missing", "jpeg", "noise", "snow", "rain", "raindrop", "haze", "shadow", "lowlight", "blur",
+    "missing",
+    "jpeg",
+    "noise",
+    "snow",
+    "rain",
+    "raindrop",
+    "haze",
+    "shadow",
+    "lowlight",
+    "blur",
 )
 
 

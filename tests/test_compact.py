@@ -44,7 +44,9 @@ def test_samples_of_a_batch_do_not_touch_each_other() -> None:
     x, context, mixture = torch.rand(3, 3, 32, 32), torch.rand(3, CONTEXT_SIZE), torch.eye(10)[:3]
     together = net(x, context, mixture)
     for i in range(3):
-        torch.testing.assert_close(net(x[i : i + 1], context[i : i + 1], mixture[i : i + 1])[0], together[i], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            net(x[i : i + 1], context[i : i + 1], mixture[i : i + 1])[0], together[i], rtol=1e-4, atol=1e-4
+        )
 
 
 def test_tasks_differ_and_a_fresh_net_changes_nothing() -> None:
@@ -78,7 +80,11 @@ def test_macs_are_those_of_the_layers() -> None:
     from irtool.models.compact import Pointwise
 
     for name, module in net.named_modules():
-        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear, Pointwise)) and not name.endswith(("attention", "tone")) and "embed" not in name:
+        if (
+            isinstance(module, (torch.nn.Conv2d, torch.nn.Linear, Pointwise))
+            and not name.endswith(("attention", "tone"))
+            and "embed" not in name
+        ):
             module.register_forward_hook(count)
     net(torch.rand(1, 3, 64, 64), torch.rand(1, CONTEXT_SIZE))
     assert counted == pytest.approx(net.macs_per_pixel() * 64 * 64)

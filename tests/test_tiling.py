@@ -72,7 +72,14 @@ def test_memory_decides_on_tiles(expert: CompactExpert) -> None:
     pixels = torch.rand(3, 800, 800)
     held = resident_bytes() + pixels.numel() * 4
     seen: list[tuple[int, int]] = []
-    outcome = engine.run(expert, pixels, device=CPU, dtype="fp32", max_memory=held + (32 << 20), on_progress=lambda a, b: seen.append((a, b)))
+    outcome = engine.run(
+        expert,
+        pixels,
+        device=CPU,
+        dtype="fp32",
+        max_memory=held + (32 << 20),
+        on_progress=lambda a, b: seen.append((a, b)),
+    )
     assert outcome.tiles > 1
     assert seen[-1] == (outcome.tiles, outcome.tiles)
     with pytest.raises(PictureError, match="too small"):

@@ -19,7 +19,14 @@ from irtool.training import data, export, loop, recipe
 CPU = torch.device("cpu")
 TINY = {
     "model": {"width": 8, "encoder": [1], "middle": 1, "decoder": [1], "rank": 1, "hidden": 8},
-    "data": ["clean"], "minutes": 0.0, "steps": 6, "region": 48, "precision": "fp32", "save_every": 3, "report_every": 2, "warmup": 1,
+    "data": ["clean"],
+    "minutes": 0.0,
+    "steps": 6,
+    "region": 48,
+    "precision": "fp32",
+    "save_every": 3,
+    "report_every": 2,
+    "warmup": 1,
     "phases": [{"until": 0.5, "crop": 16, "batch": 8}, {"until": 1.0, "crop": 32, "batch": 4}],
     "weights": {"noise": 1.0, "jpeg": 1.0, "mixed": 0.5, "clean": 0.5},
 }
@@ -49,10 +56,25 @@ def test_built_in_recipes_are_sound() -> None:
 
 
 def test_every_mistake_of_a_recipe_is_named_at_once() -> None:
-    wrong = {"rote": 0.1, "seed": "one", "precision": "fp8", "weights": {"nose": 1.0}, "phases": [{"until": 0.5, "crop": 20, "batch": 8}]}
+    wrong = {
+        "rote": 0.1,
+        "seed": "one",
+        "precision": "fp8",
+        "weights": {"nose": 1.0},
+        "phases": [{"until": 0.5, "crop": 20, "batch": 8}],
+    }
     with pytest.raises(UsageError) as caught:
         recipe.build(wrong, "my.toml")
-    for said in ("my.toml", "'rote'", "did you mean 'rate'", "seed: expected int", "fp8", "did you mean 'noise'", "end at 1.0", "multiple of 16"):
+    for said in (
+        "my.toml",
+        "'rote'",
+        "did you mean 'rate'",
+        "seed: expected int",
+        "fp8",
+        "did you mean 'noise'",
+        "end at 1.0",
+        "multiple of 16",
+    ):
         assert said in caught.value.message
 
 
@@ -127,7 +149,9 @@ def test_an_interrupted_run_equals_one_that_was_not(photos: Path, tmp_path: Path
 def test_a_run_learns(photos: Path, tmp_path: Path) -> None:
     made = recipe.build({**TINY, "steps": 60, "rate": 5e-3, "weights": {"lowlight": 1.0}, "report_every": 20}, "tiny")
     losses: list[float] = []
-    loop.train(made, photos, tmp_path, device=CPU, report=lambda line: losses.append(line["loss"]) if "loss" in line else None)
+    loop.train(
+        made, photos, tmp_path, device=CPU, report=lambda line: losses.append(line["loss"]) if "loss" in line else None
+    )
     assert losses[-1] < losses[0] - 0.2
     logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in logged] == [20, 40, 60]
@@ -145,12 +169,23 @@ def test_a_run_starts_from_another(photos: Path, tmp_path: Path) -> None:
 
 def test_exports_of_both_kinds_load(photos: Path, tmp_path: Path) -> None:
     made = recipe.build(TINY, "tiny")
-    target = export.export(loop.train(made, photos, tmp_path / "a", device=CPU), tmp_path / "r.safetensors", {"licence": "Apache-2.0"})
+    target = export.export(
+        loop.train(made, photos, tmp_path / "a", device=CPU), tmp_path / "r.safetensors", {"licence": "Apache-2.0"}
+    )
     expert = models.load(target).specialise({"noise": 1.0})
     assert expert(torch.rand(1, 3, 16, 16), expert.context(torch.rand(3, 16, 16))).shape == (1, 3, 16, 16)
-    tiny = {**TINY, "kind": "detector", "model": {"widths": [16, 16], "hidden": 8}, "phases": [{"until": 1.0, "crop": 48, "batch": 8}]}
+    tiny = {
+        **TINY,
+        "kind": "detector",
+        "model": {"widths": [16, 16], "hidden": 8},
+        "phases": [{"until": 1.0, "crop": 48, "batch": 8}],
+    }
     made = recipe.build(tiny, "tiny")
-    target = export.export(loop.train(made, photos, tmp_path / "d", device=CPU), tmp_path / "d.safetensors", {"thresholds": '{"noise": 0.7}'})
+    target = export.export(
+        loop.train(made, photos, tmp_path / "d", device=CPU),
+        tmp_path / "d.safetensors",
+        {"thresholds": '{"noise": 0.7}'},
+    )
     detector = load_detector(target, CPU)
     assert detector.thresholds["noise"] == 0.7
     assert detector.thresholds["rain"] == 0.5
@@ -160,11 +195,13 @@ def test_exports_of_both_kinds_load(photos: Path, tmp_path: Path) -> None:
         export.export(target, tmp_path / "x.safetensors")
 
 
-def test_nan_stops_the_run_and_keeps_the_last_checkpoint(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_stops_the_run_and_keeps_the_last_checkpoint(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = recipe.build(TINY, "tiny")
     real = loop.loss_of
 
-    def bad(net, batch, recipe, g):  # noqa: ANN001, ANN202
+    def bad(net, batch, recipe, g):
         loss, figure = real(net, batch, recipe, g)
         return (loss * float("nan") if seen.append(1) or len(seen) == 5 else loss), figure
 

@@ -41,9 +41,10 @@ def _trunk(before: int, widths: Sequence[int]) -> nn.Sequential:
         layers += [nn.Conv2d(before, width, 3, 2, 1), nn.ReLU(inplace=True)]
         layers += [nn.Conv2d(width, width, 3, 1, 1, groups=width // 16), nn.ReLU(inplace=True)]
         before = width
-    for layer in layers[::2]:
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.zeros_(layer.bias)
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
     return nn.Sequential(*layers)
 
 

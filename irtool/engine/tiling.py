@@ -101,14 +101,18 @@ def pad(pixels: Tensor, multiple: int) -> Tensor:
     return F.pad(pixels[None], (0, right, 0, down), mode=mode)[0]
 
 
-def _budget(expert: Expert, pixels: Tensor, device: torch.device, dtype: torch.dtype, tile: str, max_memory: int | None) -> int:
+def _budget(
+    expert: Expert, pixels: Tensor, device: torch.device, dtype: torch.dtype, tile: str, max_memory: int | None
+) -> int:
     """The most pixels a tile may have."""
     per_pixel = expert.capability.bytes_per_pixel * dtype.itemsize // 4
     if tile == "off":
         return pixels.shape[-2] * pixels.shape[-1]
     if tile != "auto":
         if not tile.isdigit() or int(tile) < expert.capability.multiple:
-            raise UsageError(f"--tile {tile} is no tile size.", f"Give auto, off, or at least {expert.capability.multiple} pixels.")
+            raise UsageError(
+                f"--tile {tile} is no tile size.", f"Give auto, off, or at least {expert.capability.multiple} pixels."
+            )
         side = int(tile) + 2 * expert.capability.margin
         return side * side
     if device.type == "cuda":

@@ -50,7 +50,7 @@ class Pointwise(nn.Module):
 
     def offset(self, mixture: Tensor) -> Tensor:
         """Weight offsets (N, outputs, inputs) of mixtures (N, tasks)."""
-        tasks, outputs, rank = self.up.shape
+        tasks, _, rank = self.up.shape
         up = torch.einsum("nt,tor->notr", mixture, self.up).flatten(2)
         return up @ self.down.reshape(tasks * rank, -1)
 
@@ -160,13 +160,14 @@ class CompactNet(nn.Module):
     ) -> None:
         super().__init__()
         self.tasks = tuple(tasks)
+        self.encoder, self.depth, self.decoder = tuple(encoder), middle, tuple(decoder)
         self.multiple = 2 ** (len(encoder) + 1)
         common = (len(self.tasks), rank, hidden)
         self.register_buffer("fixed", torch.zeros(1, len(self.tasks)), persistent=False)
-        self.embed = nn.Sequential(nn.Linear(CONTEXT_SIZE + len(self.tasks), hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
+        self.embed = nn.Sequential(
+            nn.Linear(CONTEXT_SIZE + len(self.tasks), hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()
+        )
         self.tone = nn.Linear(hidden, 6)
-        nn.init.zeros_(self.tone.weight)
-        nn.init.zeros_(self.tone.bias)
         self.stem = nn.Conv2d(12, width, 3, padding=1)
         self.encoders, self.downs = nn.ModuleList(), nn.ModuleList()
         for count in encoder:
@@ -180,8 +181,8 @@ class CompactNet(nn.Module):
             width //= 2
             self.decoders.append(Stage(count, width, *common))
         self.head = nn.Conv2d(width, 24, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for parameter in (*self.tone.parameters(), *self.head.parameters()):
+            nn.init.zeros_(parameter)  # an untrained net changes nothing
 
     def forward(self, x: Tensor, context: Tensor, mixture: Tensor | None = None) -> Tensor:
         """Restore a batch.
@@ -199,7 +200,9 @@ class CompactNet(nn.Module):
         context = self.embed(torch.cat([context, told.to(context)], dim=1).to(dtype))
         gain, shift = self.tone(context).float().view(-1, 6, 1, 1).chunk(2, dim=1)
         x = x * gain.exp() + shift
-        y = self.stem(F.pixel_unshuffle(x.to(dtype), 2).contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
+        y = self.stem(F.pixel_unshuffle(x.to(dtype), 2).contiguous(memory_format=torch.channels_last)).permute(
+            0, 2, 3, 1
+        )
         skips = []
         for stage, down in zip(self.encoders, self.downs, strict=True):
             y = stage(y, context, mixture)
@@ -215,15 +218,15 @@ class CompactNet(nn.Module):
     def macs_per_pixel(self) -> float:
         """Multiply-accumulates per input pixel of a pass, in units of 1: convolutions and 1x1 layers."""
         width, share, total = self.stem.out_channels, 0.25, 0.25 * 9 * 12 * self.stem.out_channels
-        for stage in self.encoders:
-            total += share * len(stage.blocks) * _block_macs(width)
+        for count in self.encoder:
+            total += share * count * _block_macs(width)
             share, width = share / 4, width * 2
             total += share * 2 * width * width
-        total += share * len(self.middle.blocks) * _block_macs(width)
-        for stage in self.decoders:
+        total += share * self.depth * _block_macs(width)
+        for count in self.decoder:
             total += share * 2 * width * width
             share, width = share * 4, width // 2
-            total += share * len(stage.blocks) * _block_macs(width)
+            total += share * count * _block_macs(width)
         return total + 0.25 * 9 * 24 * width
 
     def vector(self, mixture: Mapping[str, float]) -> Tensor:
@@ -240,7 +243,7 @@ class CompactNet(nn.Module):
         self.fixed = 2 * v
         for layer in self.modules():
             if isinstance(layer, Pointwise):
-                layer.weight += layer.offset(v)[0]
+                layer.weight.add_(layer.offset(v)[0])
                 del layer.down, layer.up
 
 

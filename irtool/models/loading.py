@@ -28,7 +28,9 @@ def _detector(**config: Any) -> nn.Module:
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"compact": CompactNet, "detector": _detector}
 
 
-def save(net: nn.Module, path: Path, *, architecture: str, config: Mapping[str, Any], notes: Mapping[str, str] | None = None) -> None:
+def save(
+    net: nn.Module, path: Path, *, architecture: str, config: Mapping[str, Any], notes: Mapping[str, str] | None = None
+) -> None:
     """Write a network as float16 safetensors with its architecture and configuration in the header.
 
     Args:
@@ -38,7 +40,10 @@ def save(net: nn.Module, path: Path, *, architecture: str, config: Mapping[str, 
         config: keyword arguments that build the network again.
         notes: further header entries, such as a licence.
     """
-    weights = {k: v.detach().cpu().half().contiguous() if v.is_floating_point() else v.cpu() for k, v in net.state_dict().items()}
+    weights = {
+        k: v.detach().cpu().half().contiguous() if v.is_floating_point() else v.cpu()
+        for k, v in net.state_dict().items()
+    }
     partial = path.with_suffix(".partial")
     header = {"architecture": architecture, "config": json.dumps(config, default=list), **(notes or {})}
     save_file(weights, str(partial), metadata=header)
@@ -63,7 +68,9 @@ def read(path: Path) -> tuple[nn.Module, dict[str, str]]:
     architecture = header.get("architecture", "")
     if architecture not in ARCHITECTURES:
         looked = f"'architecture' in its header, one of: {', '.join(ARCHITECTURES)}"
-        raise UnavailableError(f"{path} holds no network that irtool knows.", f"irtool looked for {looked}; it found '{architecture}'.")
+        raise UnavailableError(
+            f"{path} holds no network that irtool knows.", f"irtool looked for {looked}; it found '{architecture}'."
+        )
     try:
         with torch.device("meta"):
             net = ARCHITECTURES[architecture](**json.loads(header.get("config", "{}")))

@@ -25,9 +25,22 @@ GROUPS = 16
 POOL = GROUP * GROUPS
 # Pairs that occur together in photographs, first to last in the order in which the damage is done.
 MIXED = (
-    ("haze", "rain"), ("haze", "snow"), ("lowlight", "noise"), ("blur", "noise"), ("noise", "jpeg"), ("blur", "jpeg"),
-    ("rain", "jpeg"), ("lowlight", "jpeg"), ("haze", "noise"), ("snow", "noise"), ("rain", "noise"), ("shadow", "noise"),
-    ("raindrop", "jpeg"), ("lowlight", "blur", "noise"), ("blur", "noise", "jpeg"), ("haze", "rain", "noise"),
+    ("haze", "rain"),
+    ("haze", "snow"),
+    ("lowlight", "noise"),
+    ("blur", "noise"),
+    ("noise", "jpeg"),
+    ("blur", "jpeg"),
+    ("rain", "jpeg"),
+    ("lowlight", "jpeg"),
+    ("haze", "noise"),
+    ("snow", "noise"),
+    ("rain", "noise"),
+    ("shadow", "noise"),
+    ("raindrop", "jpeg"),
+    ("lowlight", "blur", "noise"),
+    ("blur", "noise", "jpeg"),
+    ("haze", "rain", "noise"),
 )
 
 REAL = {"real": ("blur", "noise", "jpeg")}  # what the second-order chain is made of, as labels
@@ -49,7 +62,9 @@ class Sample:
     labels: Tensor
 
 
-def load_clean(root: Path, folders: tuple[str, ...], smallest: int, limit: int = 2_000_000) -> tuple[list[np.ndarray], list[str]]:
+def load_clean(
+    root: Path, folders: tuple[str, ...], smallest: int, limit: int = 2_000_000
+) -> tuple[list[np.ndarray], list[str]]:
     """Decode every picture below `root`'s folders to uint8 (H, W, 3), larger ones reduced by whole factors.
 
     Returns the pictures and the messages of those that could not be read.
@@ -106,7 +121,10 @@ class Pools(Dataset[Sample]):
         # crop, and the traces of its own compression go.
         factor = 2 if draw(2) and min(pixels.shape[:2]) >= 2 * side else 1
         top, left = (draw(s - factor * side + 1) for s in pixels.shape[:2])
-        cut = torch.from_numpy(pixels[top : top + factor * side, left : left + factor * side]).permute(2, 0, 1).float() / 255
+        cut = (
+            torch.from_numpy(pixels[top : top + factor * side, left : left + factor * side]).permute(2, 0, 1).float()
+            / 255
+        )
         if factor == 2:
             cut = torch.nn.functional.avg_pool2d(cut, 2)
         if draw(2):

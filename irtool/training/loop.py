@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -89,11 +88,19 @@ class State:
         """Write atomically: a run killed while writing keeps its last checkpoint."""
         partial = path.with_suffix(".partial")
         torch.save(
-            {"net": self.net.state_dict(), "ema": self.ema.state_dict(), "optimizer": self.optimizer.state_dict(),
-             "step": self.step, "seconds": self.seconds, "pool": self.pool, "taken": self.taken, "recipe": asdict(recipe)},
+            {
+                "net": self.net.state_dict(),
+                "ema": self.ema.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "seconds": self.seconds,
+                "pool": self.pool,
+                "taken": self.taken,
+                "recipe": asdict(recipe),
+            },
             partial,
         )
-        os.replace(partial, path)
+        partial.replace(path)
 
     def load(self, path: Path, weights_only: bool = False) -> None:
         """Go on from a checkpoint; with `weights_only`, start a new run from its averaged weights."""
@@ -125,7 +132,13 @@ def rate_of(recipe: Recipe, step: int, progress: float) -> float:
 
 
 def train(
-    recipe: Recipe, data: Path, out: Path, *, device: torch.device, start: Path | None = None, report: Report = lambda line: None
+    recipe: Recipe,
+    data: Path,
+    out: Path,
+    *,
+    device: torch.device,
+    start: Path | None = None,
+    report: Report = lambda line: None,
 ) -> Path:
     """Run a recipe; resumes by itself where `out` holds a checkpoint.
 
@@ -152,11 +165,20 @@ def train(
     elif start is not None:
         state.load(start, weights_only=True)
     pictures, skipped = load_clean(data, recipe.data, recipe.region)
-    report({"pictures": len(pictures), "skipped": skipped, "step": state.step, "parameters": sum(p.numel() for p in state.net.parameters())})
+    report(
+        {
+            "pictures": len(pictures),
+            "skipped": skipped,
+            "step": state.step,
+            "parameters": sum(p.numel() for p in state.net.parameters()),
+        }
+    )
 
     losses: list[float] = []
     figures: dict[str, list[float]] = {}
-    loader = DataLoader(Pools(pictures, recipe), batch_size=None, sampler=range(state.pool, 1 << 40), num_workers=1, prefetch_factor=2)
+    loader = DataLoader(
+        Pools(pictures, recipe), batch_size=None, sampler=range(state.pool, 1 << 40), num_workers=1, prefetch_factor=2
+    )
     pools = iter(loader)
     pool = next(pools)
     clock = time.monotonic()
@@ -174,7 +196,10 @@ def train(
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 loss, figure = loss_of(state.net, batch, recipe, g)
             if not torch.isfinite(loss):
-                raise IrtoolError(f"The loss is {loss.item()} at step {state.step}.", f"{checkpoint} is the last good state; lower the rate.")
+                raise IrtoolError(
+                    f"The loss is {loss.item()} at step {state.step}.",
+                    f"{checkpoint} is the last good state; lower the rate.",
+                )
             loss.backward()
             nn.utils.clip_grad_norm_(state.net.parameters(), recipe.clip)
             state.optimizer.step()
@@ -189,10 +214,18 @@ def train(
             state.seconds, clock = state.seconds + now - clock, now
             losses.append(loss.item())
             for row, value in zip(batch.labels.tolist(), figure.tolist(), strict=True):
-                figures.setdefault("+".join(i for i, on in zip(IDS, row, strict=True) if on) or "clean", []).append(value)
+                figures.setdefault("+".join(i for i, on in zip(IDS, row, strict=True) if on) or "clean", []).append(
+                    value
+                )
             if state.step % recipe.report_every == 0:
                 singles = {k: sum(v) / len(v) for k, v in sorted(figures.items()) if k.count("+") == 0}
-                line = {"step": state.step, "minutes": state.seconds / 60, "rate": group["lr"], "loss": sum(losses) / len(losses), **singles}
+                line = {
+                    "step": state.step,
+                    "minutes": state.seconds / 60,
+                    "rate": group["lr"],
+                    "loss": sum(losses) / len(losses),
+                    **singles,
+                }
                 log.write(json.dumps({k: round(v, 5) for k, v in line.items()}) + "\n")
                 log.flush()
                 report(line)

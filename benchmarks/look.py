@@ -1,0 +1,45 @@
+"""Before | after of pictures through `--auto` (or a task), on one sheet with what was found under each.
+
+python benchmarks/look.py -o sheet.jpg PICTURE_OR_FOLDER... [--task rain] [--columns 2] [--cell 480]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import irtool
+from irtool import picture
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", type=Path, nargs="+")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--task", action="append")
+    parser.add_argument("--columns", type=int, default=2, help="pairs side by side")
+    parser.add_argument("--cell", type=int, default=480, help="largest side of a picture, in pixels")
+    parser.add_argument("--model", default="irtool-small.v1")
+    parser.add_argument("--detector", default="irtool-detector.v1")
+    given = parser.parse_args()
+    cells, captions = [], []
+    for found in picture.find(given.inputs, recursive=True):
+        before = picture.read(found.path)
+        result = irtool.restore(before, tasks=given.task, model=given.model, detector=given.detector)
+        done = "+".join(result.plan.steps[0].mixture) if result.plan.steps else "clean, untouched"
+        print(f"{found.path}: {done}, {result.seconds:.2f} s")
+        cells += [before.pixels, result.picture.pixels]
+        captions += [found.path.stem[:24], done]
+    width = 2 * given.columns
+    page = picture.sheet(
+        [cells[i : i + width] for i in range(0, len(cells), width)],
+        captions=[captions[i : i + width] for i in range(0, len(cells), width)],
+        cell=(given.cell, given.cell),
+    )
+    from PIL import Image
+
+    Image.fromarray(page).save(given.output, quality=88)
+
+
+if __name__ == "__main__":
+    main()
