@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from io import BytesIO
 
 import numpy as np
@@ -193,8 +194,6 @@ def test_transfer_functions() -> None:
 
 @pytest.mark.parametrize("kind", range(5))
 def test_parametric_curves_invert(kind: int) -> None:
-    import struct
-
     values = [
         (2.2,),
         (2.2, 1.1, -0.1),
@@ -208,6 +207,23 @@ def test_parametric_curves_invert(kind: int) -> None:
     start = 30 if kind == 1 else 0  # type 1 is flat below -b / a, where nothing can be told apart
     codes = np.arange(start, 256, dtype=np.uint8)[None, :, None]
     assert (np.rint(profile.from_srgb(profile.to_srgb(codes)) * 255) == codes).all()
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        b"para" + struct.pack(">I2H3i", 0, 1, 0, 10 << 16, 30000 << 16, 0),
+        b"para" + struct.pack(">I2H1i", 0, 0, 0, 0),
+        b"para" + struct.pack(">I2H", 0, 9, 0),
+        make.gamma_curve(0),
+        make.table_curve(np.linspace(1, 0, 64)),
+        make.table_curve(np.zeros(64)),
+        make.table_curve(np.linspace(0, 1, 64))[:60],
+        b"text" + bytes(20),
+    ],
+)
+def test_senseless_curves_are_not_used(curve: bytes) -> None:
+    assert profile_of(make.grey_profile(curve)) is None
 
 
 def test_a_picture_made_by_hand_needs_no_profile() -> None:
