@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import nn
 
 from ..errors import UnavailableError
@@ -46,7 +46,7 @@ def save(
     }
     partial = path.with_suffix(".partial")
     header = {"architecture": architecture, "config": json.dumps(config, default=list), **(notes or {})}
-    save_file(weights, str(partial), metadata=header)
+    partial.write_bytes(serialise(weights, metadata=header))
     partial.replace(path)
 
 
