@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irtool import detect, engine, metrics, models, picture, synth
+from irtool import engine, metrics, models, picture, synth
 from irtool.degradation import CLEAN, IDS
+from irtool.detect import load as load_detector
 from irtool.plan import plan_auto
 
 # Name, the task asked for, degraded folder, folders of truths.
@@ -86,7 +87,7 @@ class Bench:
 
     def __init__(self, model: Path, detector: Path, device: torch.device, dtype: str) -> None:
         self.restorer = models.load(model)
-        self.detector = detect.load(detector, device) if detector.exists() else None
+        self.detector = load_detector(detector, device) if detector.exists() else None
         self.device, self.dtype = device, dtype
         self.experts: dict[tuple[str, ...], models.Expert] = {}
 
