@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -115,3 +120,28 @@ def test_cuda_agrees_with_cpu(expert: CompactExpert) -> None:
     here = engine.run(expert, pixels, device=CPU, dtype="fp32").pixels
     there = engine.run(expert, pixels, device=torch.device("cuda"), dtype="fp32", tile="64").pixels
     assert (here - there).abs().max() < 1 / 255
+
+
+def test_the_memory_a_pass_takes_is_what_the_capability_says(tmp_path: Path) -> None:
+    """In a fresh process, whose peak is not yet that of another test."""
+    pytest.importorskip("resource")
+    code = """
+import resource, sys, torch
+from irtool.models.compact import CompactNet, CompactRestorer
+torch.set_num_threads(2)
+expert = CompactRestorer(CompactNet(width=64).eval().requires_grad_(False)).specialise({})
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+expert(torch.rand(1, 3, 64, 64), torch.rand(1, 36))
+before = peak()
+expert(torch.rand(1, 3, 512, 1024), torch.rand(1, 36))
+print((peak() - before) / (512 * 1024) / expert.capability.bytes_per_pixel)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path.parents[0],
+        env={**os.environ, "PYTHONPATH": str(Path(engine.__file__).parents[2])},
+    )
+    assert 0.5 < float(done.stdout) < 1.1

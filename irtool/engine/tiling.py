@@ -18,7 +18,7 @@ from ..errors import PictureError, UsageError
 from ..models.base import Expert
 from .device import available_bytes, peak_bytes, pick_dtype, resident_bytes
 
-DEFAULT_WORK = 1 << 30  # bytes for activations on a CPU when nothing else is said: 12 megapixels stay under 2 GiB
+DEFAULT_WORK = 768 << 20  # bytes for activations on a CPU when nothing else is said: 12 megapixels stay under 2 GiB
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def run(
         tile: "auto" (as the memory allows), "off" (the whole picture at once), or the side of the kept
             square in pixels.
         max_memory: bytes the process (on a CPU) or torch (on CUDA) may hold at most; None bounds the
-            activations to 1 GiB or half of the free memory.
+            activations to 768 MiB or half of the free memory.
         on_progress: called with (tiles done, tiles in all).
 
     Raises:
