@@ -75,7 +75,7 @@ def test_memory_decides_on_tiles(expert: CompactExpert) -> None:
     from irtool.engine.device import resident_bytes
 
     pixels = torch.rand(3, 800, 800)
-    held = resident_bytes() + pixels.numel() * 4
+    held = resident_bytes() + 2 * pixels.numel() * 4
     seen: list[tuple[int, int]] = []
     outcome = engine.run(
         expert,

@@ -118,7 +118,8 @@ def _budget(
     if device.type == "cuda":
         work = min(int(0.7 * available_bytes(device)), max_memory or 1 << 62)
     elif max_memory is not None:
-        work = max_memory - resident_bytes() - pixels.numel() * 4
+        # Beside the tile: the result, and the copy of it that the encoder takes.
+        work = max_memory - resident_bytes() - 2 * pixels.numel() * 4
     else:
         work = min(DEFAULT_WORK, available_bytes(device) // 2)
     return max(0, work) // per_pixel
