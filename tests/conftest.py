@@ -80,7 +80,7 @@ def cli(environment: dict[str, str]) -> Cli:
     """Runs irtool as a user does, in a process of its own: ``cli("restore", path, cwd=..., env={...})``."""
 
     def run(*arguments: object, env: Mapping[str, str] | None = None, **options: object) -> object:
-        options = {"capture_output": True, "timeout": 120, "text": True} | options
+        options = {"capture_output": True, "timeout": 600, "text": True} | options
         command = [sys.executable, "-m", "irtool", *map(str, arguments)]
         return subprocess.run(command, env=environment | dict(env or {}), **options)  # type: ignore[call-overload]
 
