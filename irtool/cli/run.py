@@ -103,7 +103,8 @@ class Run:
         """Print the closing record or line, and return the exit code."""
         seconds = round(time.perf_counter() - self.begun, 3)
         self.out.record({"type": "summary", **self.counts, "seconds": seconds, "exit_code": code})
-        if sum(self.counts.values()) > 1:
+        # One picture has had its own line, unless there was nothing to do about it.
+        if sum(self.counts.values()) > 1 or self.counts.get("skipped"):
             told = ", ".join(f"{count} {kind}" for kind, count in self.counts.items() if count)
             self.out.note(f"{told} in {seconds:.1f} s")
         return code
