@@ -218,9 +218,7 @@ def _restorer(reference: str) -> models.Restorer:
 
 
 @lru_cache(maxsize=4)
-def _expert(
-    reference: str, mixture: tuple[tuple[str, float], ...], device: torch.device, dtype: str
-) -> models.Expert:
+def _expert(reference: str, mixture: tuple[tuple[str, float], ...], device: torch.device, dtype: str) -> models.Expert:
     # Device and type are part of the key because running an expert moves its weights there, and rounds them.
     weights: Mapping[str, float] = dict(mixture)
     return _restorer(reference).specialise(weights)

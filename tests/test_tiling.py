@@ -124,13 +124,13 @@ def test_cuda_agrees_with_cpu(expert: CompactExpert) -> None:
 
 def test_the_memory_a_pass_takes_is_what_the_capability_says(tmp_path: Path) -> None:
     """In a fresh process, whose peak is not yet that of another test."""
-    pytest.importorskip("resource")
     code = """
-import resource, sys, torch
+import torch
+from irtool.engine.device import peak_bytes
 from irtool.models.compact import CompactNet, CompactRestorer
+peak = lambda: peak_bytes(torch.device("cpu"))
 torch.set_num_threads(2)
 expert = CompactRestorer(CompactNet(width=64).eval().requires_grad_(False)).specialise({})
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 expert(torch.rand(1, 3, 64, 64), torch.rand(1, 36))
 before = peak()
 expert(torch.rand(1, 3, 512, 1024), torch.rand(1, 36))
@@ -144,4 +144,4 @@ print((peak() - before) / (512 * 1024) / expert.capability.bytes_per_pixel)
         cwd=tmp_path.parents[0],
         env={**os.environ, "PYTHONPATH": str(Path(engine.__file__).parents[2])},
     )
-    assert 0.5 < float(done.stdout) < 1.1
+    assert 0.4 < float(done.stdout) < 1.2  # within what allocators differ by

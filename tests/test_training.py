@@ -228,5 +228,7 @@ def test_thresholds_keep_false_findings_rare() -> None:
         assert (scores[clean, i] >= chosen[name]).mean() <= calibrate.CLEAN_RATE
     assert chosen[IDS[3]] > 0.8
     assert all(chosen[name] < 0.5 for name in IDS if name != IDS[3])
+    scores[:, 5] = draw.uniform(0, 0.9, 2000)  # one that sees nothing at all
+    assert calibrate.thresholds(scores, labels)[IDS[5]] == 1.0
     bins = calibrate.reliability(np.array([0.1, 0.1, 0.95]), np.array([0, 1, 1]))
     assert [(b[0], b[2], b[3]) for b in bins] == [(0.0, 0.5, 2), (0.8, 1.0, 1)]

@@ -2,7 +2,8 @@
 
 Rule: for each degradation the lowest threshold (in steps of 0.01, never under 0.2) at which it is found in no more
 than 2 % of the clean samples and in no more than 4 % of the samples that have something else. Half of the samples are
-clean.
+clean. A kind that is then found in less than a tenth of the samples that have it is switched off (threshold 1): its
+findings would mostly be wrong.
 
     python -m irtool.training.calibrate CHECKPOINT TARGET.safetensors --data DATA --folders train_clean/pop_os ...
 """
@@ -24,7 +25,7 @@ from .data import Pools, load_clean
 from .export import export, restored
 from .recipe import Recipe
 
-LOWEST, CLEAN_RATE, OTHER_RATE = 0.2, 0.02, 0.04
+LOWEST, CLEAN_RATE, OTHER_RATE, USEFUL = 0.2, 0.02, 0.04, 0.1
 
 
 def gather(
@@ -55,7 +56,8 @@ def thresholds(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
                 scores[other, i] >= threshold
             ).mean() <= OTHER_RATE:
                 break
-        chosen[name] = round(float(threshold), 2)
+        useful = (scores[labels[:, i] == 1, i] >= threshold).mean() >= USEFUL
+        chosen[name] = round(float(threshold), 2) if useful else 1.0
     return chosen
 
 
