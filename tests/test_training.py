@@ -161,10 +161,22 @@ def test_a_run_starts_from_another(photos: Path, tmp_path: Path) -> None:
     made = recipe.build(TINY, "tiny")
     first = loop.train(made, photos, tmp_path / "a", device=CPU)
     state = loop.State(made, CPU)
-    state.load(first, weights_only=True)
+    state.begin_from(first)
     held = torch.load(first, weights_only=True)
     assert state.step == 0
     assert all(torch.equal(v, held["ema"][k]) for k, v in state.net.state_dict().items())
+
+
+def test_a_run_starts_from_an_exported_file(photos: Path, tmp_path: Path) -> None:
+    made = recipe.build(TINY, "tiny")
+    exported = export.export(loop.train(made, photos, tmp_path / "a", device=CPU), tmp_path / "a.safetensors")
+    state = loop.State(made, CPU)
+    state.begin_from(exported)
+    held = torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)["ema"]
+    assert all(torch.allclose(v, held[k], atol=1e-3) for k, v in state.net.state_dict().items())
+    wider = recipe.build({**TINY, "model": {**TINY["model"], "width": 16}}, "tiny")
+    with pytest.raises(UsageError, match="does not fit the network"):
+        loop.State(wider, CPU).begin_from(exported)
 
 
 def test_exports_of_both_kinds_load(photos: Path, tmp_path: Path) -> None:

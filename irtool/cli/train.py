@@ -40,7 +40,7 @@ def train(
     ] = None,
     start: Annotated[
         Path | None,
-        typer.Option("--start", metavar="CHECKPOINT", help="Checkpoint that a new run starts from."),
+        typer.Option("--start", metavar="FILE", help="Checkpoint or .safetensors that a new run starts from."),
     ] = None,
     export: Annotated[
         tuple[Path, Path] | None,

@@ -281,7 +281,7 @@ class CompactRestorer:
             margin=MARGIN,
             parameters=sum(p.numel() for p in net.parameters()),
             gmacs_per_megapixel=net.macs_per_pixel() / 1e3,
-            # Measured (tests/test_tiling.py keeps it honest): at the finest level, a quarter of the pixels, about 15 to 18
+            # Measured (tests/test_tiling.py keeps it honest): at the finest level, a quarter of the pixels, up to 18
             # widths are alive at once (stream, skip, expanded features, what convolves and multiplies them).
             bytes_per_pixel=4 * (12 + 18 * width // 4),
         )

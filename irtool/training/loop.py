@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..degradation import IDS
-from ..errors import IrtoolError
+from ..errors import IrtoolError, UsageError
+from ..models import loading
 from .data import POOL, Pools, Sample, cut, load_clean
 from .recipe import Phase, Recipe
 
@@ -102,17 +103,30 @@ class State:
         )
         partial.replace(path)
 
-    def load(self, path: Path, weights_only: bool = False) -> None:
-        """Go on from a checkpoint; with `weights_only`, start a new run from its averaged weights."""
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint of the same run."""
         held = torch.load(path, map_location="cpu", weights_only=True)
         self.ema.load_state_dict(held["ema"])
-        if weights_only:
-            self.net.load_state_dict(held["ema"])
-            return
         self.net.load_state_dict(held["net"])
         self.optimizer.load_state_dict(held["optimizer"])
         self.step, self.seconds = held["step"], held["seconds"]
         self.pool, self.taken = held["pool"], held["taken"]
+
+    def begin_from(self, path: Path) -> None:
+        """Begin with the averaged weights of another run's checkpoint, or with those of an exported model file.
+
+        Raises:
+            UsageError: its weights do not fit the recipe's network.
+        """
+        if path.suffix == ".safetensors":
+            weights = loading.read(path)[0].state_dict()
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)["ema"]
+        try:
+            self.net.load_state_dict(weights)
+        except RuntimeError as error:
+            raise UsageError(f"{path} does not fit the network of the recipe: {error}.") from error
+        self.ema.load_state_dict(weights)
 
 
 def progress_of(state: State, recipe: Recipe) -> float:
@@ -147,7 +161,7 @@ def train(
         data: folder that the recipe's data folders lie in.
         out: folder for `checkpoint.pt` and `log.jsonl`.
         device: where to compute.
-        start: a checkpoint whose averaged weights a new run starts from.
+        start: a checkpoint or an exported .safetensors whose weights a new run starts from.
         report: called with every line of the log.
 
     Returns:
@@ -161,9 +175,9 @@ def train(
     checkpoint = out / "checkpoint.pt"
     state = State(recipe, device)
     if checkpoint.exists():
-        state.load(checkpoint)
+        state.resume(checkpoint)
     elif start is not None:
-        state.load(start, weights_only=True)
+        state.begin_from(start)
     pictures, skipped = load_clean(data, recipe.data, recipe.region)
     report(
         {
