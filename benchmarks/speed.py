@@ -3,13 +3,13 @@
     python benchmarks/speed.py [--device cpu|cuda] [--threads N] [--out benchmarks/speed.md]
 
 Ratios are of runs in one process on one machine, alternating, the median of each; a plain NAFNet-32 in float32 is the
-yardstick. Peak memory is that of a fresh `irtool restore` process on a JPEG.
+yardstick. Peak memory is what a fresh `irtool restore` process on a JPEG reports.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import platform
 import statistics
 import subprocess
@@ -47,17 +47,11 @@ def photo(height: int, width: int, path: Path) -> None:
 
 
 def peak_of(arguments: list[str]) -> tuple[float, float]:
-    """Peak resident memory in MiB and wall-clock seconds of a fresh process."""
+    """Peak memory in MiB as the process itself reports it, and wall-clock seconds, of a fresh process."""
     start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "irtool", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(process.stderr.read().decode() if process.stderr else "irtool failed")
-    return usage.ru_maxrss / (1 if sys.platform == "darwin" else 1024) / (
-        1024 if sys.platform == "darwin" else 1
-    ), time.perf_counter() - start
+    done = subprocess.run([sys.executable, "-m", "irtool", *arguments, "--json"], stdout=subprocess.PIPE, check=True)
+    record = json.loads(done.stdout.splitlines()[0])
+    return record["peak_bytes"] / 2**20, time.perf_counter() - start
 
 
 def throughput(device: torch.device, rounds: int) -> list[str]:
