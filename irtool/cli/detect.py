@@ -63,7 +63,7 @@ def _show(out: Output, name: str, diagnosis: Diagnosis) -> None:
     if is_plain(sys.stdout):
         told = [f"{i} {diagnosis.scores[i]:.2f}" for i in rows]
         if diagnosis.is_clean:
-            told.insert(0, f"clean {diagnosis.clean:.2f}")
+            told.insert(0, "clean")
         out.result(f"{name}: {', '.join(told)}")
         return
     from rich.console import Console
@@ -74,7 +74,7 @@ def _show(out: Output, name: str, diagnosis: Diagnosis) -> None:
 
     table = Table(title=Text(name), title_justify="left", show_header=False, box=None, padding=(0, 1))
     if diagnosis.is_clean:
-        table.add_row(Text("clean", "green"), f"{diagnosis.clean:.2f}", "nothing to undo")
+        table.add_row(Text("clean", "green"), "", "nothing to undo")
     for i in rows:
         style = "bold" if i in diagnosis.present else "dim"
         score = diagnosis.scores[i]
