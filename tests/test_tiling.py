@@ -145,3 +145,32 @@ print((peak() - before) / (512 * 1024) / expert.capability.bytes_per_pixel)
         env={**os.environ, "PYTHONPATH": str(Path(engine.__file__).parents[2])},
     )
     assert 0.4 < float(done.stdout) < 1.2  # within what allocators differ by
+
+
+class Hungry:
+    """An expert whose machine has room for `room` pixels only; a torch allocation that cannot be met is tried for."""
+
+    def __init__(self, inner: CompactExpert, room: int) -> None:
+        self.inner, self.room, self.capability = inner, room, inner.capability
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Hungry:
+        self.inner.to(device, dtype)
+        return self
+
+    def context(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.inner.context(pixels)
+
+    def __call__(self, tile: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        if tile.shape[-2] * tile.shape[-1] > self.room:
+            torch.empty(1 << 60, dtype=torch.uint8)
+        return self.inner(tile, context)
+
+
+def test_memory_that_runs_out_on_the_way_makes_smaller_tiles(expert: CompactExpert) -> None:
+    pixels = torch.rand(3, 500, 300)
+    outcome = engine.run(Hungry(expert, 260 * 260), pixels, device=CPU, dtype="fp32", tile="off")
+    assert outcome.tiles > 1
+    whole = engine.run(expert, pixels, device=CPU, dtype="fp32", tile="off")
+    assert (outcome.pixels - whole.pixels).abs().max() < 1 / 255
+    with pytest.raises(PictureError, match="too small"):
+        engine.run(Hungry(expert, 0), pixels, device=CPU, dtype="fp32", tile="off")

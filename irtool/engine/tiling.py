@@ -125,6 +125,11 @@ def _budget(
     return max(0, work) // per_pixel
 
 
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether a failed computation failed for memory; on a CPU torch says so in words alone."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
 def run(
     expert: Expert,
     pixels: Tensor,
@@ -179,9 +184,12 @@ def run(
                 bottom, right = min(t.keep_bottom, height), min(t.keep_right, width)
                 kept = restored[:, t.keep_top - t.top : bottom - t.top, t.keep_left - t.left : right - t.left]
                 result[:, t.keep_top : bottom, t.keep_left : right] = kept.float().cpu()
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
             # Another process took the memory that was free when the tiles were planned.
-            torch.cuda.empty_cache()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
             allowed = max(t.bottom - t.top for t in tiles) * max(t.right - t.left for t in tiles) // 2
             continue
         if on_progress:
