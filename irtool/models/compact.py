@@ -293,3 +293,8 @@ class CompactRestorer:
         net = copy.deepcopy(self.net)
         net.merge(mixture)
         return CompactExpert(net, self.capability)
+
+
+def restorer(net: CompactNet, header: Mapping[str, str]) -> CompactRestorer:
+    """The restorer of a loaded network (see `irtool.models.loading`); the header says nothing it needs."""
+    return CompactRestorer(net)

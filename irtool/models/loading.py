@@ -1,31 +1,57 @@
-"""Networks as safetensors files that describe themselves.
+"""From a safetensors file to a network.
 
-The header of such a file names the architecture and its configuration; nothing in it is executed.
+A file of irtool's own describes itself: its header names the architecture and its configuration. A published file has
+tensors only; the family it belongs to and its sizes are then read off the names and shapes of those tensors. Nothing
+in either kind of file is executed.
+
+`ARCHITECTURES` is the one table of what irtool can load; a new family is one line in it (docs/models.md).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import UnavailableError
-from .compact import CompactNet, CompactRestorer
+from .base import Restorer
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
-def _detector(**config: Any) -> nn.Module:
-    from ..detect.network import DetectorNet
+@dataclass(frozen=True)
+class Architecture:
+    """A family of networks. The places are written "module:name", under irtool, and imported when first used.
 
-    return DetectorNet(**config)
+    Attributes:
+        network: the class; its keyword arguments are the configuration, its state_dict has the published names.
+        keys: tensors that every published file of the family has; they are named to the user where no family fits.
+            Empty for a family whose files always describe themselves.
+        recognise: ``(shapes) -> configuration``, or None where these are not this family's tensors. It is only called
+            when all of `keys` are there.
+        restorer: ``(net, header, *companions) -> Restorer``; empty for what restores nothing by itself, such as a
+            detector. The companions are the networks of the records that weights.toml names in `needs`.
+    """
+
+    network: str
+    keys: tuple[str, ...] = ()
+    recognise: str = ""
+    restorer: str = ""
 
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"compact": CompactNet, "detector": _detector}
+# Where two families share names, the one that asks for more comes first: the first that recognises a file has it.
+ARCHITECTURES: dict[str, Architecture] = {
+    "compact": Architecture("models.compact:CompactNet", restorer="models.compact:restorer"),
+    "detector": Architecture("detect.network:DetectorNet"),
+}
 
 
 def save(
@@ -50,44 +76,116 @@ def save(
     partial.replace(path)
 
 
-def read(path: Path) -> tuple[nn.Module, dict[str, str]]:
-    """Build the network a file describes, load its weights strictly, and return it with the header.
+def describe(path: Path) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """What network a file holds, from its header and the shapes of its tensors alone.
+
+    Returns:
+        The architecture (a key of `ARCHITECTURES`), its configuration, and the header.
 
     Raises:
-        UnavailableError: the file is absent, no safetensors, of an unknown architecture, or its weights
-            do not fit.
+        UnavailableError: the file is absent, no safetensors, or holds no network that irtool knows.
     """
+    header, shapes = _look(path)
+    named = header.get("architecture", "")
+    if named and named not in ARCHITECTURES:
+        raise UnavailableError(
+            f"{path} holds no network that irtool knows: its header names '{named}'.",
+            f"Known architectures: {', '.join(ARCHITECTURES)}.",
+        )
+    if "config" in header and named:
+        try:
+            return named, dict(json.loads(header["config"])), header
+        except (TypeError, ValueError) as error:
+            raise UnavailableError(f"{path} has a damaged header: {error}.") from error
+    found = recognise(shapes, [named] if named else ARCHITECTURES)
+    if found is None:
+        raise UnavailableError(f"{path} holds no network that irtool knows.", _sought(shapes, named))
+    return *found, header
+
+
+def recognise(
+    shapes: Shapes, among: Sequence[str] | Mapping[str, Any] = ARCHITECTURES
+) -> tuple[str, dict[str, Any]] | None:
+    """The architecture and configuration that tensors of these names and shapes belong to; None where none fits."""
+    for name in among:
+        family = ARCHITECTURES[name]
+        if family.recognise and all(key in shapes for key in family.keys):
+            config = _resolve(family.recognise)(shapes)
+            if config is not None:
+                return name, config
+    return None
+
+
+def read(path: Path) -> tuple[nn.Module, dict[str, str]]:
+    """Build the network a file holds, load its weights strictly, and return it with the header.
+
+    The network is on the CPU, in float32, in evaluation mode. Its header has at least "architecture" and "config"
+    (JSON), also where the file had none.
+
+    Raises:
+        UnavailableError: the file is absent, no safetensors, of an unknown architecture, or its weights do not fit.
+    """
+    architecture, config, header = describe(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            weights: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+        # One module under two names is stored once.
+        weights |= {alias: weights[key] for alias, key in json.loads(header.get("aliases", "{}")).items()}
+        with torch.device("meta"):
+            net: nn.Module = _resolve(ARCHITECTURES[architecture].network)(**config)
+        net.load_state_dict(weights, strict=True, assign=True)
+    except (TypeError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UnavailableError(f"{path} does not fit its own description ({architecture}): {error}.") from error
+    header |= {"architecture": architecture, "config": json.dumps(config, default=list)}
+    return net.eval().requires_grad_(False), header
+
+
+def load(path: Path, companions: Sequence[Path] = ()) -> Restorer:
+    """Load a restorer on the CPU in float32.
+
+    Args:
+        path: its file.
+        companions: files of the networks it needs beside it, in the order of its record (`irtool.weights.needs`).
+
+    Raises:
+        UnavailableError: see `read`; or the file holds something that restores nothing, such as a detector.
+    """
+    net, header = read(path)
+    wrap = ARCHITECTURES[header["architecture"]].restorer
+    if not wrap:
+        raise UnavailableError(f"{path} holds a {header['architecture']}, not a restorer.")
+    restorer: Restorer = _resolve(wrap)(net, header, *(read(companion)[0] for companion in companions))
+    return restorer
+
+
+def _look(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """Header and shapes of a file, the aliases among its tensors included."""
     try:
         with safe_open(str(path), framework="pt") as file:
             header = dict(file.metadata() or {})
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise UnavailableError(f"{path} does not exist.", "Give the path of a .safetensors file.") from error
     except (SafetensorError, OSError) as error:
         raise UnavailableError(f"{path} is not a readable safetensors file: {error}.") from error
-    architecture = header.get("architecture", "")
-    if architecture not in ARCHITECTURES:
-        looked = f"'architecture' in its header, one of: {', '.join(ARCHITECTURES)}"
-        raise UnavailableError(
-            f"{path} holds no network that irtool knows.", f"irtool looked for {looked}; it found '{architecture}'."
-        )
     try:
-        with torch.device("meta"):
-            net = ARCHITECTURES[architecture](**json.loads(header.get("config", "{}")))
-        weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
-        net.load_state_dict(weights, strict=True, assign=True)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UnavailableError(f"{path} does not fit its own description ({architecture}): {error}.") from error
-    return net.eval().requires_grad_(False), header
+        shapes |= {alias: shapes[key] for alias, key in json.loads(header.get("aliases", "{}")).items()}
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UnavailableError(f"{path} has a damaged header: {error}.") from error
+    return header, shapes
 
 
-def load(path: Path) -> CompactRestorer:
-    """Load a restorer on the CPU in float32.
+def _sought(shapes: Shapes, named: str) -> str:
+    """For a person: the tensors each family would have had, and some that are there."""
+    families = {n: a.keys for n, a in ARCHITECTURES.items() if a.keys and named in ("", n)}
+    looked = "; ".join(f"{name}: {', '.join(keys)}" for name, keys in families.items())
+    there = ", ".join(list(shapes)[:4]) or "no tensors"
+    return f"irtool looked for 'architecture' in the header, or for tensors ({looked}). It found {there}."
 
-    Raises:
-        UnavailableError: see `read`; or the file holds a detector.
-    """
-    net, header = read(path)
-    if not isinstance(net, CompactNet):
-        raise UnavailableError(f"{path} holds a {header['architecture']}, not a restorer.")
-    return CompactRestorer(net)
+
+def _resolve(place: str) -> Callable[..., Any]:
+    """What "module:name", under irtool, stands for."""
+    module, _, name = place.partition(":")
+    found: Callable[..., Any] = getattr(import_module(f"irtool.{module}"), name)
+    return found
