@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -123,7 +123,7 @@ def restore(
     source: Source,
     *,
     tasks: Sequence[str] | str | None = None,
-    plan: Plan | None = None,
+    plan: Plan | Callable[[Diagnosis], Plan] | None = None,
     strength: float = 1.0,
     model: str = DEFAULT_RESTORER,
     detector: str = DEFAULT_DETECTOR,
@@ -141,7 +141,8 @@ def restore(
     Args:
         source: a `Picture`, a path, or the bytes of a file.
         tasks: what to undo instead, as ids, task verbs or synonyms: ``["denoise", "rain"]`` or ``"denoise,rain"``.
-        plan: a finished plan to carry out instead; `strength` and `model` are then those of its steps.
+        plan: a finished plan to carry out instead, or a function that makes one of what is found; `strength` and
+            `model` are then those of its steps.
         strength: share of the result in the output, in [0, 1]; the rest is the input.
         model: id of a restorer in weights.toml, or ``local:PATH``.
         detector: likewise, of a detector.
@@ -168,8 +169,10 @@ def restore(
     pixels = _tensor(picture)
     diagnosis = None
     if plan is None:
+        plan = partial(plan_auto, strength=strength, model=model)
+    if callable(plan):
         diagnosis = _detector(detector, where).diagnose(pixels)
-        plan = plan_auto(diagnosis, strength, model)
+        plan = plan(diagnosis)
     tiles, peak = 0, None
     for step in plan.steps:
         expert = _expert(step.model, tuple(step.mixture.items()), where, dtype)

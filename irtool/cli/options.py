@@ -30,6 +30,50 @@ Detector = Annotated[
     str,
     typer.Option("--detector", envvar="IRTOOL_DETECTOR", metavar="ID|local:PATH", help="The model that diagnoses."),
 ]
+Output = Annotated[
+    str | None,
+    typer.Option("--output", "-o", metavar="PATH", help="File, folder, or - for stdout; else NAME.restored.EXT."),
+]
+Strength = Annotated[
+    float,
+    typer.Option(
+        "--strength", envvar="IRTOOL_STRENGTH", metavar="0..1", help="Share of the result; the rest is input."
+    ),
+]
+Existing = Annotated[
+    str | None,
+    typer.Option(
+        "--existing",
+        envvar="IRTOOL_EXISTING",
+        metavar="|".join(EXISTING),
+        help="Where an output exists. Default: skip in folder runs, so that they resume; else error.",
+    ),
+]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format", envvar="IRTOOL_FORMAT", metavar="preserve|png|jpg|webp|tiff|avif", help="Format of the outputs."
+    ),
+]
+Quality = Annotated[
+    int | None,
+    typer.Option(
+        "--quality", envvar="IRTOOL_QUALITY", metavar="1..100", help="Of JPEG, WebP, AVIF. Default: like the source."
+    ),
+]
+Strip = Annotated[bool, typer.Option("--strip", envvar="IRTOOL_STRIP", help="Leave metadata out.")]
+SideBySide = Annotated[bool, typer.Option("--side-by-side", help="Also write NAME.side-by-side.jpg, before and after.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
+Dtype = Annotated[str, typer.Option("--dtype", envvar="IRTOOL_DTYPE", metavar="|".join(DTYPES), help="Number type.")]
+Tile = Annotated[
+    str, typer.Option("--tile", envvar="IRTOOL_TILE", metavar="auto|N|off", help="Side of the tiles, in pixels.")
+]
+MaxMemory = Annotated[
+    str | None, typer.Option("--max-memory", envvar="IRTOOL_MAX_MEMORY", metavar="2GB", help="To stay under.")
+]
+Model = Annotated[
+    str, typer.Option("--model", envvar="IRTOOL_MODEL", metavar="ID|local:PATH", help="The model that restores.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines: one per picture, then a summary.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more remarks.")]
