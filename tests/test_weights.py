@@ -8,7 +8,7 @@ import pytest
 from irtool import weights
 from irtool.errors import IrtoolError, UnavailableError, UsageError
 from irtool.weights import refresh, registry
-from irtool.weights.registry import Record, parse
+from irtool.weights.registry import File, Record, parse
 
 GOOD = """
 # a remark that stays
@@ -52,12 +52,12 @@ def test_the_registry_holds_the_defaults():
 def test_the_default_weights_ship_and_are_intact(id):
     record = weights.get(id)
     weights.verify(record)
-    assert weights.is_present(record)
+    assert weights.state(record) == "here"
     assert weights.locate(id) == record.path
 
 
 def test_what_ships_is_under_16_mb():
-    assert sum(r.bytes for r in weights.records() if r.file.startswith("asset:")) < 16e6
+    assert sum(r.bytes or 0 for r in weights.records() if r.kind == "asset") < 16e6
 
 
 def test_records_are_read_as_written():
@@ -97,8 +97,9 @@ def test_unknown_ids_get_the_closest_match():
 
 
 def test_a_missing_or_altered_file_is_not_loaded(package):
-    record = Record("x", "compact", "asset:x.safetensors", 3, hashlib.sha256(b"abc").hexdigest(), "", "", ())
-    assert not weights.is_present(record)
+    file = File("asset:x.safetensors", 3, hashlib.sha256(b"abc").hexdigest())
+    record = Record("x.v1", "compact", (file,), licence="", origin="")
+    assert weights.state(record) == "missing"
     with pytest.raises(UnavailableError, match="missing"):
         weights.verify(record)
     record.path.write_bytes(b"abd")
@@ -106,7 +107,7 @@ def test_a_missing_or_altered_file_is_not_loaded(package):
         weights.verify(record)
     record.path.write_bytes(b"abc")
     weights.verify(record)
-    assert weights.is_present(record)
+    assert weights.state(record) == "here"
 
 
 def test_local_files_are_taken_by_path(tmp_path):
@@ -124,8 +125,8 @@ def test_refresh_rewrites_size_and_hash_and_nothing_else(package):
     told = refresh.refresh(table)
     assert "absent" in told[0] and "5 bytes" in told[1]
     a, b = parse(table.read_text(), "t")
-    assert (a.bytes, a.sha256) == (1, "0" * 64)
-    assert (b.bytes, b.sha256) == (5, hashlib.sha256(b"hello").hexdigest())
+    assert (a.bytes, a.files[0].sha256) == (1, "0" * 64)
+    assert (b.bytes, b.files[0].sha256) == (5, hashlib.sha256(b"hello").hexdigest())
     changed = [(x, y) for x, y in zip(GOOD.splitlines(), table.read_text().splitlines(), strict=True) if x != y]
     assert [x.split(" = ")[0] for x, _ in changed] == ["bytes", "sha256"]
 

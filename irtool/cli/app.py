@@ -18,13 +18,14 @@ from .compare import compare
 from .degrade import degrade
 from .detect import detect
 from .doctor import doctor
+from .download import download
 from .models import models
 from .output import debugging, print_bug, print_error
 from .restore import restore
 from .train import train
 
 app = typer.Typer(rich_markup_mode=None)
-for verb in (restore, detect, models, degrade, compare, train, doctor):
+for verb in (restore, detect, models, download, degrade, compare, train, doctor):
     app.command()(verb)
 
 

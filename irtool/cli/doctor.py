@@ -7,18 +7,28 @@ import os
 import platform
 import sys
 from importlib import metadata
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .. import __version__
 from ..errors import EXIT_OK, EXIT_UNAVAILABLE, IrtoolError
-from ..weights import records, verify
+from ..weights import Record, records, state, verify
+from ..weights.hub import hub_cache
 
-PACKAGES = ("torch", "numpy", "pillow", "scikit-image", "safetensors", "typer", "rich")
-EXTRAS = {"heif": "pillow-heif"}
-VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "pillow",
+    "scikit-image",
+    "safetensors",
+    "huggingface-hub",
+    "open-clip-torch",
+    "typer",
+    "rich",
+)
+EXTRAS = {"heif": "pillow-heif", "mat": "h5py"}
+VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HF_ASSETS_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT")
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> int:
@@ -36,18 +46,18 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON obj
         "extras": {extra: _version(package) for extra, package in EXTRAS.items()},
         "torch": _torch(),
         "cores": os.cpu_count(),
-        "cache": str(_cache()),
+        "cache": str(hub_cache()),
         "environment": {k: v for k, v in sorted(os.environ.items()) if k in VARIABLES or k.startswith("IRTOOL_")},
-        "models": {record.id: _state(record) for record in records()},
+        "models": {r.id: _state(r) for r in records() if r.kind == "asset" or state(r) == "here"},
     }
-    healthy = "error" not in report["torch"] and all(state == "verified" for state in report["models"].values())
+    healthy = "error" not in report["torch"] and all(found == "verified" for found in report["models"].values())
     report["healthy"] = healthy
     if json:
         print(jsonlib.dumps(report))
     else:
         _print(report)
         if not healthy:
-            print("hint: Install irtool again.", file=sys.stderr)
+            print("hint: Install irtool again; or irtool download MODEL for one that did not ship.", file=sys.stderr)
     return EXIT_OK if healthy else EXIT_UNAVAILABLE
 
 
@@ -77,13 +87,7 @@ def _torch() -> dict[str, Any]:
     }
 
 
-def _cache() -> Path:
-    """The Hugging Face cache, as its own library finds it."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
-
-
-def _state(record: Any) -> str:
+def _state(record: Record) -> str:
     try:
         verify(record)
     except IrtoolError as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from ..degradation import IDS
 from ..errors import EXIT_OK
-from ..weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, is_present, records
+from ..weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, Record, records, state
 from . import options
 from .output import Output
 
@@ -16,15 +18,40 @@ def models(json: options.Json = False) -> int:
     What each does, how large it is, whether it is here.
     """
     out = Output(json=json)
-    known = records()
-    for record in known:
-        here = is_present(record)
-        default = record.id in (DEFAULT_RESTORER, DEFAULT_DETECTOR)
-        out.record({"type": "model", **asdict(record), "present": here, "default": default})
-        verb = "finds" if record.family == "detector" else "undoes"
-        state = "here" if here else "missing"
-        marks = f"{state}, default" if default else state
-        out.result(f"{record.id}  {record.family}, {record.bytes / 1e6:.1f} MB, {record.licence}, {marks}")
-        out.result(f"    {verb} {', '.join(record.tasks)}")
-    out.record({"type": "summary", "models": len(known)})
+    tell_models(out, records())
+    out.record({"type": "summary", "models": len(records())})
     return EXIT_OK
+
+
+def tell_models(out: Output, known: Sequence[Record]) -> None:
+    """Print records as a table, or each as a line of JSON."""
+    rows = [("MODEL", "STATE", "SIZE", "LICENCE", "FAMILY", "TASKS")]
+    for record in known:
+        found = state(record)
+        default = record.id in (DEFAULT_RESTORER, DEFAULT_DETECTOR)
+        about = {**asdict(record), "bytes": record.bytes, "state": found, "present": found == "here"}
+        out.record({"type": "model", **about, "default": default})
+        tasks = f"all {len(IDS)}" if set(record.tasks) == set(IDS) else ", ".join(record.tasks) or "-"
+        name = f"{record.id} *" if default else record.id
+        rows.append((name, found, in_words(record.bytes), record.licence, record.family, tasks))
+    for line in table(rows):
+        out.result(line)
+    if any(record.id in (DEFAULT_RESTORER, DEFAULT_DETECTOR) for record in known):
+        out.result("\n* taken where no other is named")
+
+
+def in_words(size: int | None) -> str:
+    """A number of bytes for people."""
+    if size is None:
+        return "unknown"
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} B"
+
+
+def table(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines with the columns of `rows` below each other."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

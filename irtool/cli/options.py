@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from typing import Annotated
@@ -72,7 +73,28 @@ MaxMemory = Annotated[
     str | None, typer.Option("--max-memory", envvar="IRTOOL_MAX_MEMORY", metavar="2GB", help="To stay under.")
 ]
 Model = Annotated[
-    str, typer.Option("--model", envvar="IRTOOL_MODEL", metavar="ID|local:PATH", help="The model that restores.")
+    str,
+    typer.Option(
+        "--model", envvar="IRTOOL_MODEL", metavar="ID|local:PATH|hf-hub:REPO", help="The model that restores."
+    ),
+]
+
+
+def _go_offline(wanted: bool) -> bool:
+    # The variable is what the weights and the libraries below look at, wherever the files are needed.
+    if wanted:
+        os.environ["IRTOOL_OFFLINE"] = "1"
+    return wanted
+
+
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        envvar="IRTOOL_OFFLINE",
+        callback=_go_offline,
+        help="Download nothing; a model that is not here is an error.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines: one per picture, then a summary.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]

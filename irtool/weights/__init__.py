@@ -1,8 +1,24 @@
-"""The registry of checkpoints (weights.toml): what there is, where its file lies, whether it is intact. No torch."""
+"""The registry of checkpoints (weights.toml): what there is, where it comes from, whether it is intact.
+
+Nothing here imports torch but the conversion of a published file, when there is one to convert.
+"""
 
 from __future__ import annotations
 
-from .files import is_present, locate, verify
-from .registry import DEFAULT_DETECTOR, DEFAULT_RESTORER, Record, get, records
+from .files import converted, locate, obtain, state, verify
+from .registry import DEFAULT_DETECTOR, DEFAULT_RESTORER, File, Record, get, needs, records
 
-__all__ = ["DEFAULT_DETECTOR", "DEFAULT_RESTORER", "Record", "get", "is_present", "locate", "records", "verify"]
+__all__ = [
+    "DEFAULT_DETECTOR",
+    "DEFAULT_RESTORER",
+    "File",
+    "Record",
+    "converted",
+    "get",
+    "locate",
+    "needs",
+    "obtain",
+    "records",
+    "state",
+    "verify",
+]

@@ -3,58 +3,142 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 from ..errors import UnavailableError
-from .registry import Record, get
+from . import hub
+from .registry import File, Record, get
 
 LOCAL = "local:"
+HUB = "hf-hub:"
+# Part of the name of every converted file: another way of converting must not find the files of the old one.
+CONVERTER = 1
+
+Notify = Callable[[str], None]
 
 
 def locate(reference: str) -> Path:
-    """The file that ``ID`` or ``local:PATH`` stands for.
+    """The safetensors file that a reference stands for, ready to load.
 
-    A registered file is compared with its sha256 once per process. A local file is taken as it is: it is
-    safetensors, which cannot run code, and loading checks that it fits the network.
+    What ships is compared with its sha256 once per process. What was published elsewhere is downloaded unless irtool is
+    offline, compared, and converted once; from then on the converted file is taken.
+
+    Args:
+        reference: ``ID``; ``local:PATH``, safetensors or a published .pt or .pth; or
+            ``hf-hub:ORG/REPO[@REVISION][:FILE]``.
 
     Raises:
-        UsageError: there is no such id.
-        UnavailableError: the file is absent, or is not the registered one.
+        UsageError: there is no such id, or the reference is not written so.
+        UnavailableError: the file is absent and cannot be had, or is not the registered one.
     """
     if reference.startswith(LOCAL):
         path = Path(reference.removeprefix(LOCAL)).expanduser()
         if not path.is_file():
-            raise UnavailableError(f"There is no model file '{path}'.", "Give the path of a .safetensors file.")
-        return path
+            raise UnavailableError(f"There is no model file '{path}'.", "Give the path of a .safetensors or .pth file.")
+        return _as_safetensors(path)
+    if reference.startswith(HUB):
+        return _as_safetensors(hub.fetch(hub_file(reference), refresh=True))
     record = get(reference)
-    verify(record)
-    return record.path
+    if record.kind == "asset":
+        verify(record)
+        return record.path
+    path = converted(record)
+    return path if path.is_file() else obtain(record)
 
 
-def is_present(record: Record) -> bool:
-    """Whether the file is there with the registered size; quick, reads nothing."""
-    try:
-        return record.path.stat().st_size == record.bytes
-    except OSError:
-        return False
+def state(record: Record) -> str:
+    """ "here", "to download", "by hand" (a person has to fetch it) or "missing" (it should have shipped).
+
+    Quick: reads nothing.
+    """
+    if record.kind == "asset":
+        try:
+            return "here" if record.path.stat().st_size == record.bytes else "missing"
+        except OSError:
+            return "missing"
+    if converted(record).is_file():
+        return "here"
+    return "by hand" if record.kind == "manual" else "to download"
+
+
+def converted(record: Record) -> Path:
+    """Where the converted file of a record belongs.
+
+    Its name depends on all that it was made of, so that a record that changes is converted again.
+    """
+    made_of = [(f.sha256 or f.source, f.state, f.prefix) for f in record.files]
+    told = json.dumps([CONVERTER, made_of, _header(record), record.allow], sort_keys=True)
+    key = hashlib.sha256(told.encode()).hexdigest()[:12]
+    return hub.assets_cache() / "converted" / f"{record.id}-{key}.safetensors"
+
+
+def obtain(record: Record, source: Path | None = None, notify: Notify = lambda text: None) -> Path:
+    """Fetch the files of a record, compare them, convert them, and return the converted file.
+
+    Args:
+        record: one that does not ship.
+        source: instead of downloading: the file, or a folder with all of them under their names.
+        notify: called with what is being done, for people.
+
+    Raises:
+        UnavailableError: a file cannot be had, is not the registered one, or cannot be converted.
+    """
+    if source is None:
+        _require_obtainable(record)
+    target = converted(record)
+    found: dict[str, Path] = {}
+    for file in record.originals:
+        if source is None:
+            notify(f"{record.id}: {file.source}")
+            found[file.source] = hub.fetch(file)
+        else:
+            found[file.source] = source / file.name if source.is_dir() else source
+        notify(f"{record.id}: checking {file.name}")
+        _compare(record, file, found[file.source], ours=source is None)
+    notify(f"{record.id}: converting to safetensors")
+    from .convert import convert  # needs torch, which listing models does without
+
+    convert([(found[file.source], file) for file in record.files], target, _header(record), record.allow)
+    return target
+
+
+def hub_file(reference: str) -> File:
+    """What ``hf-hub:ORG/REPO[@REVISION][:FILE]`` names; without FILE the only model file of the repository."""
+    repo, revision, path = hub.split(reference)
+    return File(f"{HUB}{repo}@{revision}:{path or hub.only_model(repo, revision)}")
 
 
 @cache
 def verify(record: Record) -> None:
-    """Check that a record's file is there and intact.
+    """Check that the file of a record is there and intact: its sha256, or what it held when it was converted.
 
     Raises:
         UnavailableError: it is not.
     """
+    if record.kind != "asset":
+        _verify_converted(record)
+        return
     again = "Install irtool again; or name another model with --model."
     if not record.path.is_file():
         raise UnavailableError(f"The weights of '{record.id}' are missing: {record.path}.", again)
     found = sha256_of(record.path)
-    if found != record.sha256:
-        told = f"sha256 {found[:12]}..., expected {record.sha256[:12]}..."
+    if found != record.files[0].sha256:
+        told = f"sha256 {found[:12]}..., expected {(record.files[0].sha256 or '')[:12]}..."
         message = f"The weights of '{record.id}' are not the registered ones ({told}): {record.path}."
         raise UnavailableError(message, again)
+
+
+def _verify_converted(record: Record) -> None:
+    from .convert import is_intact
+
+    path, again = converted(record), f"irtool download {record.id}"
+    if not path.is_file():
+        raise UnavailableError(f"The weights of '{record.id}' are not here.", again)
+    if not is_intact(path):
+        raise UnavailableError(f"The weights of '{record.id}' were damaged on the disk: {path}.", again)
 
 
 def sha256_of(path: Path) -> str:
@@ -64,3 +148,73 @@ def sha256_of(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def _header(record: Record) -> dict[str, str]:
+    """What a converted file says of itself: all that loading it needs beside its tensors."""
+    return {
+        "id": record.id,
+        "architecture": record.family,
+        "settings": json.dumps(record.settings, sort_keys=True),
+        "licence": record.licence,
+        "origin": record.origin,
+    }
+
+
+def _require_obtainable(record: Record) -> None:
+    if record.kind == "manual":
+        names = " and ".join(file.name for file in record.originals)
+        raise UnavailableError(
+            f"The weights of '{record.id}' have to be fetched by hand: {names} from {record.page}.",
+            f"irtool download {record.id} --from {record.originals[0].name}",
+        )
+    if hub.offline():
+        try:
+            for file in record.originals:
+                hub.fetch(file)
+        except UnavailableError as error:
+            message = f"The weights of '{record.id}' are not here, and irtool is offline."
+            raise UnavailableError(message, f"irtool download {record.id}") from error
+        return
+    sizes = record.bytes or 0
+    folder = hub.hub_cache() if record.kind == "hf-hub" else hub.assets_cache()
+    hub.require_space([(folder, sizes), (hub.assets_cache(), sizes)])
+
+
+def _compare(record: Record, file: File, path: Path, *, ours: bool) -> None:
+    """Hold a published file against its record; one of ours that differs is removed, so that it is fetched again."""
+    try:
+        size = path.stat().st_size
+        if file.bytes is not None and size != file.bytes:
+            told = f"{size:,} bytes, expected {file.bytes:,}"
+        elif file.sha256 is not None and (found := sha256_of(path)) != file.sha256:
+            told = f"sha256 {found[:12]}..., expected {file.sha256[:12]}..."
+        else:
+            return
+    except OSError as error:
+        raise UnavailableError(f"{path} cannot be read: {error.strerror}.") from error
+    if ours:
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    raise UnavailableError(
+        f"{path.name} is not the file that '{record.id}' was registered with ({told}); it is not used.",
+        f"irtool download {record.id} fetches it again."
+        if ours
+        else f"The right one is {file.name} from {record.page}.",
+    )
+
+
+def _as_safetensors(path: Path) -> Path:
+    """The file itself, or what it was converted to: once for each state of the file."""
+    if path.suffix == ".safetensors":
+        return path
+    whole = path.resolve()
+    about = whole.stat()
+    told = f"{CONVERTER} {whole} {about.st_size} {about.st_mtime_ns}"
+    key = hashlib.sha256(told.encode()).hexdigest()[:12]
+    target = hub.assets_cache() / "converted" / f"{path.stem}-{key}.safetensors"
+    if not target.is_file():
+        from .convert import convert
+
+        convert([(path, File(f"manual:{path.name}"))], target, {"source": path.name})
+    return target

@@ -10,17 +10,19 @@ from .registry import parse
 
 
 def refresh(table: Path) -> list[str]:
-    """Rewrite `bytes` and `sha256` of every record whose file is there; the rest of the text stays as it is.
+    """Rewrite `bytes` and `sha256` of every record whose file ships and is there; all other text stays as it is.
 
     Args:
         table: a weights.toml.
 
     Returns:
-        One line per record saying what was found.
+        One line per record that ships, saying what was found.
     """
     text = table.read_text(encoding="utf-8")
     told = []
     for record in parse(text, str(table)):
+        if record.kind != "asset":
+            continue
         if not record.path.is_file():
             told.append(f"{record.id}: {record.path} is absent, left as it was")
             continue

@@ -1,0 +1,161 @@
+"""irtool download: published weights fetched, checked and converted, ahead of time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import EXIT_OK, EXIT_UNAVAILABLE, IrtoolError, UnavailableError, UsageError
+from ..weights import Record, converted, get, obtain, records, state, verify
+from ..weights.hub import assets_cache, hub_cache, require_space
+from . import options
+from .models import in_words, tell_models
+from .output import Output, is_plain
+
+
+def download(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Models, as irtool models lists them.", show_default=False),
+    ] = None,
+    all: Annotated[bool, typer.Option("--all", help="Every model that a program can fetch.")] = False,
+    list: Annotated[
+        bool, typer.Option("--list", help="List what can be downloaded, and what is here already.")
+    ] = False,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="PATH", help="A file, or a folder of files, that you fetched by hand."),
+    ] = None,
+    dry_run: options.DryRun = False,
+    offline: options.Offline = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Fetch published weights.
+
+    A model comes with those it needs. Every file is held against its registered sha256 and converted to safetensors
+    once; nothing in it is run. Downloads go on where they stopped, into the Hugging Face cache (HF_HOME, HF_HUB_CACHE,
+    HF_ENDPOINT and proxies as usual).
+
+    irtool download daclip-universal
+    """
+    out = Output(json=json, quiet=quiet)
+    if list:
+        tell_models(out, [record for record in records() if record.kind != "asset"])
+        return EXIT_OK
+    wanted = _wanted(names or [], all, source)
+    if dry_run:
+        return _plan(out, wanted)
+    if quiet or is_plain(sys.stderr):
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()
+    if source is None:
+        _require_space(wanted)
+    failed = 0
+    for record in wanted:
+        try:
+            _one(out, record, source)
+        except IrtoolError as error:
+            failed += 1
+            out.failure(error, record.id)
+            out.record({"type": "download", "id": record.id, "state": "failed", "error": error.message})
+    out.record({"type": "summary", "models": len(wanted), "failed": failed})
+    return EXIT_UNAVAILABLE if failed else EXIT_OK
+
+
+def _wanted(names: Sequence[str], everything: bool, source: Path | None) -> Sequence[Record]:
+    """The records meant, with those they need before them, each once."""
+    if bool(names) == everything:
+        raise UsageError("Name models, or give --all.", "irtool download --list shows them.")
+    if source is not None and len(names) != 1:
+        raise UsageError("--from takes one model.", "irtool download NAME --from FILE")
+    if source is not None:
+        named = [get(names[0])]
+        if not source.expanduser().exists():
+            raise UsageError(f"There is no file '{source}'.")
+        if source.is_file() and len(named[0].originals) > 1:
+            files = ", ".join(file.name for file in named[0].originals)
+            raise UsageError(
+                f"{named[0].id} is made of {len(named[0].originals)} files: {files}.", "Name their folder."
+            )
+    elif everything:
+        named = [record for record in records() if record.kind in ("hf-hub", "https")]
+    else:
+        named = [record for name in names for record in (*map(get, get(name).needs), get(name))]
+    shipped = [record.id for record in named if record.kind == "asset"]
+    if shipped:
+        raise UsageError(f"{shipped[0]} ships with irtool; there is nothing to download.")
+    return [*dict.fromkeys(named)]
+
+
+def _plan(out: Output, wanted: Sequence[Record]) -> int:
+    """Say what would be fetched, how much it is, and whether there is room."""
+    total, unknown = 0, 0
+    for record in wanted:
+        found = state(record)
+        size = 0 if found == "here" else record.bytes
+        total += size or 0
+        unknown += size is None
+        told = {"here": "is here", "by hand": f"by hand, from {record.page}"}.get(found, in_words(record.bytes))
+        out.result(f"{record.id}: {told}")
+        out.record({"type": "plan", "id": record.id, "state": found, "bytes": record.bytes, "licence": record.licence})
+    more = f", and {unknown} of unknown size" if unknown else ""
+    out.result(f"{in_words(total)} to download{more}; up to as much again for the converted files")
+    out.record({"type": "summary", "models": len(wanted), "bytes": total, "unknown": unknown})
+    _require_space(wanted)
+    return EXIT_OK
+
+
+def _require_space(wanted: Sequence[Record]) -> None:
+    missing = [record for record in wanted if state(record) == "to download"]
+    require_space(
+        (folder, record.bytes or 0)
+        for record in missing
+        for folder in (hub_cache() if record.kind == "hf-hub" else assets_cache(), assets_cache())
+    )
+
+
+def _one(out: Output, record: Record, source: Path | None) -> None:
+    """Bring one model, and say what it turned out to be."""
+    path = converted(record)
+    done = "is here and intact"
+    if source is not None or not path.is_file() or not _intact(record):
+        obtain(record, source, out.note)
+        done = "is here now"
+    from ..models import loading
+
+    unknown = [file.name for file in record.originals if file.sha256 is None]
+    try:
+        family = loading.describe(path)[0]
+    except UnavailableError:
+        if unknown:
+            path.unlink()  # nothing was known of the file, and it is not what it was taken for
+        raise
+    if unknown:
+        out.note(
+            f"{record.id}: no sha256 of {', '.join(unknown)} is known; it was taken since its tensors fit {family}"
+        )
+    out.result(f"{record.id} {done}: {family}, {in_words(path.stat().st_size)}, {path}")
+    out.record(
+        {
+            "type": "download",
+            "id": record.id,
+            "state": "here",
+            "family": family,
+            "path": str(path),
+            "compared": not unknown,
+        }
+    )
+
+
+def _intact(record: Record) -> bool:
+    try:
+        verify(record)
+    except UnavailableError:
+        return False
+    return True
