@@ -1,0 +1,65 @@
+"""The denoising SDE: IR-SDE with mu = x_0, for Gaussian noise of a known level (Luo et al., ICML 2023).
+
+A clean picture only gains noise, ``x_t ~ N(x_0, lambda^2 (1 - exp(-2 cs_t dt)))``, so a noisy picture *is* a state of
+the process, and restoration starts at the time whose standard deviation is the noise level. The network sees ``(x_t,
+t)``. Same tables as `irtool.diffusion.irsde`, with eps 0.04.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .irsde import Time, score, std
+from .schedules import Process, process
+
+__all__ = [
+    "EPS",
+    "clean_of",
+    "optimum_time",
+    "posterior_mean",
+    "process_of",
+    "reverse_ode",
+    "reverse_sde",
+    "score",
+    "std",
+]
+
+EPS = 0.04
+
+
+def process_of(schedule: str = "cosine", T: int = 100, max_sigma: float = 75) -> Process:
+    """The process; max_sigma is divided by 255 where it is more than 1."""
+    return process(schedule, T, max_sigma / 255 if max_sigma > 1 else max_sigma, EPS)
+
+
+def optimum_time(p: Process, sigma: float) -> int:
+    """The time whose noise level is closest to sigma (in units of 255 where it is more than 1)."""
+    sigma = sigma / 255 if sigma > 1 else sigma
+    cs = -math.log(1 - sigma**2 / p.lam**2 + 1e-6) / (2 * p.dt)
+    return int((p.cs - cs).abs().argmin())
+
+
+def clean_of(p: Process, x: Tensor, noise: Tensor, t: Time) -> Tensor:
+    """The clean picture that a state and its noise stand for."""
+    return x - std(p, t) * noise
+
+
+def reverse_sde(p: Process, x: Tensor, noise: Tensor, t: Time, s: Time, z: Tensor) -> Tensor:
+    """Euler-Maruyama step from t to s; z is fresh standard noise."""
+    theta = p.span(t, s)
+    drift = -(p.lam**2) * theta * (1 + p.decay(t) ** 2) * score(p, noise, t)
+    return x - drift - p.lam * torch.sqrt(2 * theta) * z
+
+
+def reverse_ode(p: Process, x: Tensor, noise: Tensor, t: Time, s: Time) -> Tensor:
+    """Euler step of the probability-flow ODE; the published sampler."""
+    return x + p.lam**2 * p.span(t, s) * p.decay(t) ** 2 * score(p, noise, t)
+
+
+def posterior_mean(p: Process, x: Tensor, x0: Tensor, t: Time, s: Time) -> Tensor:
+    """Mean of x_s given x_t and x_0."""
+    ratio = torch.expm1(-2 * p.span(s)) / torch.expm1(-2 * p.span(t))
+    return x0 + p.decay(t, s) * ratio * (x - x0)

@@ -1,0 +1,202 @@
+"""NAFNet (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022), pooling over the whole picture or locally.
+
+The network is trained on crops, and its channel attention pools over all it is given; on whole pictures it then meets
+statistics it never saw. The test-time local converter (Chu et al., "Improving Image Restoration by Revisiting Global
+Information Aggregation", ECCV 2022) pools over a window around each pixel instead. It has no weights of its own, and
+tiles then agree with the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .unet_blocks import pad_to
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def gate(x: Tensor, dim: int = 1) -> Tensor:
+    """The product of the two halves of the channels: all that is not linear in these networks."""
+    a, b = x.chunk(2, dim=dim)
+    return a * b
+
+
+class LocalPool(nn.Module):
+    """The mean over a window around each pixel, the values at the border continued outwards.
+
+    Args:
+        window: height and width of the window; a picture that is smaller is averaged whole. None for always whole.
+        steps: rows and columns to look at every so many pixels at most, for the published fast mode, which is
+            approximate (and, with steps of 1, still leaves out the first row and column); None for exact means.
+    """
+
+    def __init__(self, window: tuple[int, int] | None = None, steps: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.window, self.steps = window, steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape, or (N, C, 1, 1) where the window holds the whole."""
+        height, width = x.shape[-2:]
+        if self.window is None or (self.window[0] >= height and self.window[1] >= width):
+            return x.mean(dim=(2, 3), keepdim=True)
+        # Sums of any window from one table of sums (Crow, 1984). The tables grow with the picture: float32 at least.
+        if self.steps is None:
+            table = F.pad(x.float().cumsum(-1).cumsum(-2), (1, 0, 1, 0))
+            rows, columns = (min(s, k) for s, k in zip((height, width), self.window, strict=True))
+            means = _windows(table, rows, columns)
+        else:
+            down, right = (
+                min(most, next(r for r in (5, 4, 3, 2, 1) if s % r == 0))
+                for s, most in zip((height, width), self.steps, strict=True)
+            )
+            table = x[:, :, ::down, ::right].float().cumsum(-1).cumsum(-2)
+            rows = min(table.shape[-2] - 1, self.window[0] // down)
+            columns = min(table.shape[-1] - 1, self.window[1] // right)
+            means = F.interpolate(_windows(table, rows, columns), scale_factor=(down, right))
+        missing_rows, missing_columns = height - means.shape[-2], width - means.shape[-1]
+        edges = (missing_columns // 2, (missing_columns + 1) // 2, missing_rows // 2, (missing_rows + 1) // 2)
+        return F.pad(means, edges, mode="replicate").to(x.dtype)
+
+
+def _windows(table: Tensor, rows: int, columns: int) -> Tensor:
+    sums = table[:, :, rows:, columns:] - table[:, :, :-rows, columns:]
+    sums = sums - table[:, :, rows:, :-columns] + table[:, :, :-rows, :-columns]
+    return sums / (rows * columns)
+
+
+def windows(train_size: Sequence[int], levels: int, fast: bool = False) -> list[LocalPool]:
+    """The pooling of each level, the middle last, for a network trained on crops of `train_size` (height, width).
+
+    The published window is one and a half times the crop.
+    """
+    pools = []
+    for level in range(levels + 1):
+        seen = [s >> level for s in train_size]
+        high, wide = (a * int(1.5 * s) // s for a, s in zip(seen, train_size, strict=True))
+        # The fast mode looks the closer the smaller a level is.
+        down, right = (max(1, 5 * a // s) for a, s in zip(seen, train_size, strict=True))
+        pools.append(LocalPool((high, wide), (down, right) if fast else None))
+    return pools
+
+
+class LayerNorm2d(nn.Module):
+    """Normalisation over the channels of each pixel, eps 1e-6."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, 1e-6)
+        return y.permute(0, 3, 1, 2)
+
+
+class Block(nn.Module):
+    """A NAFNet block: gated depthwise convolution with channel attention, then a gated 1x1 pair."""
+
+    def __init__(self, c: int, pool: LocalPool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(c, 2 * c, 1)
+        self.conv2 = nn.Conv2d(2 * c, 2 * c, 3, 1, 1, groups=2 * c)
+        self.conv3 = nn.Conv2d(c, c, 1)
+        self.sca = nn.Sequential(pool, nn.Conv2d(c, c, 1))
+        self.conv4, self.conv5 = nn.Conv2d(c, 2 * c, 1), nn.Conv2d(c, c, 1)
+        self.norm1, self.norm2 = LayerNorm2d(c), LayerNorm2d(c)
+        self.beta, self.gamma = nn.Parameter(torch.zeros(1, c, 1, 1)), nn.Parameter(torch.zeros(1, c, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = gate(self.conv2(self.conv1(self.norm1(x))))
+        x = x + self.conv3(y * self.sca(y)) * self.beta
+        return x + self.conv5(gate(self.conv4(self.norm2(x)))) * self.gamma
+
+
+class NAFNet(nn.Module):
+    """NAFNet; with `train_size` its test-time local form.
+
+    Args:
+        img_channel: of pictures in and out.
+        width: channels of the first level; they double per level.
+        middle_blk_num, enc_blk_nums, dec_blk_nums: blocks in the middle and at each level.
+        train_size: (height, width) of the crops it was trained on, for local pooling; None pools over all.
+        fast_imp: the published approximate form of local pooling.
+    """
+
+    def __init__(
+        self,
+        img_channel: int = 3,
+        width: int = 32,
+        middle_blk_num: int = 12,
+        enc_blk_nums: Sequence[int] = (2, 2, 4, 8),
+        dec_blk_nums: Sequence[int] = (2, 2, 2, 2),
+        train_size: Sequence[int] | None = None,
+        fast_imp: bool = False,
+    ) -> None:
+        super().__init__()
+        levels = len(enc_blk_nums)
+        pools = windows(train_size, levels, fast_imp) if train_size else [LocalPool()] * (levels + 1)
+        self.multiple = 2**levels
+        self.intro, self.ending = nn.Conv2d(img_channel, width, 3, 1, 1), nn.Conv2d(width, img_channel, 3, 1, 1)
+        self.encoders, self.decoders = nn.ModuleList(), nn.ModuleList()
+        self.ups, self.downs = nn.ModuleList(), nn.ModuleList()
+        for level, count in enumerate(enc_blk_nums):
+            c = width << level
+            self.encoders.append(nn.Sequential(*(Block(c, pools[level]) for _ in range(count))))
+            self.downs.append(nn.Conv2d(c, 2 * c, 2, 2))
+        c = width << levels
+        self.middle_blks = nn.Sequential(*(Block(c, pools[levels]) for _ in range(middle_blk_num)))
+        for level, count in zip(reversed(range(levels)), dec_blk_nums, strict=True):
+            c = width << level
+            self.ups.append(nn.Sequential(nn.Conv2d(2 * c, 4 * c, 1, bias=False), nn.PixelShuffle(2)))
+            self.decoders.append(nn.Sequential(*(Block(c, pools[level]) for _ in range(count))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, img_channel, H, W) in [0, 1], any size -> the same shape, not clamped."""
+        height, width = x.shape[-2:]
+        x = pad_to(x, self.multiple, "constant").contiguous(memory_format=torch.channels_last)
+        y, skips = self.intro(x), []
+        for encoder, further in zip(self.encoders, self.downs, strict=True):
+            skips.append(encoder(y))
+            y = further(skips[-1])
+        y = self.middle_blks(y)
+        for decoder, back in zip(self.decoders, self.ups, strict=True):
+            y = decoder(back(y) + skips.pop())
+        return (self.ending(y) + x)[..., :height, :width]
+
+
+KEYS = ("intro.weight", "middle_blks.0.conv1.weight", "middle_blks.0.sca.1.weight", "middle_blks.0.norm1.weight")
+
+
+def layout(shapes: Shapes) -> dict[str, Any]:
+    """Channels, width and block counts from the tensors of any network of the NAFNet layout."""
+
+    def blocks(stage: str) -> list[int]:
+        found: dict[int, int] = {}
+        for name in shapes:
+            if name.startswith(stage + "."):
+                level, block = (int(part) for part in name.split(".")[1:3])
+                found[level] = max(found.get(level, 0), block + 1)
+        return [found[i] for i in sorted(found)]
+
+    middle = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("middle_blks."))
+    return {
+        "img_channel": shapes["ending.weight"][0], "width": shapes["intro.weight"][0], "middle_blk_num": middle,
+        "enc_blk_nums": blocks("encoders"), "dec_blk_nums": blocks("decoders"),
+    }  # fmt: skip
+
+
+def recognise(shapes: Shapes) -> dict[str, Any] | None:
+    """The configuration of a `NAFNet` from its tensors; None where they are another network's of its layout."""
+    found = layout(shapes)
+    # InstructIR, the conditional NAFNet of Refusion and stereo networks carry more.
+    known = (".conv", ".sca.1.", ".norm", ".beta", ".gamma")
+    own = ("intro.", "ending.", "ups.", "downs.", "encoders.", "decoders.", "middle_blks.")
+    if any(not name.startswith(own) for name in shapes) or any(
+        not any(part in name for part in known) for name in shapes if name.startswith(own[4:])
+    ):
+        return None
+    return found if shapes["intro.weight"][1] == found["img_channel"] else None

@@ -1,0 +1,133 @@
+"""The noise predictor of Refusion (Luo et al., "Refusion: Enabling Large-Size Realistic Image Restoration with
+Latent-Space Diffusion Models", CVPRW 2023): a NAFNet whose blocks are scaled and shifted by the time step.
+
+Two published flavours share their keys: the pixel-space net, and the latent one (dehazing) that adds the features of
+its first layer before the last. Told apart by their channels: three are a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .nafnet import LocalPool, gate, layout
+from .unet_blocks import ChannelNorm, Times, as_times, pad_to
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Gate(nn.Module):
+    """The product of the two halves of the last dimension."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gate(x, -1)
+
+
+class ConditionalBlock(nn.Module):
+    """A NAFNet block told what time it is; `times` is the size of the time embedding."""
+
+    def __init__(self, c: int, times: int, attention: nn.Module | None = None) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(Gate(), nn.Linear(times // 2, 4 * c))
+        self.conv1 = nn.Conv2d(c, 2 * c, 1)
+        self.conv2 = nn.Conv2d(2 * c, 2 * c, 3, 1, 1, groups=2 * c)
+        self.conv3 = nn.Conv2d(c, c, 1)
+        # Simplified channel attention; `irtool.models.nafnet_daclip` puts another attention in its place.
+        if attention is None:
+            self.sca = nn.Sequential(LocalPool(), nn.Conv2d(c, c, 1))
+        else:
+            self.att = attention
+        self.conv4, self.conv5 = nn.Conv2d(c, 2 * c, 1), nn.Conv2d(c, c, 1)
+        self.norm1, self.norm2 = ChannelNorm(c), ChannelNorm(c)
+        self.beta, self.gamma = nn.Parameter(torch.zeros(1, c, 1, 1)), nn.Parameter(torch.zeros(1, c, 1, 1))
+
+    def forward(self, x: Tensor, time: Tensor, content: Tensor | None = None) -> Tensor:
+        """x (N, c, H, W), time (1 or N, times), content (N, K) for an attention that looks at it -> as x."""
+        shift1, scale1, shift2, scale2 = self.mlp(time)[..., None, None].chunk(4, dim=1)
+        y = torch.addcmul(shift1, self.norm1(x), scale1 + 1)
+        y = gate(self.conv2(self.conv1(y)))
+        y = self.att(y, content) if hasattr(self, "att") else y * self.sca(y)
+        x = torch.addcmul(x, self.conv3(y), self.beta)
+        y = torch.addcmul(shift2, self.norm2(x), scale2 + 1)
+        return torch.addcmul(x, self.conv5(gate(self.conv4(y))), self.gamma)
+
+
+class ConditionalNAFNet(nn.Module):
+    """Refusion's noise predictor.
+
+    Args:
+        img_channel: of the state and of the condition: 3 for pictures, more for latents.
+        width: channels of the first level; they double per level.
+        middle_blk_num, enc_blk_nums, dec_blk_nums: blocks in the middle and at each level.
+        skip: the features of the first layer are added before the last (the latent flavour); None for where
+            `img_channel` is not 3.
+    """
+
+    def __init__(
+        self,
+        img_channel: int = 3,
+        width: int = 64,
+        middle_blk_num: int = 1,
+        enc_blk_nums: Sequence[int] = (1, 1, 1, 28),
+        dec_blk_nums: Sequence[int] = (1, 1, 1, 1),
+        skip: bool | None = None,
+    ) -> None:
+        super().__init__()
+        times, levels = 4 * width, len(enc_blk_nums)
+        self.skip = img_channel != 3 if skip is None else skip
+        self.multiple = 2**levels
+        self.time_mlp: Any = nn.Sequential(Times(width), nn.Linear(width, 2 * times), Gate(), nn.Linear(times, times))
+        self.intro = nn.Conv2d(2 * img_channel, width, 3, 1, 1)
+        self.ending = nn.Conv2d(width, img_channel, 3, 1, 1)
+        self.encoders, self.decoders = nn.ModuleList(), nn.ModuleList()
+        self.ups, self.downs = nn.ModuleList(), nn.ModuleList()
+        for level, count in enumerate(enc_blk_nums):
+            c = width << level
+            self.encoders.append(nn.ModuleList(ConditionalBlock(c, times) for _ in range(count)))
+            self.downs.append(nn.Conv2d(c, 2 * c, 2, 2))
+        c = width << levels
+        self.middle_blks = nn.ModuleList(ConditionalBlock(c, times) for _ in range(middle_blk_num))
+        for level, count in zip(reversed(range(levels)), dec_blk_nums, strict=True):
+            c = width << level
+            self.ups.append(nn.Sequential(nn.Conv2d(2 * c, 4 * c, 1, bias=False), nn.PixelShuffle(2)))
+            self.decoders.append(nn.ModuleList(ConditionalBlock(c, times) for _ in range(count)))
+
+    def forward(self, x: Tensor, mu: Tensor, t: Tensor | float) -> Tensor:
+        """States and conditions (N, img_channel, H, W), times from 1, one or one per sample -> noise, as x."""
+        height, width = x.shape[-2:]
+        time = self.time_mlp[1:](self.time_mlp[0](as_times(t, x)).to(self.time_mlp[1].weight.dtype))
+        x = pad_to(torch.cat([x - mu, mu], dim=1), self.multiple, "constant")
+        x = first = self.intro(x.contiguous(memory_format=torch.channels_last))
+        x = descend(self, x, time)
+        return self.ending(x + first if self.skip else x)[..., :height, :width]
+
+
+def descend(net: Any, x: Tensor, time: Tensor, content: Tensor | None = None) -> Tensor:
+    """Features through encoders, middle and decoders of a network of this layout."""
+    skips = []
+    for stage, further in zip(net.encoders, net.downs, strict=True):
+        for block in stage:
+            x = block(x, time, content)
+        skips.append(x)
+        x = further(x)
+    for block in net.middle_blks:
+        x = block(x, time, content)
+    for stage, back in zip(net.decoders, net.ups, strict=True):
+        x = back(x) + skips.pop()
+        for block in stage:
+            x = block(x, time, content)
+    return x
+
+
+KEYS = ("intro.weight", "time_mlp.1.weight", "middle_blks.0.mlp.1.weight", "middle_blks.0.norm1.g")
+
+
+def recognise(shapes: Shapes) -> dict[str, Any] | None:
+    """The configuration of a `ConditionalNAFNet` from its tensors; None where they are another network's."""
+    found = layout(shapes)
+    # Refusion's stereo and bokeh nets have keys of their own: two views at once, and lens data.
+    foreign = any("fusion." in name or "cam_mlp" in name or "prompt" in name or ".att." in name for name in shapes)
+    return None if foreign or shapes["intro.weight"][1] != 2 * found["img_channel"] else found

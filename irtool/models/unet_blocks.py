@@ -1,0 +1,281 @@
+"""The parts that the noise-prediction U-Nets of IR-SDE, DA-CLIP and Refusion share.
+
+State-dict names are the published ones (Algolzw/image-restoration-sde and Algolzw/daclip-uir). What they compute is
+published too; how is our own, and exact up to rounding:
+
+* everything runs on channels-last memory, where a normalisation over channels is one fused kernel and a 1x1
+  convolution one matrix product;
+* linear attention is a single sweep over the tokens for its 32x32 contexts, which are then folded into the output
+  projection: two matrix products per token and no copy of queries, keys and values for the whole picture;
+* self-attention never holds the token-by-token map;
+* cross-attention to one token is what it amounts to, a vector added to every position.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEAD = 32  # channels of an attention head, in every published network of the family
+TOKENS = 1 << 14  # of linear attention looked at together where no gradient is wanted: what a CPU's cache holds
+
+
+def pad_to(x: Tensor, multiple: int, mode: str = "reflect") -> Tensor:
+    """Continue (N, C, H, W) at the bottom and right to multiples of `multiple`.
+
+    Reflection cannot reach further than the picture; smaller pictures are continued by their last row and column.
+    """
+    down, right = (-s % multiple for s in x.shape[-2:])
+    if not down and not right:
+        return x
+    if mode == "constant":
+        return F.pad(x, (0, right, 0, down))
+    fits = down < x.shape[-2] and right < x.shape[-1]
+    return F.pad(x, (0, right, 0, down), mode=mode if fits else "replicate")
+
+
+class Times(nn.Module):
+    """Sinusoidal features of time steps: (N,) -> (N, size), sines first (Vaswani et al., 2017)."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, t: Tensor) -> Tensor:
+        half = self.size // 2
+        rate = torch.exp(torch.arange(half, device=t.device) * -(math.log(10000) / (half - 1)))
+        angle = t.float()[:, None] * rate
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+def as_times(t: Tensor | float, x: Tensor) -> Tensor:
+    """A time, or one per sample, as a vector of length 1 or N on the device of `x`."""
+    return torch.as_tensor(t, device=x.device, dtype=torch.float32).reshape(-1)
+
+
+class ChannelNorm(nn.Module):
+    """Normalisation over the channels of each pixel, with a gain and no shift.
+
+    The published code takes eps 1e-5 in float32 and 1e-3 otherwise. Sums are kept in float32 here whatever the type,
+    so the float32 value serves all.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.g = nn.Parameter(torch.ones(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.g.flatten(), None, 1e-5)
+        return y.permute(0, 3, 1, 2)
+
+
+class PreNorm(nn.Module):
+    def __init__(self, channels: int, fn: nn.Module) -> None:
+        super().__init__()
+        self.fn = fn
+        self.norm = ChannelNorm(channels)
+
+    def forward(self, x: Tensor, *context: Tensor | None) -> Tensor:
+        return self.fn(self.norm(x), *context)
+
+
+class Residual(nn.Module):
+    def __init__(self, fn: nn.Module) -> None:
+        super().__init__()
+        self.fn = fn
+
+    def forward(self, x: Tensor, *context: Tensor | None) -> Tensor:
+        return x + self.fn(x, *context)
+
+
+class _Convolution(nn.Module):
+    """A 3x3 convolution under the name that the published blocks give it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
+
+
+class ResBlock(nn.Module):
+    """Two 3x3 convolutions with SiLU and a shortcut; time scales and shifts the features between them.
+
+    Args:
+        inputs, outputs: channels.
+        times: size of the time embedding, None for a block that has none.
+    """
+
+    def __init__(self, inputs: int, outputs: int, times: int | None = None) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(times, 2 * outputs)) if times is not None else None
+        self.block1, self.block2 = _Convolution(inputs, outputs), _Convolution(outputs, outputs)
+        self.res_conv = nn.Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        """x (N, inputs, H, W), time (1 or N, times) -> (N, outputs, H, W)."""
+        inner = not torch.is_grad_enabled()
+        if self.mlp is None or time is None:
+            y = self.block1.proj(x)
+        else:
+            scale, shift = (1 + (s := self.mlp(time))[:, : s.shape[1] // 2]), s[:, s.shape[1] // 2 :]
+            weight = self.block1.proj.weight
+            if len(scale) == 1 and inner and weight.numel() < x.numel():
+                # One time for all samples: scaling the weights costs less than scaling the features.
+                weight = weight * scale.view(-1, 1, 1, 1)
+                y = F.conv2d(x, weight, shift[0], padding=1)
+            else:
+                y = torch.addcmul(shift[..., None, None], self.block1.proj(x), scale[..., None, None])
+        y = self.block2.proj(F.silu(y, inplace=inner))
+        return F.silu(y, inplace=inner) + self.res_conv(x)
+
+
+class LinearAttention(nn.Module):
+    """Attention whose cost is linear in the pixels (Shen et al., 2021), as the published U-Nets have it.
+
+    With softmax over the channels of a head for the queries q and over space for the keys k:
+    ``y = norm(W_o (context^T q / sqrt(d)) + b)``, ``context = k v^T / (H W)``.
+    """
+
+    def __init__(self, channels: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_qkv = nn.Conv2d(channels, 3 * heads * HEAD, 1, bias=False)
+        self.to_out: Any = nn.Sequential(nn.Conv2d(heads * HEAD, channels, 1), ChannelNorm(channels))
+
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
+        n, c, h, w = x.shape
+        hidden, count = self.heads * HEAD, h * w
+        tokens = x.permute(0, 2, 3, 1).reshape(n, count, c)
+        w_qkv, w_out = self.to_qkv.weight.flatten(1), self.to_out[0].weight.flatten(1)
+        parts = tokens.split(count if torch.is_grad_enabled() else max(1, TOKENS // n), dim=1)
+
+        # The softmax over space in one sweep: sums so far, brought to the largest key so far.
+        top = sums = context = torch.empty(0)
+        for i, part in enumerate(parts):
+            k, v = (y.unflatten(2, (self.heads, HEAD)) for y in F.linear(part, w_qkv[hidden:]).chunk(2, dim=2))
+            k = k.float()
+            high = torch.maximum(top, k.amax(1)) if i else k.amax(1)  # (N, heads, d)
+            k = (k - high[:, None]).exp()
+            here = torch.einsum("nlhd,nlhe->nhde", k, v.float())
+            if i:
+                fade = (top - high).exp()
+                sums, context = sums * fade + k.sum(1), context * fade[..., None] + here
+            else:
+                sums, context = k.sum(1), here
+            top = high
+        context = context * (HEAD**-0.5 / count) / sums[..., None]
+        # Context and output projection make one matrix (N, hidden, C).
+        folded = torch.einsum("nhde,che->nhdc", context, w_out.unflatten(1, (self.heads, HEAD)).float())
+        folded = folded.flatten(1, 2).to(x.dtype)
+
+        out = []
+        for part in parts:
+            q = F.linear(part, w_qkv[:hidden]).unflatten(2, (self.heads, HEAD)).softmax(-1).flatten(2)
+            out.append(torch.baddbmm(self.to_out[0].bias, q, folded))
+        y = out[0] if len(out) == 1 else torch.cat(out, dim=1)
+        return self.to_out[1](y.view(n, h, w, c).permute(0, 3, 1, 2))
+
+
+class FullAttention(nn.Module):
+    """Softmax attention over all pixels, as the middle of the denoising-SDE U-Net has it."""
+
+    def __init__(self, channels: int, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_qkv = nn.Conv2d(channels, 3 * heads * HEAD, 1, bias=False)
+        self.to_out = nn.Conv2d(heads * HEAD, channels, 1)
+
+    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
+        n, _c, h, w = x.shape
+        tokens = F.linear(x.permute(0, 2, 3, 1).reshape(n, h * w, -1), self.to_qkv.weight.flatten(1))
+        q, k, v = tokens.unflatten(2, (3, self.heads, HEAD)).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, h * w, -1)
+        y = F.linear(y, self.to_out.weight.flatten(1), self.to_out.bias)
+        return y.view(n, h, w, -1).permute(0, 3, 1, 2)
+
+
+class _Attention(nn.Module):
+    def __init__(self, channels: int, source: int) -> None:
+        super().__init__()
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(source, channels, bias=False)
+        self.to_v = nn.Linear(source, channels, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(channels, channels), nn.Identity())
+
+
+class _Gated(nn.Module):
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(channels, 2 * hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, gate = self.proj(x).chunk(2, dim=-1)
+        return x * F.gelu(gate)
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(_Gated(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels))
+
+
+class _TransformerBlock(nn.Module):
+    """Self-attention, cross-attention to one token, gated feed-forward; each normed before and added."""
+
+    def __init__(self, channels: int, source: int) -> None:
+        super().__init__()
+        self.heads = channels // HEAD
+        self.attn1, self.attn2 = _Attention(channels, channels), _Attention(channels, source)
+        self.ff = _FeedForward(channels)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(channels) for _ in range(3))
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """x (N, L, C), context (N, K) -> (N, L, C)."""
+        y, a = self.norm1(x), self.attn1
+        q, k, v = (f(y).unflatten(2, (self.heads, HEAD)).transpose(1, 2) for f in (a.to_q, a.to_k, a.to_v))
+        x = x + a.to_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        # Softmax over a single key is 1, whatever the query: to_q, to_k and norm2 are in the files and do nothing.
+        x = x + self.attn2.to_out(self.attn2.to_v(context))[:, None]
+        return x + self.ff.net(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """A transformer over pixels that is told what the picture shows (Rombach et al., CVPR 2022).
+
+    Args:
+        channels: a multiple of 32.
+        source: size of the embedding it is told.
+    """
+
+    def __init__(self, channels: int, source: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(32, channels, eps=1e-6)
+        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.transformer_blocks = nn.ModuleList([_TransformerBlock(channels, source)])
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """x (N, C, H, W), context (N, source) -> (N, C, H, W)."""
+        n, c, h, w = x.shape
+        y = self.norm(x).permute(0, 2, 3, 1).reshape(n, h * w, c)
+        y = F.linear(y, self.proj_in.weight.flatten(1), self.proj_in.bias)
+        y = self.transformer_blocks[0](y, context)
+        y = F.linear(y, self.proj_out.weight.flatten(1), self.proj_out.bias)
+        return y.view(n, h, w, c).permute(0, 3, 1, 2) + x
+
+
+def down(inputs: int, outputs: int, last: bool) -> nn.Module:
+    """To half the resolution; the last level keeps it."""
+    return nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False) if last else nn.Conv2d(inputs, outputs, 4, 2, 1)
+
+
+def up(inputs: int, outputs: int, last: bool) -> nn.Module:
+    """To twice the resolution; the last level keeps it."""
+    if last:
+        return nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
+    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(inputs, outputs, 3, 1, 1))
