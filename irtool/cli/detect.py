@@ -20,6 +20,7 @@ def detect(
     detector: options.Detector = DEFAULT_DETECTOR,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    offline: options.Offline = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,

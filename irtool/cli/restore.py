@@ -33,6 +33,7 @@ def restore(
     tile: options.Tile = "auto",
     max_memory: options.MaxMemory = None,
     threads: options.Threads = None,
+    offline: options.Offline = False,
     model: options.Model = DEFAULT_RESTORER,
     detector: options.Detector = DEFAULT_DETECTOR,
     json: options.Json = False,
