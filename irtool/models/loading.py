@@ -47,10 +47,51 @@ class Architecture:
     restorer: str = ""
 
 
+DIFFUSION = "models.diffusion:restorer"
+UNET_KEYS = ("init_conv.weight", "time_mlp.1.weight", "mid_attn.fn.norm.g", "final_conv.weight")
+REFUSION_KEYS = ("intro.weight", "time_mlp.1.weight", "middle_blks.0.mlp.1.weight", "middle_blks.0.norm1.g")
+DACLIP_KEYS = ("logit_scale", "clip.visual.conv1.weight", "visual_control.transformer.zero_modules.0.weight")
+
 # Where two families share names, the one that asks for more comes first: the first that recognises a file has it.
 ARCHITECTURES: dict[str, Architecture] = {
     "compact": Architecture("models.compact:CompactNet", restorer="models.compact:restorer"),
     "detector": Architecture("detect.network:DetectorNet"),
+    "daclip": Architecture("models.daclip:DaCLIP", DACLIP_KEYS, "models.daclip:recognise"),
+    "wild-unet": Architecture(
+        "models.irsde_unet:ContextUNet", UNET_KEYS, "models.irsde_unet:recognise_wild", DIFFUSION
+    ),
+    "universal-unet": Architecture(
+        "models.irsde_unet:ContextUNet", UNET_KEYS, "models.irsde_unet:recognise_universal", DIFFUSION
+    ),
+    "irsde-unet": Architecture(
+        "models.irsde_unet:ConditionalUNet", UNET_KEYS, "models.irsde_unet:recognise", DIFFUSION
+    ),
+    "denoising-unet": Architecture(
+        "models.irsde_unet:ConditionalUNet", UNET_KEYS, "models.irsde_unet:recognise_denoising", DIFFUSION
+    ),
+    "nafnet-daclip": Architecture(
+        "models.nafnet_daclip:ContextNAFNet",
+        ("intro.weight", "prompt", "text_mlp.0.weight", "middle_blks.0.mlp.1.weight"),
+        "models.nafnet_daclip:recognise",
+        "models.nafnet_daclip:restorer",
+    ),
+    "refusion-nafnet": Architecture(
+        "models.refusion_nafnet:ConditionalNAFNet", REFUSION_KEYS, "models.refusion_nafnet:recognise_pixel", DIFFUSION
+    ),
+    "latent-nafnet": Architecture(
+        "models.refusion_nafnet:ConditionalNAFNet", REFUSION_KEYS, "models.refusion_nafnet:recognise_latent", DIFFUSION
+    ),
+    "latent-unet": Architecture(
+        "models.latent_unet:LatentUNet",
+        ("init_conv.weight", "encoder.0.0.block1.proj.weight", "latent_conv.weight", "post_latent_conv.weight"),
+        "models.latent_unet:recognise",
+    ),
+    "nafnet": Architecture(
+        "models.nafnet:NAFNet",
+        ("intro.weight", "middle_blks.0.conv1.weight", "middle_blks.0.sca.1.weight", "middle_blks.0.norm1.weight"),
+        "models.nafnet:recognise",
+        "models.nafnet:restorer",
+    ),
 }
 
 
