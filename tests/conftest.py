@@ -18,6 +18,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with data/, goldens/ and peers/ that IRTOOL_SHARED names; what needs it is skipped without it."""
+    named = os.environ.get("IRTOOL_SHARED")
+    if not named:
+        pytest.skip("IRTOOL_SHARED names no folder with data/, goldens/ and peers/")
+    return Path(named)
+
+
+@pytest.fixture(scope="session")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of tiny models: restorer.safetensors, which changes what it is given, and detectors NAME.safetensors
     whose thresholds make them find always the same: clean, rain, mixed (rain, noise, jpeg, haze).

@@ -14,6 +14,7 @@ import json
 import os
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,9 @@ def _stored(path: Path) -> Iterator[tuple[str, Tensor]]:
 def _unpickle(path: Path, allow: Sequence[str], mapped: bool) -> Any:
     """What a torch file holds, opened by the restricted loader; only the zip format of torch 1.6 can be mapped."""
     try:
-        with torch.serialization.safe_globals([*SAFE, *(ON_REQUEST[name] for name in allow)]):
+        allowed = torch.serialization.safe_globals([*SAFE, *(ON_REQUEST[name] for name in allow)])
+        with warnings.catch_warnings(), allowed:
+            warnings.simplefilter("ignore")  # what torch remarks on a file is for those who write one
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -146,8 +149,10 @@ def _unpickle(path: Path, allow: Sequence[str], mapped: bool) -> Any:
             "Only tensors and plain containers are read; nothing in a file is run.",
         ) from error
     except (RuntimeError, ValueError, KeyError, EOFError, OSError, AttributeError, TypeError, IndexError) as error:
-        told = str(error).partition("\n")[0].rstrip(".")
-        raise UnavailableError(f"{path} is damaged or no torch file: {told}.") from error
+        # Not in torch's words, which go on to say how to open anything.
+        if "TorchScript" in str(error):
+            raise UnavailableError(f"{path} holds a program (TorchScript), not weights; it was not opened.") from error
+        raise UnavailableError(f"{path} is damaged or no torch file ({type(error).__name__}).") from error
 
 
 def _weights(held: Any, state: str, path: Path) -> dict[str, Tensor]:

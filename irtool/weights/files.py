@@ -156,6 +156,7 @@ def _header(record: Record) -> dict[str, str]:
         "id": record.id,
         "architecture": record.family,
         "settings": json.dumps(record.settings, sort_keys=True),
+        "tasks": json.dumps(record.tasks),
         "licence": record.licence,
         "origin": record.origin,
     }

@@ -1,0 +1,188 @@
+"""A hub on the loopback interface that speaks the routes the real client uses, with the faults real ones have.
+
+Large files are redirected to a store under another host name, as on the hub; the store honours ranges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_right"
+
+
+@dataclass
+class Request:
+    """What a client asked for."""
+
+    method: str
+    path: str
+    range: str | None
+    token: str | None
+
+
+@dataclass
+class Repository:
+    """One repository: paths and bytes, and whether a token must be shown for it."""
+
+    files: dict[str, bytes]
+    gated: bool = False
+
+
+@dataclass
+class Faults:
+    """What the store does wrong.
+
+    Attributes:
+        cuts: bytes after which a download is cut off, one entry per request; then it goes well.
+        ignores_range: sends the whole file whatever part is asked for.
+        pause: seconds between pieces of 64 KiB.
+        stall_after: bytes after which it says nothing more, for ever.
+    """
+
+    cuts: list[int] = field(default_factory=list)
+    ignores_range: bool = False
+    pause: float = 0.0
+    stall_after: int | None = None
+
+
+class HubServer:
+    """A running server. `repositories` and `faults` may be changed at any time; `requests` tells what was asked."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, Repository] = {}
+        self.raw: dict[str, bytes] = {}
+        self.faults = Faults()
+        self.requests: list[Request] = []
+        self.stopping = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        self.stopping.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def downloads(self) -> list[Request]:
+        """The requests for bytes."""
+        return [r for r in self.requests if r.method == "GET" and r.path.startswith(("/store/", "/raw/"))]
+
+
+def _handler(server: HubServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *args: Any) -> None:
+            """Say nothing."""
+
+        def do_HEAD(self) -> None:
+            self._answer()
+
+        def do_GET(self) -> None:
+            self._answer()
+
+        def _answer(self) -> None:
+            path = unquote(urlsplit(self.path).path)
+            token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
+            server.requests.append(Request(self.command, path, self.headers.get("Range"), token))
+            if path.startswith("/store/"):
+                held = {
+                    hashlib.sha256(b).hexdigest(): b for r in server.repositories.values() for b in r.files.values()
+                }
+                return self._bytes(held.get(path.removeprefix("/store/")))
+            if path.startswith("/raw/"):
+                return self._bytes(server.raw.get(path.removeprefix("/raw/")))
+            if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
+                return self._tree(match[1])
+            if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+                return self._resolve(match[1], match[2], match[3], token)
+            return self._plain(404, {})
+
+        def _resolve(self, repo: str, revision: str, path: str, token: str | None) -> None:
+            about = {"X-Repo-Commit": COMMIT}
+            held = server.repositories.get(repo)
+            if held is None:
+                return self._plain(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository Not Found"})
+            if held.gated and token != TOKEN:
+                return self._plain(403 if token else 401, {"X-Error-Code": "GatedRepo", "X-Error-Message": "gated"})
+            if revision not in ("main", COMMIT):
+                return self._plain(404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
+            if path not in held.files:
+                return self._plain(404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "not found", **about})
+            data = held.files[path]
+            digest = hashlib.sha256(data).hexdigest()
+            about |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(data))}
+            return self._plain(302, {**about, "Location": f"http://localhost:{server.port}/store/{digest}"})
+
+        def _tree(self, repo: str) -> None:
+            held = server.repositories.get(repo)
+            if held is None:
+                return self._plain(404, {"X-Error-Code": "RepoNotFound"})
+            listed = [{"type": "file", "path": p, "size": len(b), "oid": "0" * 40} for p, b in held.files.items()]
+            return self._plain(200, {"Content-Type": "application/json"}, json.dumps(listed).encode())
+
+        def _plain(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        def _bytes(self, data: bytes | None) -> None:
+            if data is None:
+                return self._plain(404, {})
+            faults = server.faults
+            start = 0
+            asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+            if asked and not faults.ignores_range:
+                start = int(asked[1])
+                if start >= len(data):
+                    return self._plain(416, {"Content-Range": f"bytes */{len(data)}"})
+            self.send_response(206 if start else 200)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            self.send_header("Content-Length", str(len(data) - start))
+            self.send_header("Accept-Ranges", "bytes")
+            self.end_headers()
+            if self.command == "HEAD":
+                return None
+            cut = faults.cuts.pop(0) if faults.cuts else None
+            with contextlib.suppress(OSError):  # the client may have gone
+                self._send(data[start:], cut)
+            return None
+
+        def _send(self, data: bytes, cut: int | None) -> None:
+            faults = server.faults
+            end = len(data) if cut is None else min(cut, len(data))
+            for at in range(0, end, 1 << 16):
+                piece = data[at : min(at + (1 << 16), end)]
+                self.wfile.write(piece)
+                self.wfile.flush()
+                if faults.stall_after is not None and at + len(piece) >= faults.stall_after:
+                    server.stopping.wait()
+                time.sleep(faults.pause)
+            if cut is not None:
+                self.close_connection = True
+
+    return Handler

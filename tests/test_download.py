@@ -1,0 +1,426 @@
+"""The hub's real client against a server on the loopback interface, and all that becomes of what it brings."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hubserver import COMMIT, TOKEN, Faults, HubServer, Repository
+from huggingface_hub import constants
+from safetensors import safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+
+from irtool import cli, weights
+from irtool.errors import UnavailableError, UsageError
+from irtool.weights import files, hub, registry
+from irtool.weights.registry import File, Record
+
+REPO = "acme/nets"
+
+
+def pickled(weights: Any, **options: Any) -> bytes:
+    """A torch file."""
+    buffer = io.BytesIO()
+    torch.save(weights, buffer, **options)
+    return buffer.getvalue()
+
+
+def state(scale: float = 1.0, size: int = 4) -> dict[str, torch.Tensor]:
+    """Some tensors."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"fc1.weight": (size, 384), "fc1.bias": (size,), "fc2.weight": (7, size), "fc2.bias": (7,)}
+    return {name: scale * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def network(scale: float = 1.0) -> dict[str, torch.Tensor]:
+    """Tensors of a family that irtool recognises."""
+    from irtool.models.latent_unet import LatentUNet
+
+    torch.manual_seed(0)
+    return {k: scale * v for k, v in LatentUNet(ch=8, ch_mult=(1,), embed_dim=2).state_dict().items()}
+
+
+def record(data: bytes, source: str = f"hf-hub:{REPO}@main:net.pth", **options: Any) -> Record:
+    """A record of a published file with these bytes."""
+    file = File(source, len(data), hashlib.sha256(data).hexdigest())
+    return Record("net.v1", "compact", (file,), "MIT", "test", **options)
+
+
+@pytest.fixture
+def server() -> Iterator[HubServer]:
+    running = HubServer()
+    yield running
+    running.close()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Hugging Face home of its own, and the client pointed at the server."""
+    for name in ("HF_HUB_CACHE", "HF_ASSETS_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "IRTOOL_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    # The client reads its variables when it is imported, which has happened.
+    monkeypatch.setattr(constants, "ENDPOINT", server.address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    # Pieces that a small file has several of: what is written of a file is whole pieces.
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 16)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "home" / "token"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def environment_of(home: Path, server: HubServer) -> dict[str, str]:
+    """The same for a process of its own, by the client's variables."""
+    return {"HF_HOME": str(home), "HF_ENDPOINT": server.address, "NO_PROXY": "127.0.0.1,localhost"}
+
+
+@pytest.fixture
+def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Makes irtool know these records and no others."""
+
+    def know(*known: Record) -> None:
+        monkeypatch.setattr(registry, "records", lambda: known)
+        for module in (sys.modules["irtool.cli.download"], sys.modules["irtool.cli.models"]):
+            monkeypatch.setattr(module, "records", lambda: known)
+
+    cli.main(["--version"])  # imports the verbs
+    yield know
+    files.verify.cache_clear()
+
+
+def test_what_the_hub_has_is_fetched_compared_converted_and_from_then_on_taken(server, home):
+    data = pickled(state())
+    server.repositories[REPO] = Repository({"net.pth": data})
+    wanted = record(data)
+    assert weights.state(wanted) == "to download"
+    path = weights.obtain(wanted)
+    assert path.is_relative_to(home / "assets" / "irtool") and weights.state(wanted) == "here"
+    assert {k: v.tolist() for k, v in load_file(path).items()} == {k: v.tolist() for k, v in state().items()}
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+    assert about["id"] == "net.v1" and about["architecture"] == "compact" and about["licence"] == "MIT"
+    # The file lies where the hub's client and its other users find it.
+    blob = home / "hub" / "models--acme--nets" / "blobs" / hashlib.sha256(data).hexdigest()
+    assert blob.read_bytes() == data
+    snapshot = home / "hub" / "models--acme--nets" / "snapshots" / COMMIT / "net.pth"
+    assert snapshot.read_bytes() == data
+    # A second time nothing is asked, also when the converted file is gone.
+    asked = len(server.requests)
+    path.unlink()
+    weights.obtain(wanted)
+    assert len(server.requests) == asked
+
+
+def test_a_download_that_is_cut_off_goes_on_where_it_stopped(server):
+    data = pickled(state(size=900))
+    server.repositories[REPO] = Repository({"net.pth": data})
+    server.faults = Faults(cuts=[200_000, 300_000])
+    weights.obtain(record(data))
+    assert [r.range for r in server.downloads()] == [None, f"bytes={3 << 16}-", f"bytes={7 << 16}-"]
+
+
+def test_a_server_that_knows_no_ranges_is_read_from_the_start(server):
+    data = pickled(state(size=400))
+    server.repositories[REPO] = Repository({"net.pth": data})
+    server.faults = Faults(cuts=[100_000], ignores_range=True)
+    weights.obtain(record(data))
+    assert len(server.downloads()) == 2
+
+
+def test_a_slow_server_is_waited_for_and_a_silent_one_asked_again(server, monkeypatch):
+    data = pickled(state(size=400))
+    server.repositories[REPO] = Repository({"net.pth": data})
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+    server.faults = Faults(pause=0.05)
+    weights.obtain(record(data))
+    assert len(server.downloads()) == 1
+    other = pickled(state(2, size=400))
+    server.repositories[REPO].files["net.pth"] = other
+    server.faults = Faults(stall_after=65_536)
+
+    def well_after_a_while(*_: object) -> None:
+        server.faults = Faults()
+
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", well_after_a_while)
+    with pytest.raises(UnavailableError, match="not the file"):
+        weights.obtain(record(other[:-1] + b"x"))  # main moved, and the cache has the old file: it is dropped
+    weights.obtain(record(other))
+    assert server.downloads()[-1].range == "bytes=65536-"
+
+
+@pytest.mark.parametrize("kind", ["hash", "size"])
+def test_a_file_that_differs_is_not_used_and_fetched_again_next_time(server, kind):
+    good = pickled(state())
+    bad = pickled(state(2)) if kind == "hash" else good + b"more"
+    assert kind == "size" or len(bad) == len(good)
+    server.repositories[REPO] = Repository({"net.pth": bad})
+    with pytest.raises(UnavailableError, match=r"not the file that 'net\.v1' was registered with") as raised:
+        weights.obtain(record(good))
+    assert "irtool download net.v1" in raised.value.hint
+    assert weights.state(record(good)) == "to download"
+    server.repositories[REPO].files["net.pth"] = good
+    weights.obtain(record(good))
+
+
+def test_a_token_opens_a_gated_repository_and_is_not_sent_on_to_the_store(server, monkeypatch):
+    data = pickled(state())
+    server.repositories[REPO] = Repository({"net.pth": data}, gated=True)
+    with pytest.raises(UnavailableError, match="accept its terms") as raised:
+        weights.obtain(record(data))
+    assert "hf auth login" in raised.value.hint
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(UnavailableError, match="accept its terms"):
+        weights.obtain(record(data))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    weights.obtain(record(data))
+    assert {r.token for r in server.requests if "/resolve/" in r.path} >= {TOKEN}
+    assert [r.token for r in server.downloads()] == [None]
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("hf-hub:acme/none@main:net.pth", "no repository acme/none"),
+        (f"hf-hub:{REPO}@other:net.pth", "no such revision"),
+        (f"hf-hub:{REPO}@main:other.pth", "no file other.pth"),
+    ],
+)
+def test_what_the_hub_does_not_have_is_named(server, source, told):
+    data = pickled(state())
+    server.repositories[REPO] = Repository({"net.pth": data})
+    with pytest.raises(UnavailableError, match=told):
+        weights.obtain(record(data, source))
+
+
+def test_a_hub_that_cannot_be_reached_is_said(server, monkeypatch):
+    server.close()
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    with pytest.raises(UnavailableError, match=r"net\.pth could not be downloaded") as raised:
+        weights.obtain(record(b"x"))
+    assert "same command again" in raised.value.hint
+
+
+@pytest.mark.parametrize("variable", ["IRTOOL_OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline_nothing_is_asked_and_the_command_that_helps_is_named(server, monkeypatch, variable, registered):
+    data = pickled(state())
+    server.repositories[REPO] = Repository({"net.pth": data})
+    registered(record(data))
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(UnavailableError, match="not here, and irtool is offline") as raised:
+        weights.locate("net.v1")
+    assert raised.value.hint == "irtool download net.v1" and server.requests == []
+    monkeypatch.delenv(variable)
+    path = weights.locate("net")
+    monkeypatch.setenv(variable, "1")
+    assert weights.locate("net.v1") == path
+    path.unlink()  # the published file is still there
+    assert weights.locate("net.v1") == path
+
+
+def test_an_address_outside_the_hub_is_fetched_the_same_way(server, monkeypatch):
+    data = pickled(state(size=900))
+    server.raw["0123abc/net_latest.pth"] = data
+    wanted = record(data, f"{server.address}/raw/0123abc/net_latest.pth")
+    server.faults = Faults(cuts=[100_000])
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    weights.obtain(wanted)
+    assert [(r.range, r.token) for r in server.downloads()] == [(None, None), (f"bytes={1 << 16}-", None)]
+    weights.converted(wanted).unlink()
+    monkeypatch.setenv("IRTOOL_OFFLINE", "1")
+    weights.obtain(wanted)
+    server.raw.clear()
+    monkeypatch.delenv("IRTOOL_OFFLINE")
+    with pytest.raises(UnavailableError, match="no longer there"):
+        weights.obtain(record(data + b"x", f"{server.address}/raw/0123abc/net_latest.pth"))
+
+
+def test_a_full_disk_is_said_before_anything_is_fetched(server, monkeypatch):
+    data = pickled(state())
+    server.repositories[REPO] = Repository({"net.pth": data})
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 2 * len(data) - 1}))
+    with pytest.raises(UnavailableError, match="are needed on the disk") as raised:
+        weights.obtain(record(data))
+    assert "HF_HOME" in raised.value.hint and server.requests == []
+    monkeypatch.setattr(hub.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 2 * len(data)}))
+    weights.obtain(record(data))
+
+
+def test_a_process_that_is_killed_leaves_its_half_to_the_next(server, home, environment, environment_of):
+    data = to_safetensors({"weight": torch.zeros(6 << 20)})
+    server.repositories[REPO] = Repository({"net.safetensors": data})
+    server.faults = Faults(stall_after=23 << 20)
+    program = f"from irtool import weights; print(weights.locate('hf-hub:{REPO}@{COMMIT}'))"
+    running = subprocess.Popen([sys.executable, "-c", program], env=environment | environment_of)
+    half = home / "hub" / "models--acme--nets" / "blobs" / (hashlib.sha256(data).hexdigest() + ".part")
+    deadline = time.monotonic() + 60
+    while not (half.exists() and half.stat().st_size >= 20 << 20):
+        assert time.monotonic() < deadline and running.poll() is None
+        time.sleep(0.02)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    kept = half.stat().st_size
+    server.faults = Faults()
+    path = weights.locate(f"hf-hub:{REPO}@{COMMIT}:net.safetensors")
+    assert path.read_bytes() == data and not half.exists()
+    assert server.downloads()[-1].range == f"bytes={kept}-"
+
+
+def test_a_reference_to_the_hub_needs_no_record(server, monkeypatch):
+    server.repositories[REPO] = Repository({"net.pth": pickled(state()), "readme.md": b"x"})
+    path = weights.locate(f"hf-hub:{REPO}")
+    assert path.suffix == ".safetensors"
+    # The revision moves: the new file is taken, and the old one where the hub cannot be asked.
+    server.repositories[REPO].files["net.pth"] = pickled(state(2))
+    with monkeypatch.context() as offline:
+        offline.setenv("IRTOOL_OFFLINE", "1")
+        assert weights.locate(f"hf-hub:{REPO}@main:net.pth") == path
+    server.repositories[REPO].files["other.pth"] = b""
+    with pytest.raises(UsageError, match=r"2 model files: net\.pth, other\.pth"):
+        weights.locate(f"hf-hub:{REPO}")
+    with pytest.raises(UsageError, match="names no file on the hub"):
+        weights.locate("hf-hub:nets")
+    server.repositories[REPO].files = {"readme.md": b""}
+    with pytest.raises(UsageError, match="no model file"):
+        weights.locate(f"hf-hub:{REPO}")
+
+
+def test_where_files_are_kept_is_where_the_client_keeps_its_own(environment, tmp_path):
+    program = (
+        "from irtool.weights import hub; from huggingface_hub import constants as c;"
+        "print(hub.hub_cache(), c.HF_HUB_CACHE, hub.assets_cache().parent, c.HF_ASSETS_CACHE)"
+    )
+    bare = {k: v for k, v in environment.items() if not k.startswith(("HF_", "XDG_"))}
+    for variables in (
+        {},
+        {"HF_HOME": str(tmp_path)},
+        {"HF_HOME": "~/there", "HF_HUB_CACHE": "$HOME/x"},
+        {"HF_ASSETS_CACHE": str(tmp_path / "a"), "XDG_CACHE_HOME": str(tmp_path / "c")},
+    ):
+        done = subprocess.run([sys.executable, "-c", program], env=bare | variables, capture_output=True, text=True)
+        ours, theirs, our_assets, their_assets = done.stdout.split()
+        assert (ours, our_assets) == (theirs, their_assets)
+
+
+# The command
+
+
+def test_the_command_fetches_what_a_model_needs_with_it(server, registered, capsys):
+    first, second = pickled(network()), pickled(network(2))
+    server.repositories[REPO] = Repository({"a.pth": first, "b.pth": second})
+    a = Record("a.v1", "latent-unet", record(first, f"hf-hub:{REPO}@main:a.pth").files, "MIT", "test")
+    b = Record("b.v1", "latent-unet", record(second, f"hf-hub:{REPO}@main:b.pth").files, "MIT", "test", needs=("a.v1",))
+    registered(a, b)
+    assert cli.main(["download", "b", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "a.v1: " in told and "b.v1: " in told and "to download" in told and server.requests == []
+    assert cli.main(["download", "b", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line.get("id") for line in lines] == ["a.v1", "b.v1", None]
+    assert lines[0]["compared"] and lines[0]["family"] == "latent-unet"
+    assert cli.main(["models"]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:3]] == [
+        ["a.v1", "here"],
+        ["b.v1", "here"],
+    ]
+    # Damage on the disk is found, and mended.
+    damaged = weights.converted(b)
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    assert cli.main(["download", "--all"]) == 0
+    assert "a.v1 is here and intact" in (told := capsys.readouterr().out) and "b.v1 is here now" in told
+
+
+def test_what_a_person_fetched_is_taken_from_a_file(server, registered, tmp_path, capsys):
+    data = pickled({"state_dict": {"module." + k: v for k, v in network().items()}})
+    registered(
+        Record("hand.v1", "latent-unet", (File("manual:hand.pth"),), "MIT", "test", page="https://example.org/x")
+    )
+    with pytest.raises(UnavailableError, match=r"by hand: hand\.pth from https://example\.org/x") as raised:
+        weights.locate("hand.v1")
+    assert raised.value.hint == "irtool download hand.v1 --from hand.pth"
+    assert cli.main(["download", "hand.v1"]) == 3
+    fetched = tmp_path / "whatever it is called.pth"
+    fetched.write_bytes(pickled({"weights": {"unknown": torch.zeros(2)}, "epoch": 3}))
+    assert cli.main(["download", "hand.v1", "--from", str(fetched)]) == 3
+    assert "holds no weights" in capsys.readouterr().err
+    fetched.write_bytes(pickled({"unknown.weight": torch.zeros(2)}))
+    assert cli.main(["download", "hand.v1", "--from", str(fetched)]) == 3
+    assert weights.state(weights.get("hand.v1")) == "by hand"
+    fetched.write_bytes(data)
+    assert cli.main(["download", "hand.v1", "--from", str(fetched)]) == 0
+    assert "no sha256 of hand.pth is known" in capsys.readouterr().err
+    assert weights.locate("hand.v1").name.startswith("hand.v1-")
+
+
+def test_several_files_make_one_network(server, registered, tmp_path):
+    parts = {"a.pth": pickled({"state_dict": {"net_a": state()}}), "b.pth": pickled({"x": state(2), "y": state(3)})}
+    files_ = tuple(
+        File(f"{server.address}/raw/{name}", len(parts[name]), hashlib.sha256(parts[name]).hexdigest(), place, prefix)
+        for name, place, prefix in (("a.pth", "state_dict.net_a", "A."), ("b.pth", "x", "B."), ("b.pth", "y", "C."))
+    )
+    server.raw |= parts
+    wanted = Record("three.v1", "latent-unet", files_, "MIT", "test")
+    assert wanted.bytes == len(parts["a.pth"]) + len(parts["b.pth"])
+    held = load_file(weights.obtain(wanted))
+    assert len(held) == 12 and torch.equal(held["C.fc1.weight"], state(3)["fc1.weight"])
+    assert len(server.downloads()) == 2
+    # The same from a folder; one file is not enough.
+    for name, data in parts.items():
+        (tmp_path / name).write_bytes(data)
+    weights.obtain(wanted, tmp_path)
+    registered(wanted)
+    assert cli.main(["download", "three.v1", "--from", str(tmp_path / "a.pth")]) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--all", "net.v1"], ["nett.v1"], ["net.v1", "--from", "absent.pth"], ["--all", "--from", "."], ["ours.v1"]],
+)
+def test_a_request_that_fits_nothing_is_a_usage_error(registered, arguments):
+    registered(record(b"x"), Record("ours.v1", "compact", (File("asset:x.safetensors", 1, "0" * 64),), "MIT", "test"))
+    assert cli.main(["download", *arguments]) == 2
+
+
+def test_some_fail_and_the_others_come(server, registered, capsys):
+    data = pickled(network())
+    server.repositories[REPO] = Repository({"net.pth": data})
+    good = Record("good.v1", "latent-unet", record(data).files, "MIT", "test")
+    bad = Record("bad.v1", "latent-unet", record(data, f"hf-hub:{REPO}@main:absent.pth").files, "MIT", "test")
+    registered(bad, good)
+    assert cli.main(["download", "--all"]) == 3
+    shown = capsys.readouterr()
+    assert "no file absent.pth" in shown.err and "good.v1 is here now" in shown.out
+
+
+def test_a_restorer_from_the_hub_restores_a_photograph(cli, server, models_dir, photo, tmp_path, environment_of):
+    data = (models_dir / "restorer.safetensors").read_bytes()
+    server.repositories[REPO] = Repository({"restorer.safetensors": data})
+    source = photo(tmp_path / "in.png")
+    arguments = ("restore", source, "--task", "denoise", "--model", f"hf-hub:{REPO}@{COMMIT}", "-o")
+    offline = cli(*arguments, tmp_path / "none.png", "--offline", env=environment_of)
+    assert offline.returncode == 3 and "offline" in offline.stderr and not (tmp_path / "none.png").exists()
+    done = cli(*arguments, tmp_path / "hub.png", env=environment_of)
+    assert done.returncode == 0, done.stderr
+    ours = cli(
+        "restore", source, "--task", "denoise", "--model", f"local:{models_dir / 'restorer.safetensors'}",
+        "-o", tmp_path / "local.png",
+    )  # fmt: skip
+    assert ours.returncode == 0
+    assert (tmp_path / "hub.png").read_bytes() == (tmp_path / "local.png").read_bytes()
+    assert "HTTP_PROXY" not in os.environ
