@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_right"
+PIECE = 1 << 16
 
 
 @dataclass
@@ -31,12 +35,38 @@ class Request:
     token: str | None
 
 
+Content = bytes | Path
+
+
 @dataclass
 class Repository:
-    """One repository: paths and bytes, and whether a token must be shown for it."""
+    """One repository: paths and bytes (or files of this disk), and whether a token must be shown for it."""
 
-    files: dict[str, bytes]
+    files: dict[str, Content]
     gated: bool = False
+
+
+def size_of(content: Content) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+@lru_cache
+def digest_of(content: Content) -> str:
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def pieces_of(content: Content, start: int, end: int) -> Iterator[bytes]:
+    """The bytes from `start` to `end`, 64 KiB at a time."""
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+        file.seek(start)
+        for at in range(start, end, PIECE):
+            yield file.read(min(PIECE, end - at))
 
 
 @dataclass
@@ -61,7 +91,7 @@ class HubServer:
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
-        self.raw: dict[str, bytes] = {}
+        self.raw: dict[str, Content] = {}
         self.faults = Faults()
         self.requests: list[Request] = []
         self.stopping = threading.Event()
@@ -128,16 +158,16 @@ def _handler(server: HubServer) -> type[BaseHTTPRequestHandler]:
                 return self._plain(404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
             if path not in held.files:
                 return self._plain(404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "not found", **about})
-            data = held.files[path]
-            digest = hashlib.sha256(data).hexdigest()
-            about |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(data))}
+            content = held.files[path]
+            digest = digest_of(content)
+            about |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(size_of(content))}
             return self._plain(302, {**about, "Location": f"http://localhost:{server.port}/store/{digest}"})
 
         def _tree(self, repo: str) -> None:
             held = server.repositories.get(repo)
             if held is None:
                 return self._plain(404, {"X-Error-Code": "RepoNotFound"})
-            listed = [{"type": "file", "path": p, "size": len(b), "oid": "0" * 40} for p, b in held.files.items()]
+            listed = [{"type": "file", "path": p, "size": size_of(b), "oid": "0" * 40} for p, b in held.files.items()]
             return self._plain(200, {"Content-Type": "application/json"}, json.dumps(listed).encode())
 
         def _plain(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
@@ -149,40 +179,38 @@ def _handler(server: HubServer) -> type[BaseHTTPRequestHandler]:
             if self.command == "GET":
                 self.wfile.write(body)
 
-        def _bytes(self, data: bytes | None) -> None:
-            if data is None:
+        def _bytes(self, content: Content | None) -> None:
+            if content is None:
                 return self._plain(404, {})
-            faults = server.faults
+            faults, size = server.faults, size_of(content)
             start = 0
             asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
             if asked and not faults.ignores_range:
                 start = int(asked[1])
-                if start >= len(data):
-                    return self._plain(416, {"Content-Range": f"bytes */{len(data)}"})
+                if start >= size:
+                    return self._plain(416, {"Content-Range": f"bytes */{size}"})
             self.send_response(206 if start else 200)
             if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-            self.send_header("Content-Length", str(len(data) - start))
+                self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+            self.send_header("Content-Length", str(size - start))
             self.send_header("Accept-Ranges", "bytes")
             self.end_headers()
             if self.command == "HEAD":
                 return None
             cut = faults.cuts.pop(0) if faults.cuts else None
+            self.close_connection = cut is not None
             with contextlib.suppress(OSError):  # the client may have gone
-                self._send(data[start:], cut)
+                self._send(content, start, size if cut is None else min(start + cut, size))
             return None
 
-        def _send(self, data: bytes, cut: int | None) -> None:
-            faults = server.faults
-            end = len(data) if cut is None else min(cut, len(data))
-            for at in range(0, end, 1 << 16):
-                piece = data[at : min(at + (1 << 16), end)]
+        def _send(self, content: Content, start: int, end: int) -> None:
+            faults, sent = server.faults, 0
+            for piece in pieces_of(content, start, end):
                 self.wfile.write(piece)
                 self.wfile.flush()
-                if faults.stall_after is not None and at + len(piece) >= faults.stall_after:
+                sent += len(piece)
+                if faults.stall_after is not None and sent >= faults.stall_after:
                     server.stopping.wait()
                 time.sleep(faults.pause)
-            if cut is not None:
-                self.close_connection = True
 
     return Handler

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from hubserver import COMMIT, TOKEN, Faults, HubServer, Repository
-from huggingface_hub import constants
+from huggingface_hub import constants, scan_cache_dir
 from safetensors import safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
@@ -266,7 +266,7 @@ def test_a_process_that_is_killed_leaves_its_half_to_the_next(server, home, envi
     server.faults = Faults(stall_after=23 << 20)
     program = f"from irtool import weights; print(weights.locate('hf-hub:{REPO}@{COMMIT}'))"
     running = subprocess.Popen([sys.executable, "-c", program], env=environment | environment_of)
-    half = home / "hub" / "models--acme--nets" / "blobs" / (hashlib.sha256(data).hexdigest() + ".part")
+    half = home / "hub" / "models--acme--nets" / "blobs" / (hashlib.sha256(data).hexdigest() + ".incomplete")
     deadline = time.monotonic() + 60
     while not (half.exists() and half.stat().st_size >= 20 << 20):
         assert time.monotonic() < deadline and running.poll() is None
@@ -274,6 +274,8 @@ def test_a_process_that_is_killed_leaves_its_half_to_the_next(server, home, envi
     running.send_signal(signal.SIGKILL)
     running.wait()
     kept = half.stat().st_size
+    found = scan_cache_dir(home / "hub")
+    assert [file.file_path for file in found.incomplete_files] == [half] and not found.warnings
     server.faults = Faults()
     path = weights.locate(f"hf-hub:{REPO}@{COMMIT}:net.safetensors")
     assert path.read_bytes() == data and not half.exists()

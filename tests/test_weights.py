@@ -76,6 +76,81 @@ def test_every_mistake_is_named_at_once():
         assert part in raised.value.message
 
 
+PUBLISHED = """
+[[weights]]
+id = "net.one"
+family = "universal-unet"
+file = "hf-hub:acme/nets@main:folder/net one.pth"
+licence = "MIT"
+origin = "test"
+tasks = []
+needs = ["net.two"]
+settings = { max_sigma = 50 }
+
+[[weights]]
+id = "net.two"
+family = "uretinex"
+licence = "NOASSERTION"
+origin = "test"
+tasks = ["lowlight"]
+page = "https://example.org"
+allow = ["argparse.Namespace"]
+[[weights.files]]
+file = "https://example.org/a.pth"
+bytes = 2
+sha256 = "{zeros}"
+state = "state_dict.model_R"
+prefix = "R."
+[[weights.files]]
+file = "https://example.org/a.pth"
+bytes = 2
+sha256 = "{zeros}"
+state = "state_dict.model_L"
+prefix = "L."
+[[weights.files]]
+file = "https://example.org/b.pth"
+bytes = 3
+sha256 = "{zeros}"
+""".replace("{zeros}", "0" * 64)
+
+
+def test_records_of_published_files_are_read_as_written(monkeypatch):
+    one, two = parse(PUBLISHED, "test")
+    assert (one.kind, one.bytes, one.files[0].name) == ("hf-hub", None, "net one.pth")
+    assert one.needs == ("net.two",) and one.settings == {"max_sigma": 50}
+    assert (two.kind, two.bytes, len(two.originals), two.allow) == ("https", 5, 2, ("argparse.Namespace",))
+    assert [(f.state, f.prefix) for f in two.files[:2]] == [("state_dict.model_R", "R."), ("state_dict.model_L", "L.")]
+    # What a converted file is made of is in its name.
+    again = parse(PUBLISHED.replace("max_sigma = 50", "max_sigma = 10"), "test")[0]
+    assert weights.converted(one) != weights.converted(again) and weights.converted(one).name.startswith("net.one-")
+    monkeypatch.setattr(registry, "records", lambda: (one, two))
+    assert weights.get("net") is one and weights.get("net.two") is two
+
+
+def test_every_mistake_of_published_records_is_named_at_once():
+    text = PUBLISHED.replace("@main:folder/net one.pth", "") + '\n[[weights]]\nid = "Three"\nfile = "manual:x.pth"\n'
+    text += 'family = "uretinex"\nlicence = ""\norigin = ""\ntasks = []\nfiles = 3\n'
+    text += text[text.index('[[weights]]\nid = "Three') :].replace("files = 3\n", "")
+    text = text.replace("argparse.Namespace", "os.system").replace('["net.two"]', '["net.too"]')
+    text = text.replace('prefix = "R."', 'prefix = 3\nsate = ""').replace('file = "https://example.org/b.pth"\n', "", 1)
+    text = text.replace("bytes = 3", "bytes = -3")
+    with pytest.raises(IrtoolError) as raised:
+        parse(text, "weights.toml")
+    for part in (
+        "net.one: file 'hf-hub:acme/nets' is not",
+        "net.one: unknown needs: net.too",
+        "net.two: 'prefix' must be str, not int",
+        "net.two: unknown key 'sate', did you mean 'state'?",
+        "net.two: 'file' is missing",
+        "net.two: unknown allow: os.system",
+        "Three: 'files' must be list, not int",
+        "Three: an id is NAME.TAG",
+        "Three: a file that is fetched by hand needs a 'page'",
+        "Three: the id is used twice",
+    ):
+        assert part in raised.value.message, part
+
+
 def test_missing_unknown_and_mistyped_keys_are_named():
     text = GOOD.replace("licence =", "license =").replace("bytes = 2", 'bytes = "2"')
     with pytest.raises(IrtoolError) as raised:

@@ -132,7 +132,9 @@ def _from_hub(file: File, refresh: bool) -> Path:
     try:
         address = hf_hub_url(repo, path, revision=revision)
         about = get_hf_file_metadata(address)
-        blobs = hub_cache() / repo_folder_name(repo_id=repo, repo_type="model") / "blobs"
+        folder = hub_cache() / repo_folder_name(repo_id=repo, repo_type="model")
+        (folder / "snapshots").mkdir(parents=True, exist_ok=True)  # without which it would pass for a damaged one
+        blobs = folder / "blobs"
         if about.etag and not (blobs / about.etag).exists():
             # A token is for the hub alone, not for the store of large files that it sends on to.
             own = urlsplit(about.location)[:2] == urlsplit(address)[:2]
@@ -165,8 +167,11 @@ def _download(address: str, target: Path, size: int | None, name: str, *, author
 
     headers = {**build_hf_headers(token=None if authorised else False), "Accept-Encoding": "identity"}
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.part")
-    with WeakFileLock(partial.with_name(f"{partial.name}.lock")):
+    # Called as the client calls what it leaves behind, so that `hf cache prune` clears it away.
+    partial = target.with_name(f"{target.name}.incomplete")
+    lock = assets_cache() / "locks" / f"{target.name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
         if target.exists():  # another process has brought it meanwhile
             return
         if size is not None and partial.is_file() and partial.stat().st_size > size:
