@@ -135,9 +135,7 @@ def _handler(server: HubServer) -> type[BaseHTTPRequestHandler]:
             token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
             server.requests.append(Request(self.command, path, self.headers.get("Range"), token))
             if path.startswith("/store/"):
-                held = {
-                    hashlib.sha256(b).hexdigest(): b for r in server.repositories.values() for b in r.files.values()
-                }
+                held = {digest_of(b): b for r in server.repositories.values() for b in r.files.values()}
                 return self._bytes(held.get(path.removeprefix("/store/")))
             if path.startswith("/raw/"):
                 return self._bytes(server.raw.get(path.removeprefix("/raw/")))

@@ -282,6 +282,22 @@ def test_a_process_that_is_killed_leaves_its_half_to_the_next(server, home, envi
     assert server.downloads()[-1].range == f"bytes={kept}-"
 
 
+def test_a_proxy_and_a_cache_of_its_own_are_taken_from_the_environment(server, environment, tmp_path):
+    server.repositories[REPO] = Repository({"net.safetensors": to_safetensors(state())})
+    variables = {
+        "HF_ENDPOINT": "http://hub.invalid",  # known to the proxy alone
+        "HTTP_PROXY": server.address,
+        "NO_PROXY": "localhost",
+        "HF_HUB_CACHE": str(tmp_path / "elsewhere"),
+    }
+    program = f"from irtool import weights; print(weights.locate('hf-hub:{REPO}@main:net.safetensors'))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment | variables, capture_output=True, text=True, check=True
+    )
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path / "elsewhere")
+    assert Path(done.stdout.strip()).read_bytes() == to_safetensors(state())
+
+
 def test_a_reference_to_the_hub_needs_no_record(server, monkeypatch):
     server.repositories[REPO] = Repository({"net.pth": pickled(state()), "readme.md": b"x"})
     path = weights.locate(f"hf-hub:{REPO}")
@@ -294,8 +310,9 @@ def test_a_reference_to_the_hub_needs_no_record(server, monkeypatch):
     server.repositories[REPO].files["other.pth"] = b""
     with pytest.raises(UsageError, match=r"2 model files: net\.pth, other\.pth"):
         weights.locate(f"hf-hub:{REPO}")
-    with pytest.raises(UsageError, match="names no file on the hub"):
-        weights.locate("hf-hub:nets")
+    for wrong in ("hf-hub:nets", "hf-hub:acme/a--b", "hf-hub:acme/nets@main:../../x.pth"):
+        with pytest.raises(UsageError, match="names no file on the hub"):
+            weights.locate(wrong)
     server.repositories[REPO].files = {"readme.md": b""}
     with pytest.raises(UsageError, match="no model file"):
         weights.locate(f"hf-hub:{REPO}")

@@ -62,7 +62,7 @@ def split(source: str) -> tuple[str, str, str]:
         UsageError: it is not written so.
     """
     match = re.fullmatch(r"hf-hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?(?::([^:]+))?", source)
-    if match is None:
+    if match is None or "--" in match[1] or ".." in source:
         raise UsageError(f"'{source}' names no file on the hub.", "Write hf-hub:ORG/REPO@REVISION:FILE.")
     return match[1], match[2] or "main", match[3] or ""
 
@@ -205,8 +205,10 @@ def _explained(error: Exception, what: str, repo: str) -> UnavailableError:
     if isinstance(error, errors.RevisionNotFoundError):
         return UnavailableError(f"{repo} has no such revision.", "Name a commit, a tag or a branch after @.")
     if isinstance(error, errors.LocalEntryNotFoundError):
-        told = "and irtool is offline" if offline() else "and the hub cannot be reached"
-        return UnavailableError(f"{what} is not here, {told}.", GOES_ON)
+        if offline():
+            once = "Run it once without --offline, IRTOOL_OFFLINE and HF_HUB_OFFLINE."
+            return UnavailableError(f"{what} is not here, and irtool is offline.", once)
+        return UnavailableError(f"{what} is not here, and the hub cannot be reached.", GOES_ON)
     if isinstance(error, errors.EntryNotFoundError):
         return UnavailableError(f"{repo} has no file {what}.", "Its page lists what there is.")
     status = getattr(getattr(error, "response", None), "status_code", None)
