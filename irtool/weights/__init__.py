@@ -6,6 +6,7 @@ Nothing here imports torch but the conversion of a published file, when there is
 from __future__ import annotations
 
 from .files import converted, locate, obtain, state, verify
+from .hub import offline
 from .registry import DEFAULT_DETECTOR, DEFAULT_RESTORER, File, Record, get, needs, records
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "locate",
     "needs",
     "obtain",
+    "offline",
     "records",
     "state",
     "verify",
