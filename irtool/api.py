@@ -5,11 +5,13 @@ Nothing is remembered between calls but the last few networks, so that a loop ov
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,13 +19,19 @@ from . import engine, models
 from . import picture as pictures
 from .detect import Detector, Diagnosis
 from .detect import load as load_detector
+from .diffusion.sampling import Sampling
 from .errors import PictureError, UsageError
 from .picture import Picture
 from .plan import Plan, plan_auto, plan_tasks
-from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, locate
+from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, locate, needs
+
+if TYPE_CHECKING:
+    from .detect.daclip import DaclipDetector
 
 Source = Picture | str | Path | bytes
 Progress = Callable[[int, int], None]
+STEERED = ("universal-unet", "wild-unet", "nafnet-daclip")
+"""Families whose networks a DA-CLIP controller steers."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,8 @@ def restore(
     strength: float = 1.0,
     model: str = DEFAULT_RESTORER,
     detector: str = DEFAULT_DETECTOR,
+    sampling: Sampling | None = None,
+    controller: str = "",
     device: str = "auto",
     dtype: str = "auto",
     tile: str = "auto",
@@ -141,11 +151,13 @@ def restore(
     Args:
         source: a `Picture`, a path, or the bytes of a file.
         tasks: what to undo instead, as ids, task verbs or synonyms: ``["denoise", "rain"]`` or ``"denoise,rain"``.
-        plan: a finished plan to carry out instead, or a function that makes one of what is found; `strength` and
-            `model` are then those of its steps.
+        plan: a finished plan to carry out instead, or a function that makes one of what is found; `strength`, `model`,
+            `sampling` and `controller` are then those of its steps.
         strength: share of the result in the output, in [0, 1]; the rest is the input.
         model: id of a restorer in weights.toml, or ``local:PATH``.
         detector: likewise, of a detector.
+        sampling: steps, sampler and seed of a diffusion model.
+        controller: id or ``local:PATH`` of the DA-CLIP that steers the model; empty for its own.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto", "fp32", "bf16" or "fp16".
         tile: "auto", "off", or the side of a tile in pixels.
@@ -162,20 +174,21 @@ def restore(
     if not 0 <= strength <= 1:
         raise UsageError(f"The strength lies from 0 to 1, not {strength:g}.")
     if tasks is not None:
-        plan = plan_tasks([tasks] if isinstance(tasks, str) else tasks, strength, model)
+        words = [tasks] if isinstance(tasks, str) else tasks
+        plan = plan_tasks(words, strength, model, sampling=sampling, controller=controller)
     where = engine.pick_device(device)
     picture = _read(source)
     begun = time.perf_counter()
     pixels = _tensor(picture)
     diagnosis = None
     if plan is None:
-        plan = partial(plan_auto, strength=strength, model=model)
+        plan = partial(plan_auto, strength=strength, model=model, sampling=sampling, controller=controller)
     if callable(plan):
         diagnosis = _detector(detector, where).diagnose(pixels)
         plan = plan(diagnosis)
     tiles, peak = 0, None
     for step in plan.steps:
-        expert = _expert(step.model, tuple(step.mixture.items()), where, dtype)
+        expert = _expert(step.model, tuple(step.mixture.items()), where, dtype, step.sampling, step.controller)
         outcome = engine.run(
             expert, pixels, device=where, dtype=dtype, tile=tile, max_memory=max_memory, on_progress=on_progress
         )
@@ -188,7 +201,9 @@ def restore(
     return Result(picture, plan, diagnosis, seconds, tiles, peak, source if isinstance(source, bytes) else None)
 
 
-def prepare(*, model: str | None = None, detector: str | None = None, device: str = "auto") -> None:
+def prepare(
+    *, model: str | None = None, detector: str | None = None, controller: str = "", device: str = "auto"
+) -> None:
     """Load networks ahead of a run, so that what is missing is said before any picture is read.
 
     Raises:
@@ -198,7 +213,7 @@ def prepare(*, model: str | None = None, detector: str | None = None, device: st
     if detector is not None:
         _detector(detector, where)
     if model is not None:
-        _restorer(model)
+        _restorer(model, controller)
 
 
 def _read(source: Source) -> Picture:
@@ -211,17 +226,37 @@ def _tensor(picture: Picture) -> torch.Tensor:
 
 
 @lru_cache(maxsize=2)
-def _detector(reference: str, device: torch.device) -> Detector:
+def _detector(reference: str, device: torch.device) -> Detector | DaclipDetector:
     return load_detector(locate(reference), device)
 
 
 @lru_cache(maxsize=2)
-def _restorer(reference: str) -> models.Restorer:
-    return models.load(locate(reference))
+def _restorer(reference: str, controller: str = "") -> models.Restorer:
+    path = locate(reference)
+    family, _, header = models.loading.describe(path)
+    beside: tuple[str, ...] = tuple(json.loads(header.get("needs", "[]"))) or needs(reference, family)
+    if controller:
+        if family not in STEERED:
+            known = ", ".join(STEERED)
+            raise UsageError(f"{reference} takes no controller.", f"Families of models that do: {known}.")
+        beside = (controller,)
+    return models.load(path, [locate(companion) for companion in beside])
 
 
 @lru_cache(maxsize=4)
-def _expert(reference: str, mixture: tuple[tuple[str, float], ...], device: torch.device, dtype: str) -> models.Expert:
+def _expert(
+    reference: str,
+    mixture: tuple[tuple[str, float], ...],
+    device: torch.device,
+    dtype: str,
+    sampling: Sampling | None,
+    controller: str,
+) -> models.Expert | models.WholeExpert:
     # Device and type are part of the key because running an expert moves its weights there, and rounds them.
-    weights: Mapping[str, float] = dict(mixture)
-    return _restorer(reference).specialise(weights)
+    expert = _restorer(reference, controller).specialise(dict(mixture))
+    if sampling is None:
+        return expert
+    if not hasattr(expert, "sampled"):
+        raise UsageError(f"{reference} is no diffusion model: --steps, --sampler and --seed are of no use to it.")
+    sampled: models.WholeExpert = expert.sampled(sampling)
+    return sampled

@@ -11,10 +11,11 @@ sharpens block edges), and mixtures are listed in it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from .degradation import RESTORE_ORDER, lookup
+from .diffusion.sampling import Sampling
 from .errors import UsageError
 from .weights.registry import DEFAULT_RESTORER
 
@@ -33,13 +34,19 @@ class Step:
         mixture: degradation id -> weight in (0, 1], in `RESTORE_ORDER`.
         model: id of a record in weights.toml, or ``local:PATH``.
         strength: share of the result in the output; the rest is the input. In [0, 1].
+        sampling: how a diffusion model is sampled; None for its own way, and for all other models.
+        controller: reference of the DA-CLIP that steers the model; empty for the one that belongs to it.
     """
 
     mixture: Mapping[str, float]
     model: str = DEFAULT_RESTORER
     strength: float = 1.0
+    sampling: Sampling | None = None
+    controller: str = ""
 
     def __post_init__(self) -> None:
+        if isinstance(self.sampling, Mapping):
+            object.__setattr__(self, "sampling", Sampling(**self.sampling))
         if not self.mixture:
             raise UsageError("A step needs at least one degradation to undo.")
         ids = {lookup(word).id: float(weight) for word, weight in self.mixture.items()}
@@ -52,7 +59,10 @@ class Step:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"mixture": dict(self.mixture), "model": self.model, "strength": self.strength}
+        told: dict[str, Any] = {"mixture": dict(self.mixture), "model": self.model, "strength": self.strength}
+        if self.sampling is not None:
+            told["sampling"] = asdict(self.sampling)
+        return {**told, "controller": self.controller} if self.controller else told
 
     def __str__(self) -> str:
         mixed = ", ".join(i if weight == 1 else f"{i} x {weight:g}" for i, weight in self.mixture.items())
@@ -66,14 +76,20 @@ class Plan:
     Attributes:
         steps: in order.
         reason: a sentence for people on where the plan comes from.
+        keep: ids of degradations that are to stay; no step undoes them.
     """
 
     steps: tuple[Step, ...] = ()
     reason: str = ""
+    keep: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; `from_dict` gives an equal plan back."""
-        return {"steps": [step.to_dict() for step in self.steps], "reason": self.reason}
+        return {
+            "steps": [step.to_dict() for step in self.steps],
+            "reason": self.reason,
+            "keep": list(self.keep),
+        }
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Plan:
@@ -83,7 +99,8 @@ class Plan:
             UsageError: it is not such a plan.
         """
         try:
-            return Plan(tuple(Step(**step) for step in data["steps"]), str(data.get("reason", "")))
+            steps = tuple(Step(**step) for step in data["steps"])
+            return Plan(steps, str(data.get("reason", "")), tuple(lookup(word).id for word in data.get("keep", ())))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UsageError(f"This is no plan: {error}.", "A plan is what restore --dry-run --json prints.") from error
 
@@ -92,24 +109,30 @@ class Plan:
             told = "leave it as it is"
         else:
             told = ", then ".join(f"undo {step} with {step.model}" for step in self.steps)
+        if self.keep:
+            told += f", keeping {', '.join(self.keep)}"
         return told + (f" ({self.reason})" if self.reason else "")
 
 
-def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_RESTORER) -> Plan:
-    """Undo what was found: everything present, the strongest `MOST` where there is more; nothing in a clean picture."""
+def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_RESTORER, **more: Any) -> Plan:
+    """Undo what was found: everything present, the strongest `MOST` where there is more; nothing in a clean picture.
+
+    `more` are further attributes of the step.
+    """
     if diagnosis.is_clean:
         return Plan((), "the picture is clean")
     found = ", ".join(f"{i} {diagnosis.scores[i]:.2f}" for i in diagnosis.present)
     chosen = diagnosis.present[:MOST]
     less = f"; the strongest {MOST} are undone" if len(diagnosis.present) > MOST else ""
-    return Plan((Step(dict.fromkeys(chosen, 1.0), model, strength),), f"found {found}{less}")
+    return Plan((Step(dict.fromkeys(chosen, 1.0), model, strength, **more),), f"found {found}{less}")
 
 
-def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT_RESTORER) -> Plan:
+def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT_RESTORER, **more: Any) -> Plan:
     """Undo what is named.
 
     Args:
         words: ids, task verbs, names or synonyms ("denoise", "fog"); each may be a comma-separated list.
+        strength, model, more: attributes of the step.
 
     Raises:
         UsageError: a word is unknown, or there is none.
@@ -117,4 +140,4 @@ def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT
     named = [part for word in words for part in word.split(",") if part.strip()]
     if not named:
         raise UsageError("No task is named.", "Name one, such as --task denoise; or use --auto.")
-    return Plan((Step({lookup(word).id: 1.0 for word in named}, model, strength),), "as asked")
+    return Plan((Step({lookup(word).id: 1.0 for word in named}, model, strength, **more),), "as asked")

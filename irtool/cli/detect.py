@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from ..weights.registry import DEFAULT_DETECTOR
 from . import options
@@ -17,7 +19,12 @@ if TYPE_CHECKING:
 def detect(
     inputs: options.Inputs,
     recursive: options.Recursive = False,
-    detector: options.Detector = DEFAULT_DETECTOR,
+    detector: Annotated[
+        str,
+        typer.Option(
+            "--detector", "--model", envvar="IRTOOL_DETECTOR", metavar="ID|local:PATH", help="The model that diagnoses."
+        ),
+    ] = DEFAULT_DETECTOR,
     device: options.Device = "auto",
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -60,7 +67,8 @@ def detect(
 def _show(out: Output, name: str, diagnosis: Diagnosis) -> None:
     """A table on a terminal; in a pipe one line that can be searched."""
     ranked = sorted(diagnosis.scores, key=lambda i: (i not in diagnosis.present, -diagnosis.scores[i]))
-    rows = [i for i in ranked if out.verbose or i in diagnosis.present]
+    # Shares of one whole say little one by one.
+    rows = [i for i in ranked if out.verbose or diagnosis.exclusive or i in diagnosis.present]
     if is_plain(sys.stdout):
         told = [f"{i} {diagnosis.scores[i]:.2f}" for i in rows]
         if diagnosis.is_clean:

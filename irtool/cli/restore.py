@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..diffusion.sampling import SAMPLERS, Sampling
 from ..errors import UsageError
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
+
+if TYPE_CHECKING:
+    from ..detect import Diagnosis
+    from ..plan import Plan
 
 
 def restore(
@@ -36,6 +42,19 @@ def restore(
     offline: options.Offline = False,
     model: options.Model = DEFAULT_RESTORER,
     detector: options.Detector = DEFAULT_DETECTOR,
+    controller: Annotated[
+        str,
+        typer.Option("--controller", metavar="ID|local:PATH", help="The DA-CLIP that steers a model; else its own."),
+    ] = "",
+    steps: Annotated[
+        int | None, typer.Option("--steps", metavar="N", help="Of a diffusion model. Default: as its sampler needs.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", metavar="|".join(SAMPLERS), help="Of a diffusion model.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Of the noise in a diffusion model; 0 by default.")
+    ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -52,10 +71,19 @@ def restore(
         raise UsageError("--auto and --task exclude each other.", "Leave one of them out.")
     if not 0 <= strength <= 1:
         raise UsageError(f"--strength lies from 0 to 1, not {strength:g}.")
+    asked = {"steps": steps, "sampler": sampler, "seed": seed}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if steps == 0:
+        raise UsageError("--steps is at least 1.")
+    more: dict[str, Any] = {"sampling": Sampling(**given) if given else None, "controller": controller}
     request = Request(
-        inputs, model, detector, output=output, recursive=recursive, existing=existing, format=format,
-        quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device, dtype=dtype,
-        tile=tile, max_memory=max_memory, threads=threads, json=json, quiet=quiet, verbose=verbose,
+        inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
+        format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
+        dtype=dtype, tile=tile, max_memory=max_memory, threads=threads, json=json, quiet=quiet, verbose=verbose,
     )  # fmt: skip
-    plan = plan_tasks(task, strength, model) if task else partial(plan_auto, strength=strength, model=model)
+    plan: Plan | Callable[[Diagnosis], Plan]
+    if task:
+        plan = plan_tasks(task, strength, model, **more)
+    else:
+        plan = partial(plan_auto, strength=strength, model=model, **more)
     return carry_out(request, lambda job: Decision(plan), [model])

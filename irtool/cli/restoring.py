@@ -35,6 +35,7 @@ class Request:
     inputs: Sequence[str]
     model: str
     detector: str
+    controller: str = ""
     output: str | None = None
     recursive: bool = False
     existing: str | None = None
@@ -76,10 +77,12 @@ class Decision:
     Attributes:
         plan: settled without looking at the picture, or a function that makes it of what is found there.
         told: goes into the JSON record.
+        answer: set for a question: nothing is planned or written, and this says the answer.
     """
 
     plan: Plan | Callable[[Diagnosis], Plan]
     told: Mapping[str, Any] = field(default_factory=dict)
+    answer: Callable[[Diagnosis], str] | None = None
 
 
 def carry_out(request: Request, decide: Callable[[Job], Decision], models: Sequence[str]) -> int:
@@ -105,10 +108,13 @@ def carry_out(request: Request, decide: Callable[[Job], Decision], models: Seque
         side_by_side=request.side_by_side,
     )
     dry_run = request.dry_run
+    questions = [replace(job, target=None, side=None) for job in jobs if decide(job).answer is not None]
+    jobs = [job for job in jobs if decide(job).answer is None]
     to_stdout = any(job.target is None for job in jobs)
     if request.json and to_stdout and not dry_run:
         raise UsageError("--json and a picture on stdout exclude each other.", "Name a file with -o.")
     jobs, skipped = settle_existing(jobs, policy)
+    jobs = questions + jobs
     decisions = {job: decide(job) for job in jobs}
     out = Output(
         json=request.json,
@@ -116,7 +122,8 @@ def carry_out(request: Request, decide: Callable[[Job], Decision], models: Seque
         verbose=request.verbose,
         stdout_taken=to_stdout and not dry_run,
     )
-    run = Run(out, ("restored", "clean", "planned", "skipped"), "Run the same command with --existing skip to go on.")
+    kinds = ("restored", "clean", "planned", "answered", "skipped")
+    run = Run(out, kinds, "Run the same command with --existing skip to go on.")
     for job in skipped:
         _tell_skipped(run, job)
     if dry_run:
@@ -129,16 +136,18 @@ def carry_out(request: Request, decide: Callable[[Job], Decision], models: Seque
     options.set_threads(request.threads)
 
     from .. import api
+    from ..plan import Plan
 
     memory = None if request.max_memory is None else options.parse_bytes(request.max_memory)
 
     def work(job: Job, loaded: Loaded) -> tuple[Result, Picture | None]:
         picture, original = loaded
-        plan = decisions[job].plan
-        if dry_run:
+        plan, answer = decisions[job].plan, decisions[job].answer
+        if dry_run or answer is not None:
             assert callable(plan)
             diagnosis = api.detect(picture, model=request.detector, device=request.device)
-            return api.Result(picture, plan(diagnosis), diagnosis), None
+            made = plan(diagnosis) if answer is None else Plan((), answer(diagnosis))
+            return api.Result(picture, made, diagnosis), None
         result = api.restore(
             picture, plan=plan, detector=request.detector, device=request.device, dtype=request.dtype,
             tile=request.tile, max_memory=memory, on_progress=run.bar.tiles,
@@ -149,6 +158,8 @@ def carry_out(request: Request, decide: Callable[[Job], Decision], models: Seque
     def write(job: Job, made: tuple[Result, Picture | None]) -> Outcome:
         result, before = made
         told = decisions[job].told
+        if decisions[job].answer is not None:
+            return outcome("answered", result.plan, result, told)
         if dry_run:
             return outcome("planned", result.plan, result, told)
         if job.target is None:
@@ -161,8 +172,8 @@ def carry_out(request: Request, decide: Callable[[Job], Decision], models: Seque
         return outcome("clean" if result.untouched else "restored", result.plan, result, told)
 
     looks = any(callable(decisions[job].plan) for job in jobs)
-    for model in () if dry_run else dict.fromkeys(models):
-        api.prepare(model=model, device=request.device)
+    for model in dict.fromkeys(models) if len(jobs) > len(questions) and not dry_run else ():
+        api.prepare(model=model, controller=request.controller, device=request.device)
     api.prepare(detector=request.detector if looks else None, device=request.device)
     if not dry_run:
         for folder in dict.fromkeys(job.target.parent for job in jobs if job.target is not None):
@@ -187,6 +198,8 @@ def outcome(status: str, plan: Plan, result: Result | None = None, told: Mapping
         found = None if result is None else result.diagnosis
         why = "clean" if found is not None and found.is_clean else plan.reason
         return f"{why}, passed through untouched", record
+    if status == "answered":
+        return plan.reason, record
     if status == "restored":
         return f"undid {', then '.join(map(str, plan.steps))} in {record['seconds']:.1f} s", record
     return str(plan), record
@@ -202,7 +215,7 @@ def _tell(run: Run, job: Job, made: Outcome) -> None:
     out.record(head(job, status) | record)
     for note in record.get("notes", ()):
         out.note(f"note: {job.name}: {note}")
-    if status == "planned" or not out.quiet:
+    if status in ("planned", "answered") or not out.quiet:
         out.result(f"{job.name}{'' if job.target is None else f' -> {job.target}'}: {words}")
     if record.get("tiles"):
         peak = "unknown" if record["peak_bytes"] is None else f"{record['peak_bytes'] / 2**20:.0f} MiB"

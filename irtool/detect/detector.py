@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from ..errors import UnavailableError
 from ..models import loading
 from .network import DetectorNet
 
+if TYPE_CHECKING:
+    from .daclip import DaclipDetector
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -23,10 +27,12 @@ class Diagnosis:
     Attributes:
         scores: probability of each degradation, independent of the others.
         present: ids whose score reaches its threshold, strongest first; empty means clean.
+        exclusive: the scores sum to one, of a detector that takes every picture for degraded in one way.
     """
 
     scores: dict[str, float]
     present: tuple[str, ...]
+    exclusive: bool = False
 
     @property
     def is_clean(self) -> bool:
@@ -35,7 +41,9 @@ class Diagnosis:
 
     @property
     def clean(self) -> float:
-        """Probability that none is present, were they independent."""
+        """Probability that none is present, were they independent; 0 where the detector knows no clean picture."""
+        if self.exclusive:
+            return 0.0
         product = 1.0
         for score in self.scores.values():
             product *= 1 - score
@@ -65,13 +73,17 @@ class Detector:
         return Diagnosis(named, tuple(sorted(over, key=lambda i: -over[i])))
 
 
-def load(path: Path, device: torch.device) -> Detector:
-    """Load a detector; its header carries the calibrated thresholds.
+def load(path: Path, device: torch.device) -> Detector | DaclipDetector:
+    """Load a detector, ours or a DA-CLIP controller; the header of ours carries the calibrated thresholds.
 
     Raises:
         UnavailableError: the file is absent, damaged, or holds something else.
     """
     net, header = loading.read(path)
+    if header["architecture"] == "daclip":
+        from .daclip import DaclipDetector
+
+        return DaclipDetector(net, device)
     if not isinstance(net, DetectorNet):
         raise UnavailableError(f"{path} holds a {header['architecture']}, not a detector.")
     return Detector(net, json.loads(header.get("thresholds", "{}")), device)

@@ -12,20 +12,8 @@ import math
 import torch
 from torch import Tensor
 
-from .irsde import Time, score, std
+from .irsde import Time, posterior_std, score, std
 from .schedules import Process, process
-
-__all__ = [
-    "EPS",
-    "clean_of",
-    "optimum_time",
-    "posterior_mean",
-    "process_of",
-    "reverse_ode",
-    "reverse_sde",
-    "score",
-    "std",
-]
 
 EPS = 0.04
 
@@ -63,3 +51,8 @@ def posterior_mean(p: Process, x: Tensor, x0: Tensor, t: Time, s: Time) -> Tenso
     """Mean of x_s given x_t and x_0."""
     ratio = torch.expm1(-2 * p.span(s)) / torch.expm1(-2 * p.span(t))
     return x0 + p.decay(t, s) * ratio * (x - x0)
+
+
+def posterior(p: Process, x: Tensor, noise: Tensor, t: Time, s: Time, z: Tensor) -> Tensor:
+    """A draw of x_s given x_t and the clean picture the noise stands for."""
+    return posterior_mean(p, x, clean_of(p, x, noise, t), t, s) + posterior_std(p, t, s) * z

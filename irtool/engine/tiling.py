@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import PictureError, UsageError
-from ..models.base import Expert
+from ..models.base import Expert, WholeExpert
 from .device import available_bytes, peak_bytes, pick_dtype, resident_bytes
 
 DEFAULT_WORK = 768 << 20  # bytes for activations on a CPU when nothing else is said: 12 megapixels stay under 2 GiB
+# The same for networks that see their picture best whole: one megapixel of the published U-Nets is.
+WHOLE_WORK = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,12 @@ def pad(pixels: Tensor, multiple: int) -> Tensor:
 
 
 def _budget(
-    expert: Expert, pixels: Tensor, device: torch.device, dtype: torch.dtype, tile: str, max_memory: int | None
+    expert: Expert | WholeExpert,
+    pixels: Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
+    tile: str,
+    max_memory: int | None,
 ) -> int:
     """The most pixels a tile may have."""
     per_pixel = expert.capability.bytes_per_pixel * dtype.itemsize // 4
@@ -121,17 +128,17 @@ def _budget(
         # Beside the tile: the result, and the copy of it that the encoder takes.
         work = max_memory - resident_bytes() - 2 * pixels.numel() * 4
     else:
-        work = min(DEFAULT_WORK, available_bytes(device) // 2)
+        work = min(WHOLE_WORK if hasattr(expert, "restore") else DEFAULT_WORK, available_bytes(device) // 2)
     return max(0, work) // per_pixel
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
     """Whether a failed computation failed for memory; on a CPU torch says so in words alone."""
     return isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def run(
-    expert: Expert,
+    expert: Expert | WholeExpert,
     pixels: Tensor,
     *,
     device: torch.device,
@@ -167,14 +174,13 @@ def run(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     allowed = _budget(expert, padded, device, kind, tile, max_memory)
+    if not callable(expert):
+        return _passes(expert, pixels, context, device, allowed, on_progress)
     while True:
         try:
             tiles = grid(*padded.shape[-2:], multiple=capability.multiple, margin=capability.margin, pixels=allowed)
         except ValueError:
-            raise PictureError(
-                f"The memory allowed is too small for a picture of {width}x{height} pixels.",
-                "Raise --max-memory, or close other programs.",
-            ) from None
+            raise _too_small(width, height) from None
         try:
             for done, t in enumerate(tiles):
                 if on_progress:
@@ -185,7 +191,7 @@ def run(
                 kept = restored[:, t.keep_top - t.top : bottom - t.top, t.keep_left - t.left : right - t.left]
                 result[:, t.keep_top : bottom, t.keep_left : right] = kept.float().cpu()
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             # Another process took the memory that was free when the tiles were planned.
             if device.type == "cuda":
@@ -195,3 +201,29 @@ def run(
         if on_progress:
             on_progress(len(tiles), len(tiles))
         return Outcome(result, len(tiles), peak_bytes(device))
+
+
+def _passes(
+    expert: WholeExpert,
+    pixels: Tensor,
+    context: Tensor,
+    device: torch.device,
+    allowed: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> Outcome:
+    """`run` for a network that passes over the picture many times."""
+    from .sweep import Sweeper
+
+    sweep = Sweeper(expert.capability, allowed)
+    try:
+        restored = expert.restore(pixels[None].to(device), context, sweep, on_progress or (lambda done, total: None))
+    except ValueError:
+        raise _too_small(pixels.shape[-1], pixels.shape[-2]) from None
+    return Outcome(restored[0].float().clamp(0, 1).cpu(), sweep.tiles, peak_bytes(device))
+
+
+def _too_small(width: int, height: int) -> PictureError:
+    return PictureError(
+        f"The memory allowed is too small for a picture of {width}x{height} pixels.",
+        "Raise --max-memory, or close other programs.",
+    )

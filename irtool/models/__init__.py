@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .base import Capability, Expert, Restorer
+from . import loading
+from .base import Capability, Expert, Restorer, WholeExpert
 from .loading import ARCHITECTURES, load, save
 
-__all__ = ["ARCHITECTURES", "Capability", "Expert", "Restorer", "load", "save"]
+__all__ = ["ARCHITECTURES", "Capability", "Expert", "Restorer", "WholeExpert", "load", "loading", "save"]

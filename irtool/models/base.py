@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +23,7 @@ class Capability:
         parameters: number of weights.
         gmacs_per_megapixel: multiply-accumulates of one pass, in 1e9 per 1e6 pixels.
         bytes_per_pixel: peak working memory of a float32 pass per input pixel, activations only.
+        blind: it finds out by itself what to undo; the mixture it is given changes nothing.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Capability:
     parameters: int
     gmacs_per_megapixel: float
     bytes_per_pixel: int
+    blind: bool = False
 
 
 class Expert(Protocol):
@@ -52,12 +54,39 @@ class Expert(Protocol):
         ...
 
 
+Sweep = Callable[..., Tensor]
+"""``sweep(net, *images)``: what ``net(*tiles)`` gives, put together over all tiles of the images (N, C, H, W) of one
+size, as if the network had seen them whole. Tiles overlap, and their answers are blended there."""
+
+
+class WholeExpert(Protocol):
+    """A restorer that passes over a picture many times, such as a diffusion model; fixed like an `Expert`.
+
+    It keeps the whole picture as its state, so that all tiles share one noise field and agree at every step, and leaves
+    to the engine how much of it the network sees at once.
+    """
+
+    capability: Capability
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> WholeExpert:
+        """Move to a device and compute in a type; returns itself."""
+        ...
+
+    def context(self, pixels: Tensor) -> Tensor:
+        """As `Expert.context`."""
+        ...
+
+    def restore(self, pixels: Tensor, context: Tensor, sweep: Sweep, on_progress: Callable[[int, int], None]) -> Tensor:
+        """Restore (1, 3, H, W) in [0, 1], any size -> the same shape; tells (passes done, passes in all)."""
+        ...
+
+
 class Restorer(Protocol):
     """A loaded network with all its tasks."""
 
     capability: Capability
 
-    def specialise(self, mixture: Mapping[str, float]) -> Expert:
+    def specialise(self, mixture: Mapping[str, float]) -> Expert | WholeExpert:
         """Fix a mixture, degradation id -> weight in [0, 1].
 
         Raises:

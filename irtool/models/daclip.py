@@ -228,9 +228,6 @@ def tokens(texts: Sequence[str], length: int = 77) -> Tensor:
     return ids
 
 
-KEYS = ("logit_scale", "clip.visual.conv1.weight", "visual_control.transformer.zero_modules.0.weight")
-
-
 def recognise(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of a `DaCLIP` from its tensors; heads are 64 channels wide, as in every ViT of CLIP."""
     width, _, patch, _ = shapes["clip.visual.conv1.weight"]

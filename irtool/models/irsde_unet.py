@@ -91,7 +91,8 @@ class _UNet(nn.Module):
     def predict(self, x: Tensor, time: Tensor, content: Tensor | None = None) -> Tensor:
         """x (N, inputs, H, W) any size, time embedding (1 or N, 4 nf), content (N, source) -> (N, outputs, H, W)."""
         height, width = x.shape[-2:]
-        x = pad_to(x, self.multiple).contiguous(memory_format=torch.channels_last)
+        # Whoever calls subtracts in float32, where the state and its mean are all but equal, and only then is rounded.
+        x = pad_to(x, self.multiple).to(self.init_conv.weight.dtype, memory_format=torch.channels_last)
         x = first = self.init_conv(x)
         if self.core != 1:
             x = self.downsample(x)
@@ -207,11 +208,27 @@ class ContextUNet(_UNet):
         return self.predict(torch.cat([x - mu, mu], dim=1), time, image_context)
 
 
-KEYS = ("init_conv.weight", "time_mlp.1.weight", "mid_attn.fn.norm.g", "final_conv.weight")
-
-
 def recognise(shapes: Shapes) -> dict[str, Any] | None:
-    """The configuration of a `ConditionalUNet` from its tensors; None where they are a `ContextUNet`'s or others'."""
+    """The configuration of IR-SDE's `ConditionalUNet` from its tensors; None where they are another's."""
+    return _of(shapes, conditional=True)
+
+
+def recognise_denoising(shapes: Shapes) -> dict[str, Any] | None:
+    """The same for the unconditional net of the denoising SDE."""
+    return _of(shapes, conditional=False)
+
+
+def recognise_universal(shapes: Shapes) -> dict[str, Any] | None:
+    """The configuration of the universal `ContextUNet` from its tensors; None where they are another's."""
+    return None if "downsample.weight" in shapes else recognise_context(shapes)
+
+
+def recognise_wild(shapes: Shapes) -> dict[str, Any] | None:
+    """The same for the wild one, whose core works at half resolution."""
+    return recognise_context(shapes) if "downsample.weight" in shapes else None
+
+
+def _of(shapes: Shapes, conditional: bool) -> dict[str, Any] | None:
     if "mid_attn.fn.fn.to_qkv.weight" not in shapes or "prompt" in shapes or "downsample.weight" in shapes:
         return None
     nf, inputs = shapes["init_conv.weight"][:2]
@@ -219,7 +236,8 @@ def recognise(shapes: Shapes) -> dict[str, Any] | None:
     # Doubling at every level is what tells it from a context-free net of the DA-CLIP family.
     if any(shapes[f"downs.{i}.3.weight"][:2] != (nf << i + 1, nf << i) for i in range(depth)):
         return None
-    conditional = "mid_attn.fn.fn.to_out.0.weight" in shapes
+    if conditional != ("mid_attn.fn.fn.to_out.0.weight" in shapes):
+        return None
     outputs = shapes["final_conv.weight"][0]
     return {
         "in_nc": inputs // 2 if conditional else inputs, "out_nc": outputs, "nf": nf, "depth": depth,
@@ -228,7 +246,7 @@ def recognise(shapes: Shapes) -> dict[str, Any] | None:
 
 
 def recognise_context(shapes: Shapes) -> dict[str, Any] | None:
-    """The configuration of a `ContextUNet` from its tensors; None where they are others'."""
+    """The configuration of either `ContextUNet`."""
     transformer = "mid_attn.fn.fn.transformer_blocks.0.attn2.to_k.weight"
     if transformer not in shapes and "prompt" not in shapes:
         return None

@@ -78,9 +78,6 @@ class LatentUNet(nn.Module):
         return self.decode(*self.encode(x), size=(x.shape[-2], x.shape[-1]))
 
 
-KEYS = ("init_conv.weight", "encoder.0.0.block1.proj.weight", "latent_conv.weight", "post_latent_conv.weight")
-
-
 def recognise(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of a `LatentUNet` from its tensors."""
     ch, in_ch = shapes["init_conv.weight"][:2]

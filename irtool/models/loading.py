@@ -73,7 +73,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "models.nafnet_daclip:ContextNAFNet",
         ("intro.weight", "prompt", "text_mlp.0.weight", "middle_blks.0.mlp.1.weight"),
         "models.nafnet_daclip:recognise",
-        "models.nafnet_daclip:restorer",
+        "models.single:nafnet_daclip",
     ),
     "refusion-nafnet": Architecture(
         "models.refusion_nafnet:ConditionalNAFNet", REFUSION_KEYS, "models.refusion_nafnet:recognise_pixel", DIFFUSION
@@ -90,7 +90,73 @@ ARCHITECTURES: dict[str, Architecture] = {
         "models.nafnet:NAFNet",
         ("intro.weight", "middle_blks.0.conv1.weight", "middle_blks.0.sca.1.weight", "middle_blks.0.norm1.weight"),
         "models.nafnet:recognise",
-        "models.nafnet:restorer",
+        "models.single:nafnet",
+    ),
+    # What aodnet asks for, zerodce's files have too; which of the two it is, their shapes tell.
+    "prenet": Architecture(
+        "models.peers.prenet:PReNet",
+        ("conv0.0.weight", "res_conv1.0.weight", "conv.0.weight"),
+        "models.peers.prenet:recognise",
+        "models.peers.prenet:restorer",
+    ),
+    "gcanet": Architecture(
+        "models.peers.gcanet:GCANet",
+        ("conv1.weight", "res1.pre_conv1.weight", "gate.weight", "deconv1.weight"),
+        "models.peers.gcanet:recognise",
+        "models.peers.gcanet:restorer",
+    ),
+    "aodnet": Architecture(
+        "models.peers.aodnet:AODNet",
+        ("e_conv1.weight", "e_conv5.weight"),
+        "models.peers.aodnet:recognise",
+        "models.peers.aodnet:restorer",
+    ),
+    "uretinex": Architecture(
+        "models.peers.uretinex:URetinexNet",
+        ("decom_low.decom.0.weight", "decom_high.decom.0.weight", "R.conv8.weight", "L.conv5.weight", "A.conv1.weight"),
+        "models.peers.uretinex:recognise",
+        "models.peers.uretinex:restorer",
+    ),
+    "zerodce": Architecture(
+        "models.peers.zerodce:ZeroDCE",
+        ("e_conv1.weight", "e_conv7.weight"),
+        "models.peers.zerodce:recognise",
+        "models.peers.zerodce:restorer",
+    ),
+    "iat": Architecture(
+        "models.peers.iat:IAT",
+        (
+            "local_net.conv1.weight",
+            "local_net.mul_blocks.0.mlp.fc1.weight",
+            "global_net.generator.attn.q",
+            "global_net.gamma_linear.weight",
+        ),
+        "models.peers.iat:recognise",
+        "models.peers.iat:restorer",
+    ),
+    "ruas": Architecture(
+        "models.peers.ruas:RUAS",
+        ("enhance_net.iems.0.cell.c5.weight", "denoise_net.stem.weight"),
+        "models.peers.ruas:recognise",
+        "models.peers.ruas:restorer",
+    ),
+    "sci": Architecture(
+        "models.peers.sci:SCI",
+        ("enhance.in_conv.0.weight", "enhance.out_conv.0.weight", "calibrate.in_conv.0.weight"),
+        "models.peers.sci:recognise",
+        "models.peers.sci:restorer",
+    ),
+    "pairlie": Architecture(
+        "models.peers.pairlie:PairLIE",
+        ("L_net.L_net.1.weight", "L_net.L_net.13.weight", "R_net.R_net.1.weight", "N_net.N_net.13.weight"),
+        "models.peers.pairlie:recognise",
+        "models.peers.pairlie:restorer",
+    ),
+    "dncnn": Architecture(
+        "models.peers.dncnn:DnCNN",
+        ("conv0.weight", "conv1.weight", "conv1.bias"),
+        "models.peers.dncnn:recognise",
+        "models.peers.dncnn:restorer",
     ),
 }
 

@@ -168,7 +168,17 @@ class NAFNet(nn.Module):
         return (self.ending(y) + x)[..., :height, :width]
 
 
-KEYS = ("intro.weight", "middle_blks.0.conv1.weight", "middle_blks.0.sca.1.weight", "middle_blks.0.norm1.weight")
+def localise(net: Any, side: int) -> Any:
+    """Make a loaded `NAFNet` pool locally, as its test-time form trained on crops of `side` pixels; returns it."""
+    levels = len(net.encoders)
+    pools = windows((side, side), levels)
+    for stages, order in ((net.encoders, range(levels)), (net.decoders, reversed(range(levels)))):
+        for stage, level in zip(stages, order, strict=True):
+            for block in stage:
+                block.sca[0] = pools[level]
+    for block in net.middle_blks:
+        block.sca[0] = pools[levels]
+    return net
 
 
 def layout(shapes: Shapes) -> dict[str, Any]:

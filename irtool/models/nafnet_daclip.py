@@ -87,9 +87,6 @@ class ContextNAFNet(nn.Module):
         return (self.ending(y) + x)[..., :height, :width]
 
 
-KEYS = ("intro.weight", "prompt", "text_mlp.0.weight", "middle_blks.0.mlp.1.weight", "middle_blks.0.norm1.g")
-
-
 def recognise(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of a `ContextNAFNet` from its tensors."""
     found = layout(shapes)

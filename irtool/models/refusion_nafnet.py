@@ -100,7 +100,7 @@ class ConditionalNAFNet(nn.Module):
         height, width = x.shape[-2:]
         time = self.time_mlp[1:](self.time_mlp[0](as_times(t, x)).to(self.time_mlp[1].weight.dtype))
         x = pad_to(torch.cat([x - mu, mu], dim=1), self.multiple, "constant")
-        x = first = self.intro(x.contiguous(memory_format=torch.channels_last))
+        x = first = self.intro(x.to(self.intro.weight.dtype, memory_format=torch.channels_last))
         x = descend(self, x, time)
         return self.ending(x + first if self.skip else x)[..., :height, :width]
 
@@ -122,11 +122,20 @@ def descend(net: Any, x: Tensor, time: Tensor, content: Tensor | None = None) ->
     return x
 
 
-KEYS = ("intro.weight", "time_mlp.1.weight", "middle_blks.0.mlp.1.weight", "middle_blks.0.norm1.g")
+def recognise_pixel(shapes: Shapes) -> dict[str, Any] | None:
+    """The configuration of the pixel-space `ConditionalNAFNet` from its tensors; None where they are another's."""
+    found = recognise(shapes)
+    return found if found and found["img_channel"] == 3 else None
+
+
+def recognise_latent(shapes: Shapes) -> dict[str, Any] | None:
+    """The same for the latent one."""
+    found = recognise(shapes)
+    return found if found and found["img_channel"] != 3 else None
 
 
 def recognise(shapes: Shapes) -> dict[str, Any] | None:
-    """The configuration of a `ConditionalNAFNet` from its tensors; None where they are another network's."""
+    """The configuration of either `ConditionalNAFNet`."""
     found = layout(shapes)
     # Refusion's stereo and bokeh nets have keys of their own: two views at once, and lens data.
     foreign = any("fusion." in name or "cam_mlp" in name or "prompt" in name or ".att." in name for name in shapes)

@@ -1,0 +1,107 @@
+"""Restorers that ask their network once per picture, for networks that know no tasks of their own."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..degradation import IDS
+from ..errors import UnavailableError, UsageError
+from .base import Capability, Sweep
+from .daclip import DaCLIP, look
+from .macs import gmacs_per_megapixel
+from .nafnet import localise
+
+
+class Single:
+    """A network, its capability and its copy on a device; what both kinds below share."""
+
+    def __init__(self, net: Any, capability: Capability) -> None:
+        self.source, self.net, self.capability = net, net, capability
+        self.device, self.dtype = torch.device("cpu"), torch.float32
+
+    def specialise(self, mixture: Mapping[str, float]) -> Any:
+        unknown = [task for task in mixture if task not in self.capability.tasks]
+        if unknown and not self.capability.blind:
+            known = ", ".join(self.capability.tasks)
+            raise UsageError(f"The model has no task '{unknown[0]}'.", f"It knows: {known}.")
+        return self
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Any:
+        if (device, dtype) != (self.device, self.dtype):
+            self.device, self.dtype = device, dtype
+            self.net = copy.deepcopy(self.source).to(device, dtype, memory_format=torch.channels_last)
+        return self
+
+
+class NAFNetRestorer(Single):
+    """A `NAFNet` pooling locally, so that tiles agree with the whole (`Restorer` and `Expert`)."""
+
+    def context(self, pixels: Tensor) -> Tensor:
+        """Nothing: (1, 0)."""
+        return torch.zeros(1, 0)
+
+    def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
+        with torch.inference_mode():
+            out: Tensor = self.net(tile.to(self.dtype)).float()
+            return out
+
+
+class SteeredRestorer(Single):
+    """A `ContextNAFNet` with its controller (`Restorer` and `WholeExpert`).
+
+    Its transformers see all that they are given, so a picture is cut only where memory asks for it.
+    """
+
+    def __init__(self, net: Any, capability: Capability, controller: DaCLIP) -> None:
+        super().__init__(net, capability)
+        self.controller = controller.blind()
+
+    def context(self, pixels: Tensor) -> Tensor:
+        """Degradation and content embeddings side by side (1, 2 K)."""
+        content, degradation = look(self.controller.to(self.device), pixels)
+        return torch.cat([degradation, content], dim=1)
+
+    def restore(self, pixels: Tensor, context: Tensor, sweep: Sweep, on_progress: Callable[[int, int], None]) -> Tensor:
+        embeddings = context.to(self.device, self.dtype).chunk(2, dim=1)
+        on_progress(0, 1)
+        with torch.inference_mode():
+            out: Tensor = sweep(lambda x: self.net(x.to(self.dtype), *embeddings).float(), pixels)
+        on_progress(1, 1)
+        return out
+
+
+def _capability(net: Any, header: Mapping[str, str], name: str, margin: int, live: int, blind: bool) -> Capability:
+    return Capability(
+        name=name,
+        tasks=tuple(json.loads(header.get("tasks", "[]"))) or IDS,
+        multiple=net.multiple,
+        margin=margin,
+        parameters=sum(p.numel() for p in net.parameters()),
+        gmacs_per_megapixel=gmacs_per_megapixel(net),
+        bytes_per_pixel=4 * live * net.intro.out_channels,
+        blind=blind,
+    )
+
+
+def nafnet(net: nn.Module, header: Mapping[str, str]) -> NAFNetRestorer:
+    """The restorer of a loaded `NAFNet`; "settings" of the header may name its "train_size", else 256."""
+    side = int(json.loads(header.get("settings", "{}")).get("train_size", 256))
+    # A window reaches three quarters of the crop to each side; the convolutions reach further by some pixels.
+    return NAFNetRestorer(localise(net, side), _capability(net, header, "nafnet", side * 3 // 4 + 32, 9, blind=True))
+
+
+def nafnet_daclip(net: nn.Module, header: Mapping[str, str], *companions: nn.Module) -> SteeredRestorer:
+    """The restorer of a loaded `ContextNAFNet`.
+
+    Raises:
+        UnavailableError: the controller is missing.
+    """
+    if not companions or not isinstance(companions[0], DaCLIP):
+        raise UnavailableError("nafnet-daclip needs a DA-CLIP controller.", "Name one with --controller.")
+    return SteeredRestorer(net, _capability(net, header, "nafnet-daclip", 32, 10, blind=True), companions[0])
