@@ -86,6 +86,20 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("init_conv.weight", "encoder.0.0.block1.proj.weight", "latent_conv.weight", "post_latent_conv.weight"),
         "models.latent_unet:recognise",
     ),
+    "instructir": Architecture(
+        "models.instructir:InstructIR",
+        ("intro.weight", "enc_cond.0.fc.weight", "dec_cond.0.fc.weight", "middle_blks.0.conv1.weight"),
+        "models.instructir:recognise",
+    ),
+    "instructir-lm": Architecture(
+        "models.instructir:LanguageHead", ("fc1.weight", "fc2.weight"), "models.instructir:recognise_head"
+    ),
+    "ipt": Architecture(
+        "models.ipt:IPT",
+        ("head.0.0.weight", "body.linear_encoding.weight", "body.query_embed.weight", "tail.0.1.weight"),
+        "models.ipt:recognise",
+        "models.ipt:restorer",
+    ),
     "nafnet": Architecture(
         "models.nafnet:NAFNet",
         ("intro.weight", "middle_blks.0.conv1.weight", "middle_blks.0.sca.1.weight", "middle_blks.0.norm1.weight"),

@@ -1,0 +1,196 @@
+"""irtool instruct: say in words what is to be done to pictures."""
+
+from __future__ import annotations
+
+import csv
+import json as jsons
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UsageError
+from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
+from . import options
+
+if TYPE_CHECKING:
+    from ..detect import Diagnosis
+    from ..language import Wish
+    from ..plan import Plan
+    from .jobs import Job
+    from .restoring import Decision
+
+DEFAULT_TEXT_MODEL = "irtool-words.v1"
+
+
+def instruct(
+    said: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUT... SENTENCE...",
+            help="Pictures or folders (- is stdin), then what is to be done, a sentence or several in order.",
+            show_default=False,
+        ),
+    ] = None,
+    listed: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="CSV or JSON lines with a picture and an instruction each."),
+    ] = None,
+    output: options.Output = None,
+    recursive: options.Recursive = False,
+    strength: options.Strength = 1.0,
+    existing: options.Existing = None,
+    format: options.Format = "preserve",
+    quality: options.Quality = None,
+    strip: options.Strip = False,
+    side_by_side: options.SideBySide = False,
+    dry_run: options.DryRun = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    tile: options.Tile = "auto",
+    max_memory: options.MaxMemory = None,
+    threads: options.Threads = None,
+    model: options.Model = DEFAULT_RESTORER,
+    detector: options.Detector = DEFAULT_DETECTOR,
+    text_model: Annotated[
+        str,
+        typer.Option(
+            "--text-model",
+            envvar="IRTOOL_TEXT_MODEL",
+            metavar="ID|local:PATH",
+            help="The model that understands the words: irtool-words.v1 or instructir.",
+        ),
+    ] = DEFAULT_TEXT_MODEL,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+) -> int:
+    """Do to pictures what you say, in your own words.
+
+    irtool instruct photo.jpg "remove the rain, it is also a bit dark, but keep the grain"
+
+    Understands English, Chinese, Spanish, German, French and Japanese. A question is answered and writes nothing. What
+    irtool cannot do is said, with exit code 2, before any picture is touched.
+    """
+    from ..language import understand
+    from ..language.wish import check
+    from .restoring import Request, carry_out
+
+    if not 0 <= strength <= 1:
+        raise UsageError(f"--strength lies from 0 to 1, not {strength:g}.")
+    inputs, sentences = split(said or [])
+    lists: dict[Path, list[str]] = {}
+    if listed is not None:
+        if inputs or sentences:
+            raise UsageError("--from names pictures and sentences itself.", "Leave the others out.")
+        lists = read_list(listed)
+        inputs = [str(path) for path in lists]
+    elif not inputs or not sentences:
+        raise UsageError(
+            "Name a picture and say what is to be done.", 'irtool instruct photo.jpg "remove the rain and brighten it"'
+        )
+    listen = partial(understand, text_model=text_model)
+    wishes = {path.resolve(): listen(said) for path, said in lists.items()}
+    common = listen(sentences)
+    for heard in wishes.values() or [common]:
+        check(heard)
+    request = Request(
+        inputs, model, detector, output=output, recursive=recursive, existing=existing, format=format,
+        quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device, dtype=dtype,
+        tile=tile, max_memory=max_memory, threads=threads, json=json, quiet=quiet, verbose=verbose,
+    )  # fmt: skip
+
+    def decide(job: Job) -> Decision:
+        heard = common if job.source is None or not wishes else wishes[job.source.resolve()]
+        return decision(heard, strength, model)
+
+    return carry_out(request, decide, [model])
+
+
+def split(said: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tell pictures from sentences: what exists, ``-``, or is named like a picture, is a picture.
+
+    Raises:
+        UsageError: a picture comes after a sentence.
+    """
+    from ..picture.formats import SUFFIXES
+
+    def is_path(text: str) -> bool:
+        if text == "-":
+            return True
+        try:
+            if Path(text).exists():
+                return True
+        except (OSError, ValueError):
+            return False
+        return Path(text).suffix.lower() in SUFFIXES and (" " not in text.strip() or "/" in text)
+
+    inputs = [text for text in said if is_path(text)]
+    sentences = [text for text in said if not is_path(text)]
+    if said and list(said) != inputs + sentences:
+        raise UsageError("Pictures come first, then sentences.", 'irtool instruct a.jpg b.jpg "remove the rain"')
+    return inputs, sentences
+
+
+def read_list(path: Path) -> dict[Path, list[str]]:
+    """Instructions per picture from a CSV (columns picture, instruction) or JSON lines (the same as keys).
+
+    Paths are relative to the file. A picture named several times gets its instructions in order.
+
+    Raises:
+        UsageError: the file cannot be read, or a line of it is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--from {path} cannot be read: {error}.") from error
+    hint = "A CSV has the columns picture,instruction; JSON lines have these keys."
+    rows: list[tuple[int, object]] = []
+    if path.suffix.lower() == ".csv":
+        table = csv.DictReader(text.splitlines(keepends=True), skipinitialspace=True)
+        rows = [(table.line_num, row) for row in table]
+    else:
+        for number, line in enumerate(text.splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                rows.append((number, jsons.loads(line)))
+            except ValueError as error:
+                raise UsageError(f"{path}, line {number}: no JSON ({error}).", hint) from error
+    found: dict[Path, list[str]] = {}
+    for number, row in rows:
+        picture = row.get("picture") if isinstance(row, dict) else None
+        instruction = row.get("instruction") if isinstance(row, dict) else None
+        sentences = [instruction] if isinstance(instruction, str) else instruction
+        good = isinstance(sentences, list) and all(isinstance(s, str) and s.strip() for s in sentences) and sentences
+        if not isinstance(picture, str) or not picture or not good:
+            raise UsageError(f"{path}, line {number}: needs a picture and an instruction.", hint)
+        found.setdefault(path.parent / picture, []).extend(sentences)
+    if not found:
+        raise UsageError(f"{path} names no pictures.", hint)
+    return found
+
+
+def decision(wishes: Sequence[Wish], strength: float, model: str) -> Decision:
+    """What is to be done to a picture of which this was said."""
+    from ..language.wish import answer, looks, plan_wishes
+    from .restoring import Decision
+
+    told = {"instruction": [wish.to_dict() for wish in wishes]}
+    planned: Callable[[Diagnosis | None], Plan] = lambda found: plan_wishes(  # noqa: E731
+        wishes, found, strength=strength, model=model
+    )
+    questions = [wish for wish in wishes if wish.question]
+    if len(questions) == len(wishes):
+        return Decision(planned, told, answer=lambda found: answer(questions, found))
+    if questions:
+
+        def answered(found: Diagnosis) -> Plan:
+            plan = planned(found)
+            return replace(plan, reason=f"{answer(questions, found)}; {plan.reason}")
+
+        return Decision(answered, told)
+    return Decision(planned if looks(wishes) else planned(None), told)

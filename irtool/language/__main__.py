@@ -1,0 +1,37 @@
+"""python -m irtool.language train TARGET.safetensors | score FILE.tsv [--model REFERENCE] [--wrong SPLIT]"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .score import cases, table
+from .understand import DEFAULT_TEXT_MODEL, load
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    train = verbs.add_parser("train")
+    train.add_argument("target", type=Path)
+    train.add_argument("--sentences", type=int, default=240_000)
+    train.add_argument("--seed", type=int, default=0)
+    score = verbs.add_parser("score")
+    score.add_argument("file", type=Path)
+    score.add_argument("--model", default=DEFAULT_TEXT_MODEL)
+    score.add_argument("--wrong", metavar="SPLIT", help="also list what went wrong in this split")
+    given = parser.parse_args()
+    if given.verb == "train":
+        from .training import train as run
+
+        run(given.target, sentences=given.sentences, seed=given.seed, report=print)
+        return
+    shown, wrong = table(load(given.model), cases(given.file))
+    print(shown)
+    for case, got in wrong:
+        if case.split == given.wrong:
+            print(f"{case.language} {case.kind}: '{case.text}' is {case.plan}, taken for {got}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The text model as it runs: a few matrix products in NumPy, so that a sentence is understood without loading torch.
+
+A token is the sum of its hashed features; residual blocks of dilated convolutions let every token see fifteen more on each
+side, and the maximum over the sentence tells each of what is said elsewhere. The same network in torch is
+`training.TaggerNet`, which a test holds against this.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from ..errors import UnavailableError
+from .labels import ACTS, KINDS, LEVELS, ORDERS
+from .tokens import Token, features
+
+Array = np.ndarray
+HEADS = {"kind": len(KINDS), "act": len(ACTS), "level": len(LEVELS)}
+_EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What the model says of a sentence of T tokens, as probabilities.
+
+    Attributes:
+        kind: (T, len(KINDS)).
+        act: (T, len(ACTS)).
+        level: (T, len(LEVELS)).
+        order: (len(ORDERS),).
+    """
+
+    kind: Array
+    act: Array
+    level: Array
+    order: Array
+
+
+def _softmax(x: Array) -> Array:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def _parts(rows: Array) -> Array:
+    """The sum of what a token is made of, over the root of their number, so that long words are no louder."""
+    return rows.sum(axis=0) / max(1, len(rows)) ** 0.5
+
+
+class Tagger:
+    """A loaded text model.
+
+    Args:
+        weights: tensors by name, as `training.TaggerNet` has them.
+        dilations: of the blocks.
+    """
+
+    def __init__(self, weights: Mapping[str, Array], dilations: Sequence[int]) -> None:
+        self.weights = {k: np.asarray(v, dtype=np.float32) for k, v in weights.items()}
+        self.dilations = tuple(dilations)
+
+    @staticmethod
+    def load(path: Path) -> Tagger:
+        """Read a safetensors file.
+
+        Raises:
+            UnavailableError: it is absent, damaged or holds something else.
+        """
+        try:
+            with safe_open(str(path), framework="np") as file:
+                header = file.metadata() or {}
+                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            if header.get("architecture") != "tagger":
+                raise UnavailableError(f"{path} holds no text model.")
+            made = Tagger(weights, json.loads(header["config"])["dilations"])
+            if made.weights["kind.weight"].shape[0] != len(KINDS):
+                raise UnavailableError(f"{path} knows other labels than this version of irtool.")
+            return made
+        except FileNotFoundError as error:
+            raise UnavailableError(f"{path} does not exist.", "Install irtool again.") from error
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise UnavailableError(f"{path} is no readable text model: {error}.") from error
+
+    def __call__(self, tokens: list[Token]) -> Tags:
+        """Tag a sentence of at least one token."""
+        w = self.weights
+        table = w["embed.weight"]
+        x = np.stack([table[row[0]] + _parts(table[row[1:]]) for row in features(tokens)])
+        x = self._linear("enter", x)
+        for i, dilation in enumerate(self.dilations):
+            y = self._norm(f"blocks.{i}.norm", x)
+            kernel = w[f"blocks.{i}.conv.weight"]  # (out, in, 3)
+            padded = np.pad(y, ((dilation, dilation), (0, 0)))
+            shifted = (padded[j * dilation : j * dilation + len(y)] @ kernel[:, :, j].T for j in range(3))
+            y = sum(shifted, w[f"blocks.{i}.conv.bias"])
+            x = x + self._linear(f"blocks.{i}.out", np.maximum(y, 0))
+            x = x + self._linear(f"blocks.{i}.share", x.max(axis=0))
+        x = self._norm("norm", x)
+        told = {name: _softmax(self._linear(name, x)) for name in HEADS}
+        return Tags(**told, order=_softmax(self._linear("order", x.max(axis=0))))
+
+    def _linear(self, name: str, x: Array) -> Array:
+        return x @ self.weights[f"{name}.weight"].T + self.weights[f"{name}.bias"]
+
+    def _norm(self, name: str, x: Array) -> Array:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        scale = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + _EPS)
+        return centred / scale * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
+
+
+assert len(ORDERS) == 3

@@ -1,0 +1,139 @@
+"""From a sentence to tokens, and from tokens to the numbers that stand for them.
+
+Words are taken whole and as their runs of three to five letters, so that a misspelt word still shares most of its
+features with the right one. Chinese and Japanese have no spaces: every character is a token, known by its neighbours.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from dataclasses import dataclass
+
+BUCKETS = 1 << 14
+MOST_TOKENS = 160
+
+_CJK = "\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f"
+_PERCENT = r"(?:%|per\s?cent|percent|prozent|por\s?ciento|por\s?cien|pour\s?cent|パーセント|割|成)"
+_TOKEN = re.compile(
+    rf"(?P<percent>\d+(?:[.,]\d+)?)\s*(?P<sign>{_PERCENT})"
+    r"|(?P<number>\d+(?:[.,]\d+)?)"
+    rf"|(?P<cjk>[{_CJK}])"
+    rf"|(?P<word>(?:(?![{_CJK}])[^\W\d_])+'?)"
+    r"|(?P<mark>[^\w\s])"
+)
+_TENS = {
+    "ten zehn diez dix": 10,
+    "twenty zwanzig veinte vingt": 20,
+    "thirty dreißig treinta trente": 30,
+    "forty fourty vierzig cuarenta quarante": 40,
+    "fifty fünfzig cincuenta cinquante": 50,
+    "sixty sechzig sesenta soixante": 60,
+    "seventy siebzig setenta": 70,
+    "eighty achtzig ochenta": 80,
+    "ninety neunzig noventa": 90,
+    "hundred hundert cien cent": 100,
+}
+_IN_WORDS = {word: str(value) for words, value in _TENS.items() for word in words.split()}
+_WORDS_PERCENT = re.compile(rf"\b({'|'.join(_IN_WORDS)})(?=\s*{_PERCENT})")
+_CHINESE = {c: i for i, c in enumerate("零一二三四五六七八九十")} | {"两": 2, "半": 5}
+_CHINESE_TENTHS = re.compile(r"([一二三四五六七八九两])\s*(?=[成割])")
+_CHINESE_PERCENT = re.compile(r"百分之([一二三四五六七八九]?十[一二三四五六七八九]?|百|[一二三四五六七八九]|\d+)")
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word, a character, a number or a mark.
+
+    Attributes:
+        text: as normalised.
+        start: where it begins in the normalised sentence.
+        share: of a number or percentage that can be one, the share in [0, 1]; else None.
+        percent: it was written with a percent sign or word.
+    """
+
+    text: str
+    start: int
+    share: float | None = None
+    percent: bool = False
+
+
+def normalise(text: str) -> str:
+    """Lower case, compatible forms, no accents on Latin letters, plain apostrophes, numbers in digits where a share."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    text = text.translate({0x2019: "'", 0x2018: "'", 0x60: "'", 0xB4: "'"})
+    text = _WORDS_PERCENT.sub(lambda m: _IN_WORDS[m[1]], text)
+    text = _CHINESE_PERCENT.sub(lambda m: f"{_chinese(m[1])}%", text)
+    text = _CHINESE_TENTHS.sub(lambda m: str(_CHINESE[m[1]]), text)
+    return text.translate(_ACCENTS)
+
+
+def _bare(c: str) -> str:
+    return "".join(p for p in unicodedata.normalize("NFKD", c) if not unicodedata.combining(p))
+
+
+_ACCENTS = {code: _bare(chr(code)) for code in range(0xC0, 0x250)}
+
+
+def _chinese(number: str) -> int:
+    if number.isdecimal():
+        return int(number)
+    if number == "百":
+        return 100
+    tens, ten, ones = number.partition("十")
+    if not ten:
+        return _CHINESE[tens]
+    return 10 * (_CHINESE[tens] if tens else 1) + (_CHINESE[ones] if ones else 0)
+
+
+def tokenise(text: str) -> list[Token]:
+    """Tokens of a normalised sentence, at most `MOST_TOKENS`."""
+    found = []
+    for match in _TOKEN.finditer(text):
+        start = match.start()
+        if match["percent"]:
+            value = float(match["percent"].replace(",", ".")) * (10 if match["sign"] in "割成" else 1) / 100
+            found.append(Token("#%", start, value if value <= 1 else None, True))
+        elif match["number"]:
+            value = float(match["number"].replace(",", "."))
+            share = value if value <= 1 else value / 100 if value <= 100 else None
+            found.append(Token("#1" if value <= 1 else "#10" if value < 10 else "#100", start, share))
+        elif match["word"]:
+            # l'image -> l' image; don't -> dont, which many write anyway.
+            word = match["word"]
+            joined = found[-1] if found and found[-1].text.endswith("'") else None
+            if joined is not None and joined.start + len(joined.text) == start and len(joined.text) > 3:
+                found[-1] = Token(joined.text[:-1] + word, joined.start)
+            else:
+                found.append(Token(word, start))
+        else:
+            found.append(Token(match[0], start))
+    return [
+        Token(t.text.rstrip("'") or t.text, t.start, t.share, t.percent) if t.text[0] != "'" else t
+        for t in found[:MOST_TOKENS]
+    ]
+
+
+def _is_cjk(text: str) -> bool:
+    return len(text) == 1 and re.match(f"[{_CJK}]", text) is not None
+
+
+def features(tokens: list[Token]) -> list[list[int]]:
+    """For every token the buckets of what it is made of: first the token as a whole, then its parts."""
+    texts = [t.text for t in tokens]
+    wide = [_is_cjk(t) for t in texts]
+    rows = []
+    for i, text in enumerate(texts):
+        if wide[i]:
+            before = texts[i - 1] if i and wide[i - 1] else "^"
+            after = texts[i + 1] if i + 1 < len(texts) and wide[i + 1] else "$"
+            further = texts[i + 2] if i + 2 < len(texts) and wide[i + 1] and wide[i + 2] else "$"
+            grams = [text, before + text, text + after, before + text + after, text + after + further]
+        elif text[0] == "#" or not text[0].isalpha():
+            grams = [text]
+        else:
+            framed = f"^{text}$"
+            grams = [f"={text}"] + [framed[j : j + n] for n in (3, 4, 5) for j in range(len(framed) - n + 1)]
+        rows.append([zlib.crc32(g.encode()) % BUCKETS for g in grams])
+    return rows

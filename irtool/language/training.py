@@ -1,0 +1,227 @@
+"""How the text model that ships is made, from nothing but the word lists:
+
+    python -m irtool.language train irtool/assets/irtool-words.v1.safetensors
+
+Sentences are composed anew for every part of the run, so none is seen twice but by chance.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .grammar import Composed, compose
+from .labels import ACTS, KINDS, LEVELS, ORDERS
+from .tagger import HEADS
+from .tokens import BUCKETS, features, tokenise
+
+DILATIONS = (1, 2, 4, 8)
+IGNORE = -100
+
+
+class Block(nn.Module):
+    """A dilated convolution over the tokens, then what the whole sentence holds."""
+
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.conv = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
+        self.out = nn.Linear(width, width)
+        self.share = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (N, T, C), mask (N, T, 1) -> (N, T, C); what is masked stays zero."""
+        y = self.norm(x) * mask
+        x = x + self.out(F.relu(self.conv(y.transpose(1, 2)).transpose(1, 2)))
+        top = x.masked_fill(mask == 0, -1e4).max(dim=1, keepdim=True).values
+        return (x + self.share(top)) * mask
+
+
+class TaggerNet(nn.Module):
+    """The network that `tagger.Tagger` runs, to be trained.
+
+    Args:
+        size: of the embedding of a feature.
+        width: of a token.
+        dilations: of the blocks.
+    """
+
+    def __init__(self, size: int = 64, width: int = 80, dilations: Sequence[int] = DILATIONS) -> None:
+        super().__init__()
+        self.embed = nn.EmbeddingBag(BUCKETS, size, mode="sum")
+        # Small: what was never met must not outvote what was learned.
+        nn.init.normal_(self.embed.weight, std=0.05)
+        self.enter = nn.Linear(size, width)
+        self.blocks = nn.ModuleList(Block(width, d) for d in dilations)
+        self.norm = nn.LayerNorm(width)
+        for name, count in HEADS.items():
+            setattr(self, name, nn.Linear(width, count))
+        self.order = nn.Linear(width, len(ORDERS))
+        self.drop = nn.Dropout(0.1)
+
+    def forward(self, ids: Tensor, weights: Tensor, offsets: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Logits.
+
+        Args:
+            ids: all features of all tokens of all sentences, padded sentences having one feature per absent token.
+            weights: of the features in the sum.
+            offsets: (N * T,) where each token's begin.
+            mask: (N, T, 1) 1 where there is a token.
+
+        Returns:
+            kind, act, level (N, T, classes) and order (N, classes).
+        """
+        n, t, _ = mask.shape
+        x = self.enter(self.drop(self.embed(ids, offsets, weights).view(n, t, -1))) * mask
+        for block in self.blocks:
+            x = block(x, mask)
+        x = self.drop(self.norm(x))
+        told = {name: getattr(self, name)(x) for name in HEADS}
+        told["order"] = self.order(x.masked_fill(mask == 0, -1e4).max(dim=1).values)
+        return told
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sentence as numbers: features per token, and the right labels."""
+
+    rows: list[list[int]]
+    kind: list[int]
+    act: list[int]
+    level: list[int]
+    order: int
+
+
+def example(sentence: Composed) -> Example | None:
+    """The tokens of a composed sentence with their labels; None if it has none."""
+    text, marks = "", []
+    for piece, mark in sentence.pieces:
+        text += piece
+        marks += [mark] * len(piece)
+    tokens = tokenise(text)
+    if not tokens:
+        return None
+    of = [marks[t.start] for t in tokens]
+    return Example(
+        features(tokens),
+        [KINDS.index(m.kind) if m else 0 for m in of],
+        [ACTS.index(m.act) if m else IGNORE for m in of],
+        [LEVELS.index(m.level) if m and m.act == "undo" else IGNORE for m in of],
+        ORDERS.index(sentence.order),
+    )
+
+
+def collate(batch: list[Example]) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    """ids, their weights, offsets, mask and targets of a batch."""
+    longest = max(len(e.rows) for e in batch)
+    ids: list[int] = []
+    weights: list[float] = []
+    offsets = np.zeros(len(batch) * longest, dtype=np.int64)
+    mask = np.zeros((len(batch), longest, 1), dtype=np.float32)
+    targets = {name: np.full((len(batch), longest), IGNORE, dtype=np.int64) for name in HEADS}
+    for i, e in enumerate(batch):
+        for j in range(longest):
+            offsets[i * longest + j] = len(ids)
+            row = e.rows[j] if j < len(e.rows) else [0]
+            ids += row
+            weights += [1.0] + [max(1, len(row) - 1) ** -0.5] * (len(row) - 1)
+        mask[i, : len(e.rows)] = 1
+        for name in HEADS:
+            targets[name][i, : len(e.rows)] = getattr(e, name)
+    told = {k: torch.from_numpy(v) for k, v in targets.items()}
+    told["order"] = torch.tensor([e.order for e in batch])
+    return torch.tensor(ids), torch.tensor(weights), torch.from_numpy(offsets), torch.from_numpy(mask), told
+
+
+def loss_of(told: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
+    """Cross entropies of all heads."""
+    total = 0.5 * F.cross_entropy(told["order"], targets["order"])
+    for name in HEADS:
+        part = F.cross_entropy(told[name].flatten(0, 1), targets[name].flatten(), ignore_index=IGNORE)
+        total = total + (2 if name == "kind" else 1) * part
+    return total
+
+
+def train(
+    target: Path,
+    *,
+    sentences: int = 240_000,
+    batch: int = 64,
+    rate: float = 4e-3,
+    seed: int = 0,
+    start: Path | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Train a text model and write it as float16 safetensors.
+
+    Args:
+        target: the file to write.
+        sentences: composed and learned from, each once.
+        batch: sentences per step, of about equal length.
+        rate: peak of the learning rate.
+        seed: of the sentences and of the weights.
+        start: a file of an earlier run to begin with.
+        report: called with a line now and then.
+    """
+    torch.manual_seed(seed)
+    net = TaggerNet()
+    if start is not None:
+        net.load_state_dict({k: v.float() for k, v in load_file(start).items()})
+    average = {k: v.detach().clone() for k, v in net.state_dict().items()}
+    groups = [
+        {"params": list(net.embed.parameters()), "factor": 2.0},  # each feature is met seldom
+        {"params": [p for n, p in net.named_parameters() if not n.startswith("embed")], "factor": 1.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.001)
+    steps = sentences // batch
+    part = 128 * batch
+    begun, step, losses = time.monotonic(), 0, []
+    for number in range(-(-sentences // part)):
+        made = [e for s in compose(part, seed * 100_003 + number) if (e := example(s)) is not None]
+        made.sort(key=lambda e: len(e.rows))
+        batches = [made[i : i + batch] for i in range(0, len(made), batch)]
+        for i in torch.randperm(len(batches)).tolist():
+            progress = min(1.0, step / steps)
+            for group in optimizer.param_groups:
+                cosine = 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * progress))
+                group["lr"] = rate * group["factor"] * min(1.0, (step + 1) / 100) * cosine
+            ids, weights, offsets, mask, targets = collate(batches[i])
+            # A word left out as a whole must be known by its parts, as a misspelt one is.
+            weights = weights * (1 - ((weights == 1) & (torch.rand_like(weights) < 0.1)).float())
+            told = net(ids, weights, offsets, mask)
+            loss = loss_of(told, targets)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            step += 1
+            losses.append(loss.item())
+            keep = min(0.998, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for key, value in net.state_dict().items():
+                    average[key].lerp_(value, 1 - keep)
+        with torch.no_grad():
+            right = (told["kind"].argmax(-1) == targets["kind"])[targets["kind"] != IGNORE].float().mean()
+        report(
+            f"{step * batch} sentences, {right:.3f} of tokens right, loss {np.mean(losses[-128:]):.4f}, {time.monotonic() - begun:.0f} s"
+        )
+    header = {
+        "architecture": "tagger",
+        "config": json.dumps({"dilations": DILATIONS}),
+        "sentences": str(sentences),
+        "seed": str(seed),
+        "licence": "Apache-2.0",
+    }
+    partial = target.with_suffix(".partial")
+    save_file({k: v.half().contiguous() for k, v in average.items()}, partial, metadata=header)
+    partial.replace(target)
+    return target

@@ -1,0 +1,161 @@
+"""What somebody wants done to a picture, and the plan it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..degradation import IDS, RESTORE_ORDER
+from ..errors import UsageError
+from ..plan import MOST, Plan, Step
+from ..weights.registry import DEFAULT_RESTORER
+
+if TYPE_CHECKING:
+    from ..detect import Diagnosis
+
+ANSWERS = {
+    "outscale": "irtool has no model that enlarges pictures",
+    "outperson": "irtool does not alter people",
+    "outedit": "irtool neither adds, removes nor replaces things in a picture",
+    "outtone": "irtool does not grade colours, darken or restyle pictures",
+    "outshape": "irtool does not crop, turn, resize or convert pictures by instruction",
+    "outchat": "that asks for nothing irtool could do to a picture",
+}
+ABLE = (
+    "It undoes blur, haze, JPEG artefacts, low light, noise, raindrops, rain, shadow, snow and missing regions; "
+    'try "remove the noise" or "make it better".'
+)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Words of a sentence and what they were taken for.
+
+    Attributes:
+        words: as normalised.
+        kind: a degradation id, "auto", "rest" or one of `labels.OUTSIDE`.
+        act: "undo", "keep" or "ask".
+        strength: in [0, 1].
+    """
+
+    words: str
+    kind: str
+    act: str
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A sentence, understood.
+
+    Attributes:
+        undo: degradation id -> strength in [0, 1], in the order in which they are to be undone if `ordered`, else as
+            said.
+        keep: ids to be left alone.
+        auto: strength at which whatever is found is undone too; None where nothing general is asked for.
+        asked: ids asked about; empty in a question means everything.
+        question: the sentence asks and wants nothing changed.
+        ordered: it says what comes first.
+        outside: kinds of requests that irtool has nothing for.
+        heard: what the rest rests on.
+        text: the sentence.
+    """
+
+    undo: Mapping[str, float] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+    auto: float | None = None
+    asked: tuple[str, ...] = ()
+    question: bool = False
+    ordered: bool = False
+    outside: tuple[str, ...] = ()
+    heard: tuple[Heard, ...] = ()
+    text: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "text": self.text,
+            "undo": dict(self.undo),
+            "keep": list(self.keep),
+            "auto": self.auto,
+            "question": self.question,
+            "asked": list(self.asked),
+            "ordered": self.ordered,
+            "heard": [vars(h) for h in self.heard],
+        }
+
+
+def check(wishes: Sequence[Wish]) -> None:
+    """Turn away what irtool cannot do, before any picture is touched.
+
+    Raises:
+        UsageError: a sentence asks for something outside, or for nothing that was understood.
+    """
+    for wish in wishes:
+        if wish.outside:
+            told = " ".join(h.words for h in wish.heard if h.kind == wish.outside[0])
+            hint = ABLE
+            if wish.undo:
+                hint = f"Leave that out, and {', '.join(wish.undo)} can be undone."
+            raise UsageError(f"'{told or wish.text}': {ANSWERS[wish.outside[0]]}.", hint)
+        if not (wish.undo or wish.keep or wish.question or wish.auto is not None or wish.heard):
+            raise UsageError(f"'{wish.text}' was not understood.", ABLE)
+
+
+def answer(wishes: Sequence[Wish], diagnosis: Diagnosis) -> str:
+    """The answer to questions, in words: of what was asked, whether it is there and how sure that is."""
+    asked = [i for i in IDS if any(i in wish.asked for wish in wishes)]
+    if asked:
+        return ", ".join(f"{i}: {'yes' if i in diagnosis.present else 'no'} {diagnosis.scores[i]:.2f}" for i in asked)
+    if diagnosis.is_clean:
+        return "clean"
+    return ", ".join(f"{i} {diagnosis.scores[i]:.2f}" for i in diagnosis.present)
+
+
+def looks(wishes: Sequence[Wish]) -> bool:
+    """Whether the picture must be diagnosed before a plan can be made."""
+    return any(wish.auto is not None for wish in wishes)
+
+
+def plan_wishes(
+    wishes: Sequence[Wish], diagnosis: Diagnosis | None = None, *, strength: float = 1.0, model: str = DEFAULT_RESTORER
+) -> Plan:
+    """The plan of several sentences: their steps one after the other; what one of them keeps, all keep.
+
+    Within a sentence, what has the same strength is undone at once, and groups of different strength follow in
+    `RESTORE_ORDER`, unless the sentence gives an order: then it is one step each, in that order.
+
+    Args:
+        wishes: as understood.
+        diagnosis: of the picture; needed where `looks` says so.
+        strength: multiplies all strengths.
+        model: that restores.
+    """
+    keep = tuple(i for i in IDS if any(i in wish.keep for wish in wishes))
+    steps: list[Step] = []
+    reasons: list[str] = []
+    for wish in wishes:
+        wanted = {i: s for i, s in wish.undo.items() if i not in keep and s > 0}
+        if wish.auto is not None:
+            assert diagnosis is not None
+            found = [i for i in diagnosis.present if i not in keep and i not in wanted]
+            taken = found[: max(0, MOST - len(wanted))]
+            wanted |= dict.fromkeys(taken, wish.auto)
+            told = ", ".join(f"{i} {diagnosis.scores[i]:.2f}" for i in diagnosis.present)
+            reasons.append(f"found {told}" if told else "the picture is clean")
+        if wish.ordered:
+            groups = [((i,), s) for i, s in wanted.items()]
+        else:
+            levels = dict.fromkeys(s for i in RESTORE_ORDER for j, s in wanted.items() if i == j)
+            groups = [(tuple(i for i in wanted if wanted[i] == s), s) for s in levels]
+        steps += [Step(dict.fromkeys(ids, 1.0), model, s * strength) for ids, s in groups]
+        if wish.undo:
+            reasons.append("as asked")
+        if len(groups) > 1:
+            reasons.append("in the order said" if wish.ordered else "in the order that works best")
+        elif groups and len(groups[0][0]) > 1:
+            reasons.append("all at once")
+    if not steps and not reasons:
+        reasons.append("to be left as it is")
+    return Plan(tuple(steps), "; ".join(dict.fromkeys(reasons)), keep)

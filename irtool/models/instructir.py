@@ -1,0 +1,142 @@
+"""InstructIR (Conde, Geigle, Timofte, ECCV 2024): a NAFNet steered by the embedding of a sentence.
+
+After every level an instruction block scales the features by a gate read off the text embedding. The embedding comes
+from a frozen sentence encoder (BGE-micro-v2, 384 values) through the language head below, whose second layer tells
+which of seven tasks is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .nafnet import Block, LocalPool, layout
+from .unet_blocks import pad_to
+
+Shapes = Mapping[str, tuple[int, ...]]
+CLASSES = ("noise", "blur", "rain", "haze", "lowlight", "outscale", "auto")
+"""What the seven outputs of the language head stand for: five degradations, enlargement, general enhancement."""
+
+
+class InstructionBlock(nn.Module):
+    """x + Block((x gamma + beta) * sigmoid(fc(text)))."""
+
+    def __init__(self, channels: int, text: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(text, channels)
+        self.block = Block(channels, LocalPool())
+        self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        """x (N, C, H, W), text (N, T) -> (N, C, H, W)."""
+        gate = self.fc(text).sigmoid()[:, :, None, None]
+        y: Tensor = self.block((x * self.gamma + self.beta) * gate)
+        return x + y
+
+
+class InstructIR(nn.Module):
+    """The picture network.
+
+    Args:
+        input_channels: of pictures in and out.
+        width: channels of the first level; they double per level.
+        enc_blks, middle_blk_num, dec_blks: blocks at each level and in the middle.
+        txtdim: size of the text embedding.
+    """
+
+    def __init__(
+        self,
+        input_channels: int = 3,
+        width: int = 32,
+        enc_blks: Sequence[int] = (2, 2, 4, 8),
+        middle_blk_num: int = 4,
+        dec_blks: Sequence[int] = (2, 2, 2, 2),
+        txtdim: int = 256,
+    ) -> None:
+        super().__init__()
+        levels, pool = len(enc_blks), LocalPool()
+        self.multiple = 2**levels
+        self.intro = nn.Conv2d(input_channels, width, 3, 1, 1)
+        self.ending = nn.Conv2d(width, input_channels, 3, 1, 1)
+        self.encoders, self.enc_cond, self.downs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.decoders, self.dec_cond, self.ups = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for level, count in enumerate(enc_blks):
+            c = width << level
+            self.encoders.append(nn.Sequential(*(Block(c, pool) for _ in range(count))))
+            self.enc_cond.append(InstructionBlock(c, txtdim))
+            self.downs.append(nn.Conv2d(c, 2 * c, 2, 2))
+        c = width << levels
+        self.middle_blks = nn.Sequential(*(Block(c, pool) for _ in range(middle_blk_num)))
+        for level, count in zip(reversed(range(levels)), dec_blks, strict=True):
+            c = width << level
+            self.ups.append(nn.Sequential(nn.Conv2d(2 * c, 4 * c, 1, bias=False), nn.PixelShuffle(2)))
+            self.decoders.append(nn.Sequential(*(Block(c, pool) for _ in range(count))))
+            self.dec_cond.append(InstructionBlock(c, txtdim))
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        """Restore a batch.
+
+        Args:
+            x: (N, 3, H, W) in [0, 1], any size.
+            text: (N, txtdim) embeddings from `LanguageHead`.
+
+        Returns:
+            (N, 3, H, W), not clamped.
+        """
+        height, width = x.shape[-2:]
+        x = pad_to(x, self.multiple, "constant")
+        y, skips = self.intro(x), []
+        for encoder, steer, down in zip(self.encoders, self.enc_cond, self.downs, strict=True):
+            skips.append(steer(encoder(y), text))
+            y = down(skips[-1])
+        y = self.middle_blks(y)
+        for decoder, steer, up in zip(self.decoders, self.dec_cond, self.ups, strict=True):
+            y = steer(decoder(up(y) + skips.pop()), text)
+        return (self.ending(y) + x)[..., :height, :width]
+
+
+def recognise(shapes: Shapes) -> dict[str, Any] | None:
+    """The configuration of `InstructIR`, read off the shapes of its tensors; None where they are not its."""
+    if "enc_cond.0.fc.weight" not in shapes:
+        return None
+    found = layout(shapes)
+    return {
+        "input_channels": found["img_channel"],
+        "width": found["width"],
+        "enc_blks": found["enc_blk_nums"],
+        "middle_blk_num": found["middle_blk_num"],
+        "dec_blks": found["dec_blk_nums"],
+        "txtdim": shapes["enc_cond.0.fc.weight"][1],
+    }
+
+
+class LanguageHead(nn.Module):
+    """From a sentence embedding to what steers the network, and to the task.
+
+    Args:
+        embedding_dim: of the sentence encoder.
+        hidden_dim: of the steering embedding.
+        num_classes: of tasks, see `CLASSES`.
+    """
+
+    def __init__(self, embedding_dim: int = 384, hidden_dim: int = 256, num_classes: int = 7) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(embedding_dim, hidden_dim), nn.Linear(hidden_dim, num_classes)
+
+    def forward(self, sentence: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, embedding_dim) -> unit embeddings (N, hidden_dim) and logits (N, num_classes)."""
+        embedding = F.normalize(self.fc1(sentence), dim=-1)
+        return embedding, self.fc2(embedding)
+
+
+def recognise_head(shapes: Shapes) -> dict[str, Any] | None:
+    """The configuration of `LanguageHead`; None where the tensors are not its."""
+    if set(shapes) != {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}:
+        return None
+    hidden, embedding = shapes["fc1.weight"]
+    return {"embedding_dim": embedding, "hidden_dim": hidden, "num_classes": shapes["fc2.weight"][0]}

@@ -1,0 +1,403 @@
+"""IPT, the Image Processing Transformer (Chen et al., CVPR 2021).
+
+A head per task makes 64 feature channels of a patch of 48 x 48 pixels, a transformer works on its 256 tokens of 3 x 3
+pixels under a query per task, and a tail per task makes the picture. Values are 0..255 inside, as published; positions
+are learned for the fixed patch, so a larger picture is always done in patches: by `chop` as published (stride 12, some
+850 patches for a small photograph) or by `blend` with a larger stride and patches that fade into each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from .base import Capability
+
+Shapes = Mapping[str, tuple[int, ...]]
+MEAN = (0.4488, 0.4371, 0.4040)
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases; its three input projections are one tensor, named as torch names it."""
+
+    def __init__(self, size: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.project = nn.Linear(size, 3 * size, bias=False)
+        self.out_proj = nn.Linear(size, size, bias=False)
+        # A linear layer, so that offsets fit it like any other; its published name is that of a bare tensor.
+        self._register_load_state_dict_pre_hook(self._inward)
+        self._register_state_dict_hook(self._outward)
+
+    def _inward(self, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+        if prefix + "in_proj_weight" in state:
+            state[prefix + "project.weight"] = state.pop(prefix + "in_proj_weight")
+
+    @staticmethod
+    def _outward(_module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+        if prefix + "project.weight" in state:
+            state[prefix + "in_proj_weight"] = state.pop(prefix + "project.weight")
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Queries (N, L, C), keys and values (N, S, C) -> (N, L, C)."""
+        size = q.shape[-1]
+        if q is k and k is v:
+            q, k, v = self.project(q).chunk(3, dim=-1)
+        else:
+            # Offsets may have taken the place of the plain layer, so the whole projection is asked and a third kept.
+            q, k, v = (self.project(x)[..., i * size : (i + 1) * size] for i, x in enumerate((q, k, v)))
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm self-attention and a ReLU pair."""
+
+    def __init__(self, size: int, heads: int) -> None:
+        super().__init__()
+        self.self_attn = Attention(size, heads)
+        self.linear1, self.linear2 = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
+        self.norm1, self.norm2 = nn.LayerNorm(size), nn.LayerNorm(size)
+
+    def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        y = self.norm1(x)
+        q = y + position
+        x = x + self.self_attn(q, q, y)
+        return x + self.linear2(F.relu(self.linear1(self.norm2(x))))
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention and attention to the encoder's output, the query of the task added to what asks."""
+
+    def __init__(self, size: int, heads: int) -> None:
+        super().__init__()
+        self.self_attn, self.multihead_attn = Attention(size, heads), Attention(size, heads)
+        self.linear1, self.linear2 = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
+        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(size), nn.LayerNorm(size), nn.LayerNorm(size)
+
+    def forward(self, x: Tensor, memory: Tensor, query: Tensor) -> Tensor:
+        y = self.norm1(x)
+        q = y + query
+        x = x + self.self_attn(q, q, y)
+        x = x + self.multihead_attn(self.norm2(x) + query, memory, memory)
+        return x + self.linear2(F.relu(self.linear1(self.norm3(x))))
+
+
+class Position(nn.Module):
+    """Learned positions."""
+
+    def __init__(self, tokens: int, size: int) -> None:
+        super().__init__()
+        self.pe = nn.Embedding(tokens, size)
+        self.register_buffer("position_ids", torch.arange(tokens)[None])
+
+
+class Layers(nn.Module):
+    """A list of layers under the name that the published files give it."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+
+class Body(nn.Module):
+    """The transformer on (N, C, P, P) features of one patch."""
+
+    def __init__(self, patch: int, patch_dim: int, channels: int, layers: int, heads: int, queries: int) -> None:
+        super().__init__()
+        self.side, size = patch_dim, channels * patch_dim**2
+        tokens = (patch // patch_dim) ** 2
+        self.linear_encoding = nn.Linear(size, size)
+        self.mlp_head = nn.Sequential(
+            nn.Linear(size, 4 * size), nn.Identity(), nn.ReLU(), nn.Linear(4 * size, size), nn.Identity()
+        )
+        self.query_embed = nn.Embedding(queries, tokens * size)
+        self.encoder = Layers([EncoderLayer(size, heads) for _ in range(layers)])
+        self.decoder = Layers([DecoderLayer(size, heads) for _ in range(layers)])
+        self.position_encoding = Position(tokens, size)
+
+    def forward(self, x: Tensor, query: int) -> Tensor:
+        patch = x.shape[-1]
+        y = F.unfold(x, self.side, stride=self.side).transpose(1, 2)  # (N, tokens, size)
+        y = self.linear_encoding(y) + y
+        # Added once, at the entry: the layers get no position of their own.
+        y = y + self.position_encoding.pe.weight
+        none = torch.zeros((), dtype=y.dtype, device=y.device)
+        for layer in self.encoder.layers:
+            y = layer(y, none)
+        memory, asked = y, self.query_embed.weight[query].view(1, *y.shape[1:])
+        for layer in self.decoder.layers:
+            y = layer(y, memory, asked)
+        y = self.mlp_head(y) + y
+        return F.fold(y.transpose(1, 2), patch, self.side, stride=self.side)
+
+
+class ResBlock(nn.Module):
+    """Two 5 x 5 convolutions around a ReLU, added to what came in."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 5, padding=2), nn.ReLU(), nn.Conv2d(channels, channels, 5, padding=2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x)
+        return x + y
+
+
+def _upsampler(scale: int, channels: int) -> nn.Sequential:
+    steps = {1: (), 2: (2,), 3: (3,), 4: (2, 2)}[scale]
+    stages: list[nn.Module] = []
+    for s in steps:
+        stages += [nn.Conv2d(channels, s * s * channels, 3, padding=1), nn.PixelShuffle(s)]
+    return nn.Sequential(*stages)
+
+
+def _mean_shift(sign: int) -> nn.Conv2d:
+    shift = nn.Conv2d(3, 3, 1)
+    with torch.no_grad():
+        shift.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
+        shift.bias.copy_(sign * 255 * torch.tensor(MEAN))  # type: ignore[union-attr]
+    return shift.requires_grad_(False)
+
+
+class IPT(nn.Module):
+    """The whole network, for one patch at a time.
+
+    Args:
+        scale: of every task, in the order of heads, tails and queries: 1 restores, 2 to 4 enlarge.
+        patch_size: side of a patch in pixels; a multiple of `patch_dim` and of 4.
+        patch_dim: side of a token in pixels.
+        num_layers: of the encoder and of the decoder.
+        n_feats: channels.
+        num_heads: of attention.
+        num_queries: tasks that the body has queries for.
+    """
+
+    def __init__(
+        self,
+        scale: Sequence[int] = (1,),
+        patch_size: int = 48,
+        patch_dim: int = 3,
+        num_layers: int = 12,
+        n_feats: int = 64,
+        num_heads: int = 12,
+        num_queries: int = 1,
+    ) -> None:
+        super().__init__()
+        self.scale, self.patch = tuple(scale), patch_size
+        self.sub_mean, self.add_mean = _mean_shift(-1), _mean_shift(1)
+        self.head = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(3, n_feats, 3, padding=1), ResBlock(n_feats), ResBlock(n_feats)) for _ in scale
+        )
+        self.body = Body(patch_size, patch_dim, n_feats, num_layers, num_heads, num_queries)
+        self.tail = nn.ModuleList(
+            nn.Sequential(_upsampler(s, n_feats), nn.Conv2d(n_feats, 3, 3, padding=1)) for s in scale
+        )
+
+    def forward(self, x: Tensor, task: int = 0) -> Tensor:
+        """Patches (N, 3, patch, patch) in 0..255 -> (N, 3, scale * patch, scale * patch), not clamped."""
+        y = self.head[task](self.sub_mean(x))
+        # A published file for one task has one query, whatever the place of its head.
+        y = y + self.body(y, min(task, self.body.query_embed.num_embeddings - 1))
+        return self.add_mean(self.tail[task](y))
+
+
+Patches = Callable[[Tensor], Tensor]
+
+
+def _batched(run: Patches, patches: list[Tensor], batch: int) -> Tensor:
+    return torch.cat([run(torch.cat(patches[i : i + batch])) for i in range(0, len(patches), batch)])
+
+
+def chop(net: IPT, x: Tensor, task: int = 0, batch: int = 64) -> Tensor:
+    """A picture in patches as published: stride a quarter of a patch, of each patch the middle half, averaged.
+
+    What the stride leaves over at the bottom and right comes from patches flush with those edges.
+
+    Args:
+        x: (1, 3, H, W) in 0..255, both sides at least a patch.
+
+    Returns:
+        (1, 3, scale * H, scale * W).
+    """
+    side, scale = net.patch, net.scale[task]
+    quarter = side // 4
+    height, width = x.shape[-2:]
+    if min(height, width) < side:
+        raise UsageError(f"IPT needs pictures of at least {side} pixels, not {width} x {height}.")
+
+    def average(part: Tensor) -> Tensor:
+        """The middles of all patches of a part, averaged; where no middle reaches, the outermost patches' own edges."""
+        h, w = part.shape[-2:]
+        tops, lefts = range(0, h - side + 1, quarter), range(0, w - side + 1, quarter)
+        places = [(t, c) for t in tops for c in lefts]
+        done = _batched(lambda p: net(p, task), [part[..., t : t + side, c : c + side] for t, c in places], batch)
+        size = ((tops[-1] + side) * scale, (lefts[-1] + side) * scale)
+        total, count = done.new_zeros(1, 3, *size), done.new_zeros(1, 1, *size)
+        for (t, c), patch in zip(places, done, strict=True):
+            top, bottom = 0 if t == 0 else quarter, side if t == tops[-1] else side - quarter
+            left, right = 0 if c == 0 else quarter, side if c == lefts[-1] else side - quarter
+            rows = slice((t + top) * scale, (t + bottom) * scale)
+            columns = slice((c + left) * scale, (c + right) * scale)
+            total[..., rows, columns] += patch[:, top * scale : bottom * scale, left * scale : right * scale]
+            count[..., rows, columns] += 1
+        return total / count
+
+    rows_left, columns_left = (height - side) % quarter, (width - side) % quarter
+
+    def append(upper: Tensor, lower: Tensor, left_over: int, along: int) -> Tensor:
+        keep = upper.shape[along] - int((side - left_over) / 2 * scale)
+        skip = int((side - left_over) / 2 * scale + 0.5)
+        return torch.cat([upper.narrow(along, 0, keep), lower.narrow(along, skip, side * scale - skip)], dim=along)
+
+    main = average(x)
+    # As published: the top edge of the first patch is not averaged with those right of it.
+    edge = quarter * scale
+    main[..., :edge, : side * scale] = net(x[..., :side, :side], task)[..., :edge, :]
+    left = append(main, average(x[..., height - side :, :]), rows_left, -2)
+    right = append(average(x[..., width - side :]), net(x[..., height - side :, width - side :], task), rows_left, -2)
+    return append(left, right, columns_left, -1)
+
+
+def blend(run: Patches, x: Tensor, side: int, stride: int, batch: int = 64) -> Tensor:
+    """A picture in patches that fade into each other: weights fall linearly from the middle of a patch to its edge.
+
+    Args:
+        run: (N, 3, side, side) -> the same shape.
+        x: (N, 3, H, W), both sides at least `side`; the last patches lie flush with the far edges.
+        side, stride: of the patches, in pixels; stride at most side.
+
+    Returns:
+        The shape of x.
+    """
+    height, width = x.shape[-2:]
+    ramp = torch.minimum(torch.arange(side) + 1, side - torch.arange(side)).to(x)
+    window = ramp[:, None] * ramp
+
+    def starts(length: int) -> list[int]:
+        return [*range(0, length - side, stride), length - side]
+
+    total, weight = torch.zeros_like(x), x.new_zeros(1, 1, height, width)
+    places = [(t, c) for t in starts(height) for c in starts(width)]
+    done = _batched(run, [x[..., t : t + side, c : c + side] for t, c in places], batch)
+    for (t, c), patch in zip(places, done.split(len(x)), strict=True):
+        total[..., t : t + side, c : c + side] += patch * window
+        weight[..., t : t + side, c : c + side] += window
+    return total / weight
+
+
+def recognise(shapes: Shapes) -> dict[str, Any] | None:
+    """The configuration of `IPT`, read off the shapes of its tensors; None where they are not its.
+
+    The number of attention heads leaves no trace in the tensors; the published twelve are assumed where they divide.
+    """
+    if "body.linear_encoding.weight" not in shapes or "head.0.0.weight" not in shapes:
+        return None
+    features, size = shapes["head.0.0.weight"][0], shapes["body.linear_encoding.weight"][0]
+    side = round((size / features) ** 0.5)
+    tokens = shapes["body.position_encoding.pe.weight"][0]
+    scales: list[int] = []
+    while f"tail.{len(scales)}.1.weight" in shapes:
+        i = len(scales)
+        first = shapes.get(f"tail.{i}.0.0.weight")
+        twice = f"tail.{i}.0.2.weight" in shapes
+        scales.append(1 if first is None else 4 if twice else round((first[0] / features) ** 0.5))
+    layers = 1 + max(int(n.split(".")[3]) for n in shapes if n.startswith("body.encoder.layers."))
+    return {
+        "scale": scales,
+        "patch_size": round(tokens**0.5) * side,
+        "patch_dim": side,
+        "num_layers": layers,
+        "n_feats": features,
+        "num_heads": next(h for h in (12, 6, 4, 2, 1) if size % h == 0),
+        "num_queries": shapes["body.query_embed.weight"][0],
+    }
+
+
+class IPTExpert:
+    """IPT fixed to a task (the `Expert` protocol): blended patches at half a patch's stride."""
+
+    def __init__(self, net: IPT, task: int, capability: Capability) -> None:
+        self.net, self.task, self.capability = net, task, capability
+        self.dtype = torch.float32
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> IPTExpert:
+        self.net.to(device=device, dtype=dtype)
+        self.dtype = dtype
+        return self
+
+    def context(self, pixels: Tensor) -> Tensor:
+        return pixels.new_zeros(1, 0)
+
+    def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
+        with torch.inference_mode():
+            side = self.net.patch
+            run = lambda p: self.net(p.to(self.dtype) * 255, self.task).float() / 255  # noqa: E731
+            # A tile smaller than a patch is continued at its right and bottom.
+            more = [max(0, side - s) for s in tile.shape[-2:]]
+            filled = F.pad(tile, (0, more[1], 0, more[0]), mode="replicate")
+            return blend(run, filled, side, side // 2)[..., : tile.shape[-2], : tile.shape[-1]]
+
+
+class IPTRestorer:
+    """A loaded IPT (the `Restorer` protocol): its tasks that do not enlarge.
+
+    Args:
+        net: the network.
+        tasks: degradation id -> number of its head, tail and query.
+    """
+
+    def __init__(self, net: IPT, tasks: Mapping[str, int]) -> None:
+        self.net, self.tasks = net, dict(tasks)
+        parameters = sum(p.numel() for p in net.parameters())
+        tokens, size = net.body.position_encoding.pe.weight.shape
+        body = sum(p.numel() for p in net.body.parameters()) - net.body.query_embed.weight.numel()
+        # Every weight of the body meets every token, and each pixel lies in four patches.
+        macs = 4 * (body + 2 * 2 * tokens * size * len(net.body.encoder.layers)) / net.body.side**2
+        self.capability = Capability(
+            name="ipt",
+            tasks=tuple(self.tasks),
+            multiple=net.patch // 2,
+            margin=net.patch,
+            parameters=parameters,
+            gmacs_per_megapixel=macs / 1e3,
+            bytes_per_pixel=4 * 4 * 12 * size // net.body.side**2,
+        )
+
+    def specialise(self, mixture: Mapping[str, float]) -> IPTExpert:
+        unknown = [task for task in mixture if task not in self.tasks]
+        if unknown:
+            raise UsageError(f"The model has no task '{unknown[0]}'.", "It knows: " + ", ".join(self.tasks) + ".")
+        if len(mixture) > 1:
+            raise UsageError(
+                "IPT undoes one degradation at a time.", f"Ask for one of {', '.join(mixture)}, then for the next."
+            )
+        return IPTExpert(self.net, self.tasks[next(iter(mixture))], self.capability)
+
+
+PRETRAINED = {"rain": 3, "noise": 5}
+"""Places in the published file of six tasks: x2, x3, x4, rain, noise of sigma 30, noise of sigma 50."""
+
+
+def restorer(net: IPT, header: Mapping[str, str], *_: nn.Module) -> IPTRestorer:
+    """A restorer of a loaded network; its header may name the tasks (JSON, degradation id -> place).
+
+    Raises:
+        UsageError: the file enlarges and restores nothing.
+    """
+    if "tasks" in header:
+        return IPTRestorer(net, json.loads(header["tasks"]))
+    if net.scale == (2, 3, 4, 1, 1, 1):
+        return IPTRestorer(net, PRETRAINED)
+    if net.scale == (1,):
+        # A published file for one task does not say which; any that it may be for can be asked of it.
+        return IPTRestorer(net, dict.fromkeys(PRETRAINED, 0))
+    raise UsageError("This IPT enlarges pictures, which irtool does not do.")
