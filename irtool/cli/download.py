@@ -50,10 +50,7 @@ def download(
     wanted = _wanted(names or [], all, source)
     if dry_run:
         return _plan(out, wanted)
-    if quiet or is_plain(sys.stderr):
-        from huggingface_hub.utils import disable_progress_bars
-
-        disable_progress_bars()
+    _quieten(quiet)
     if source is None:
         _require_space(wanted)
     failed = 0
@@ -91,6 +88,16 @@ def _wanted(names: Sequence[str], everything: bool, source: Path | None) -> Sequ
     if shipped:
         raise UsageError(f"{shipped[0]} ships with irtool; there is nothing to download.")
     return [*dict.fromkeys(named)]
+
+
+def _quieten(quiet: bool) -> None:
+    """The client's bar belongs on a terminal; its remarks on what it tries again are for those who want to read."""
+    from huggingface_hub.utils import disable_progress_bars, logging
+
+    if quiet or is_plain(sys.stderr):
+        disable_progress_bars()
+    if quiet:
+        logging.set_verbosity_error()
 
 
 def _plan(out: Output, wanted: Sequence[Record]) -> int:
