@@ -71,7 +71,7 @@ def restore(
         raise UsageError("--auto and --task exclude each other.", "Leave one of them out.")
     if not 0 <= strength <= 1:
         raise UsageError(f"--strength lies from 0 to 1, not {strength:g}.")
-    asked = {"steps": steps, "sampler": sampler, "seed": seed}
+    asked: dict[str, Any] = {"steps": steps, "sampler": sampler, "seed": seed}
     given = {name: value for name, value in asked.items() if value is not None}
     if steps == 0:
         raise UsageError("--steps is at least 1.")

@@ -10,6 +10,8 @@ from torch import Tensor
 from ..models.base import Capability
 from .tiling import Tile, grid, out_of_memory
 
+Span = tuple[int, int, int, int]  # from, to, keep from, keep to
+
 
 class Sweeper:
     """`irtool.models.base.Sweep`, under a memory limit that halves where it does not hold.
@@ -73,19 +75,20 @@ def weights(tiles: list[Tile], height: int, width: int) -> Iterator[Tensor]:
     Across an overlap the weight falls linearly from one tile to the next. Tiles form a grid, so both axes are apart.
     """
 
-    def ramps(spans: list[tuple[int, int, int, int]], size: int) -> dict[tuple[int, int], Tensor]:
+    def ramps(spans: set[Span], size: int) -> dict[Span, Tensor]:
         made = {}
         for start, end, keep_start, keep_end in spans:
             at = torch.arange(start, min(end, size)) + 0.5
             rise = (at - start) / max(1, 2 * (keep_start - start)) if keep_start > start else torch.ones(len(at))
             fall = (end - at) / max(1, 2 * (end - keep_end)) if end > keep_end else torch.ones(len(at))
-            made[start, end] = torch.minimum(rise, fall).clamp(0, 1)
+            made[start, end, keep_start, keep_end] = torch.minimum(rise, fall).clamp(0, 1)
         total = torch.zeros(size)
-        for (start, end), ramp in made.items():
-            total[start : min(end, size)] += ramp
+        for span, ramp in made.items():
+            total[span[0] : min(span[1], size)] += ramp
         return {span: ramp / total[span[0] : min(span[1], size)] for span, ramp in made.items()}
 
-    rows = ramps(list({t.top: (t.top, t.bottom, t.keep_top, t.keep_bottom) for t in tiles}.values()), height)
-    columns = ramps(list({t.left: (t.left, t.right, t.keep_left, t.keep_right) for t in tiles}.values()), width)
-    for t in tiles:
-        yield rows[t.top, t.bottom][:, None] * columns[t.left, t.right]
+    down = [(t.top, t.bottom, t.keep_top, t.keep_bottom) for t in tiles]
+    across = [(t.left, t.right, t.keep_left, t.keep_right) for t in tiles]
+    rows, columns = ramps(set(down), height), ramps(set(across), width)
+    for row, column in zip(down, across, strict=True):
+        yield rows[row][:, None] * columns[column]
