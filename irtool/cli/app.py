@@ -25,8 +25,9 @@ from .restore import restore
 from .train import train
 
 app = typer.Typer(rich_markup_mode=None)
-for verb in (restore, detect, models, download, degrade, compare, train, doctor):
+for verb in (restore, detect, models, download, degrade, compare, doctor):
     app.command()(verb)
+app.add_typer(train, name="train")
 
 
 def _version(wanted: bool) -> None:

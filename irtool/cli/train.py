@@ -1,39 +1,54 @@
-"""irtool train: carry out a recipe, or turn its checkpoint into a model file."""
+"""irtool train: carry out a recipe; look at recipes; turn a checkpoint into a model file."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import EXIT_OK, UsageError
+from ..errors import EXIT_OK, EXIT_USAGE, UsageError
 from . import options
-from .output import Output
+from .output import Output, is_plain
 
 if TYPE_CHECKING:
-    from ..training.recipe import Recipe
+    from collections.abc import Iterator
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+    from ..training.journal import Watcher
 
 
-def train(
-    changes: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe, such as minutes=5 or model.width=32."),
-    ] = None,
+class _Verbs(typer.core.TyperGroup):
+    """A group whose verb may be left out: it is then `run`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+train = typer.Typer(cls=_Verbs, rich_markup_mode=None, help="Train a network by a recipe, and what belongs to it.")
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", envvar="IRTOOL_DATA", metavar="DIR", help="Folder that the data folders lie in."),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe, such as minutes=5 or model.width=32."),
+]
+Name = Annotated[str, typer.Argument(metavar="NAME|FILE.toml", help="A built-in recipe or a file.")]
+
+
+@train.command()
+def run(
+    changes: Changes = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", metavar="NAME|FILE.toml", help="A built-in recipe or a file.")
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", envvar="IRTOOL_DATA", metavar="DIR", help="Folder that the data folders lie in."),
-    ] = None,
+    data: Data = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Folder of the run, resumed if begun."),
@@ -42,94 +57,189 @@ def train(
         Path | None,
         typer.Option("--start", metavar="FILE", help="Checkpoint or .safetensors that a new run starts from."),
     ] = None,
-    export: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option("--export", metavar="CHECKPOINT FILE.safetensors", help="Write a checkpoint as a model file."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the recipe and show what would be done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan: data, sizes, time of three steps, files to write.")
+    ] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard's event files.")] = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Train a network by a recipe.
+    """Train by a recipe; `irtool train --recipe` is short for it.
 
-    A run that was interrupted goes on from its last checkpoint with the same command.
+    A run that was interrupted goes on from its last checkpoint with the same command. Several processes, on one machine
+    or many, are started with torchrun -m irtool train and the rest of the command.
     """
     printer = Output(json=json, quiet=quiet)
     options.check_device(device)
-    if export is not None:
-        if recipe is not None:
-            raise UsageError("--export and --recipe exclude each other.", "A checkpoint knows its own recipe.")
-        return _export(printer, *export)
     if recipe is None:
         raise UsageError("Name a recipe with --recipe.", "irtool train --recipe default --data DATA --out runs/default")
-    made = _recipe(recipe, changes or [])
-    if dry_run:
-        return _show(printer, made)
-    if data is None or out is None:
-        raise UsageError("A run needs --data and --out.", "Use --dry-run to look at the recipe alone.")
-    if not data.is_dir():
-        raise UsageError(f"--data {data} is not a folder.")
-    if start is not None and not start.is_file():
-        raise UsageError(f"--start {start} is not a file.")
-    options.set_threads(threads)
-
-    from ..engine import pick_device
-    from ..training.loop import train as run
-
-    def report(line: dict[str, Any]) -> None:
-        printer.record({"type": "log", **line})
-        if not json:
-            shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in line.items()}
-            printer.note("  ".join(f"{k} {v}" for k, v in shown.items()))
-
-    checkpoint = run(made, data, out, device=pick_device(device), start=start, report=report)
-    printer.result(str(checkpoint))
-    printer.record({"type": "summary", "checkpoint": str(checkpoint)})
-    return EXIT_OK
-
-
-def _recipe(name: str, changes: list[str]) -> Recipe:
-    """A recipe with changes applied; values are TOML, and bare words are strings."""
     from ..training import recipe as recipes
 
-    made = recipes.load(recipes.find(name))
-    if not changes:
-        return made
-    table: dict[str, Any] = dataclasses.asdict(made)
-    for change in changes:
-        key, equals, text = change.partition("=")
-        if not equals or not key:
-            raise UsageError(f"'{change}' is no change to a recipe.", "Write key=value, such as minutes=5.")
-        try:
-            value: Any = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        *path, last = key.split(".")
-        place: Any = table
-        for part in path:
-            place = place.get(part)
-            if not isinstance(place, dict):
-                raise UsageError(f"A recipe has no table '{part}'.", "Tables: model, weights.")
-        place[last] = value
-    return recipes.build(table, f"{name} with changes")
+    made = recipes.load(recipes.find(recipe), changes or [])
+    if data is not None and not data.is_dir():
+        raise UsageError(f"--data {data} is not a folder.")
+    options.set_threads(threads)
+    if dry_run:
+        from ..engine import pick_device
+        from ..training.survey import lines, survey
 
+        plan = survey(made, data, out, pick_device(device))
+        printer.record({"type": "recipe", **dataclasses.asdict(made), "plan": plan})
+        for line in lines(plan):
+            printer.result(line)
+        return EXIT_OK
+    if data is None or out is None:
+        raise UsageError("A run needs --data and --out.", "Use --dry-run to look at the plan alone.")
+    if start is not None and not start.is_file():
+        raise UsageError(f"--start {start} is not a file.")
 
-def _show(printer: Output, made: Recipe) -> int:
-    table = dataclasses.asdict(made)
-    printer.record({"type": "recipe", **table})
-    for key, value in table.items():
-        printer.result(f"{key:<14}{value}")
+    from ..engine import pick_device
+    from ..training import loop
+    from ..training.processes import is_first
+
+    with _watching(printer) as watcher:
+        checkpoint = loop.train(
+            made, data, out, device=pick_device(device), start=start, watcher=watcher, tensorboard=tensorboard
+        )
+    if is_first():
+        printer.result(str(checkpoint))
+        printer.record({"type": "summary", "checkpoint": str(checkpoint)})
     return EXIT_OK
 
 
-def _export(printer: Output, checkpoint: Path, target: Path) -> int:
-    from ..training.export import export
+@train.command("recipes")
+def list_recipes(json: options.Json = False) -> int:
+    """List the built-in recipes, each with what it says of itself."""
+    from ..training import recipe as recipes
+
+    printer = Output(json=json)
+    for name in recipes.built_in():
+        path = recipes.find(name)
+        said = recipes.comment(path)
+        printer.record(
+            {"type": "recipe", "name": name, "kind": recipes.table(path).get("kind", "restorer"), "comment": said}
+        )
+        printer.result(name)
+        for line in said.splitlines():
+            printer.result(f"    {line}".rstrip())
+    return EXIT_OK
+
+
+@train.command("cp")
+def copy(
+    name: Name,
+    target: Annotated[
+        Path | None, typer.Argument(metavar="FILE.toml", help="Where to; else a file of that name here.")
+    ] = None,
+) -> int:
+    """Copy a recipe out, to be changed."""
+    from ..picture import save_bytes
+    from ..training import recipe as recipes
+
+    source = recipes.find(name)
+    target = target or Path(source.name)
+    if target.is_dir():
+        target = target / source.name
+    if target.suffix != ".toml":
+        raise UsageError(f"{target} is no .toml file.", "A recipe's name ends in .toml.")
+    if target.exists():
+        raise UsageError(f"{target} exists and is left as it is.", "Name another file.")
+    save_bytes(source.read_bytes(), target)
+    Output().result(str(target))
+    return EXIT_OK
+
+
+@train.command()
+def validate(name: Name, changes: Changes = None, data: Data = None, json: options.Json = False) -> int:
+    """Print all that is wrong with a recipe.
+
+    One line for each problem; with --data also for each folder that is missing.
+    """
+    from ..training import recipe as recipes
+
+    printer = Output(json=json)
+    path = recipes.find(name)
+    made, problems = recipes.check(recipes.change(recipes.table(path), changes or []))
+    if made is not None and data is not None:
+        problems += recipes.missing_data(made, data)
+    for problem in problems:
+        printer.result(f"{path.name}: {problem}")
+    printer.record({"type": "validation", "recipe": str(path), "problems": problems})
+    if problems:
+        return EXIT_USAGE
+    printer.result(f"{path.name}: sound" + ("" if data else "; give --data to look for its data too"))
+    return EXIT_OK
+
+
+@train.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="checkpoint.pt or best.pt of a run.")],
+    target: Annotated[Path, typer.Argument(metavar="FILE.safetensors", help="The model file to write.")],
+    note: Annotated[
+        list[str] | None, typer.Option("--note", metavar="KEY=TEXT", help="For its header, such as licence=Apache-2.0.")
+    ] = None,
+    json: options.Json = False,
+) -> int:
+    """Write a checkpoint's averaged weights as a model file."""
+    from ..training.export import export as write
 
     if target.suffix != ".safetensors":
         raise UsageError(f"{target} is no .safetensors file.", "A model file ends in .safetensors.")
-    written = export(checkpoint, target)
+    notes = {}
+    for text in note or []:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise UsageError(f"--note '{text}' is no KEY=TEXT.")
+        notes[key] = value
+    written = write(checkpoint, target, notes)
+    printer = Output(json=json)
     printer.result(f"{checkpoint} -> {written}")
     printer.record({"type": "summary", "checkpoint": str(checkpoint), "output": str(written)})
     return EXIT_OK
+
+
+@contextmanager
+def _watching(printer: Output) -> Iterator[Watcher]:
+    """Lines of the log on stderr, or a bar that shows the last of them where that is a terminal."""
+    from ..training.journal import Watcher
+
+    class Lines(Watcher):
+        def line(self, line: Mapping[str, Any]) -> None:
+            printer.record(line)
+            if not printer.json:
+                printer.note(_in_words(line))
+
+        def note(self, text: str) -> None:
+            printer.note(text)
+
+    if printer.quiet or printer.json or is_plain(sys.stderr):
+        yield Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("step {task.fields[step]}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[told]}"), console=Console(stderr=True)) as shown:
+        task = shown.add_task("", total=1.0, step=0, told="")
+
+        class Bar(Lines):
+            def step(self, step: int, progress: float) -> None:
+                shown.update(task, completed=progress, step=step)
+
+            def line(self, line: Mapping[str, Any]) -> None:
+                if line.get("type") == "log":
+                    shown.update(task, told=f"loss {line['loss']:.4g}")
+                if line.get("type") != "log" or any(key.startswith("held_out/") for key in line):
+                    shown.console.print(_in_words(line), markup=False, highlight=False)
+
+            def note(self, text: str) -> None:
+                shown.console.print(text, markup=False, highlight=False)
+
+        yield Bar()
+
+
+def _in_words(line: Mapping[str, Any]) -> str:
+    told = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in line.items() if k not in ("type", "digest")}
+    return "  ".join(f"{k} {v}" for k, v in told.items())

@@ -21,8 +21,9 @@ import torch
 from torch import nn
 
 from ..degradation import CLEAN, IDS
-from .data import Pools, load_clean
+from .data import Pools
 from .export import export, restored
+from .pictures import gather as find
 from .recipe import Recipe
 
 LOWEST, CLEAN_RATE, OTHER_RATE, USEFUL = 0.2, 0.02, 0.04, 0.1
@@ -34,8 +35,10 @@ def gather(
     """Scores and labels, each (samples, 10), of fresh samples of `side` pixels made from `folders`."""
     others = {kind: weight for kind, weight in recipe.weights.items() if kind != CLEAN}
     weights = {**others, CLEAN: sum(others.values())}
-    held_out = replace(recipe, data=tuple(folders), region=side, seed=recipe.seed + 1, weights=weights)
-    samples = Pools(load_clean(data, held_out.data, side)[0], held_out)
+    held_out = replace(
+        recipe, data=tuple(folders), pairs=(), hold=0, region=side, seed=recipe.seed + 1, weights=weights
+    )
+    samples = Pools(find(held_out, data), held_out)
     scores, labels = [], []
     for index in range(pools):
         pool = samples[index]

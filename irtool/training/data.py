@@ -1,12 +1,15 @@
-"""Training samples: crops of clean pictures, degraded as they are asked for.
+"""Training samples: crops of clean pictures degraded as they are asked for, and crops of real pairs.
 
-Samples come in pools. A pool is made from its index and the seed alone, so a run resumes at any pool
-with the very samples it would have seen.
+Samples come in pools. A pool is made from its index and the recipe's seed alone, so a run resumes at any pool with the
+very samples it would have seen; and every group of samples in it has a seed of its own, so several processes each
+make their share of what one process would have made.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +17,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .. import picture, synth
+from .. import synth
 from ..degradation import CLEAN, IDS, INDEX
-from ..errors import IrtoolError, UsageError
 from ..models.context import describe
+from .jobs import Share, Source
+from .pictures import Pictures, Twins, gather, licences
 from .recipe import Recipe
 
-GROUP = 2  # samples that share one draw of parameters: the degradations are vectorised over them
-GROUPS = 16
-POOL = GROUP * GROUPS
+HELD_OUT = 0x48  # stands where training has the index of a pool: held-out samples have seeds of their own
 # Pairs that occur together in photographs, first to last in the order in which the damage is done.
 MIXED = (
     ("haze", "rain"),
@@ -48,61 +50,128 @@ REAL = {"real": ("blur", "noise", "jpeg")}  # what the second-order chain is mad
 
 @dataclass(frozen=True)
 class Sample:
-    """A batch or pool of samples.
+    """A batch or pool of samples (a `jobs.Batch`).
 
     Attributes:
         degraded, clean: (N, 3, S, S) in [0, 1].
         context: (N, CONTEXT_SIZE) statistics of the degraded region each crop was cut from.
         labels: (N, 10) 1 where that degradation was applied.
+        asked: (N, 10) the task mixture to restore under: `labels`, and for a clean sample a random task, since a task
+            asked for in vain must do no harm. It is drawn with the sample, so that it does not depend on the number
+            of processes.
+        extras: further tensors (N, ...) that a kind of training makes; those that end in (S, S) are cut like
+            the pictures.
     """
 
     degraded: Tensor
     clean: Tensor
     context: Tensor
     labels: Tensor
+    asked: Tensor
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Sample:
+        """The same with every tensor changed."""
+        degraded, clean, context, labels, asked = map(
+            change, (self.degraded, self.clean, self.context, self.labels, self.asked)
+        )
+        return Sample(degraded, clean, context, labels, asked, {k: change(v) for k, v in self.extras.items()})
+
+    def to(self, device: torch.device) -> Sample:
+        """The same on a device."""
+        return self.map(lambda t: t.to(device, non_blocking=True))
+
+    def names(self) -> list[str]:
+        """Of each sample, the degradations joined by "+", or "clean"."""
+        rows = self.labels.tolist()
+        return ["+".join(i for i, on in zip(IDS, row, strict=True) if on) or CLEAN for row in rows]
 
 
-def load_clean(
-    root: Path, folders: tuple[str, ...], smallest: int, limit: int = 2_000_000
-) -> tuple[list[np.ndarray], list[str]]:
-    """Decode every picture below `root`'s folders to uint8 (H, W, 3), larger ones reduced by whole factors.
+def join(parts: Sequence[Sample]) -> Sample:
+    """One sample after the other."""
+    first = parts[0]
 
-    Returns the pictures and the messages of those that could not be read.
+    def cat(name: str) -> Tensor:
+        return torch.cat([getattr(p, name) for p in parts])
 
-    Raises:
-        UsageError: no usable picture was found.
-    """
-    pictures, skipped = [], []
-    paths = [root / folder for folder in folders]
-    for missing in (p for p in paths if not p.is_dir()):
-        raise UsageError(f"{missing} is not a folder.", "Give the folder that holds the training data with --data.")
-    for found in picture.find(paths, recursive=True):
-        try:
-            pixels = picture.read(found.path).pixels
-        except IrtoolError as error:
-            skipped.append(error.message)
-            continue
-        factor = max(1, round((pixels.shape[0] * pixels.shape[1] / limit) ** 0.5))
-        if factor > 1:
-            h, w = (s // factor * factor for s in pixels.shape[:2])
-            pixels = pixels[:h, :w].reshape(h // factor, factor, w // factor, factor, 3).mean(axis=(1, 3))
-        if min(pixels.shape[:2]) < smallest:
-            skipped.append(f"{found.path} is smaller than {smallest} pixels.")
-            continue
-        pictures.append((pixels * 255 + 0.5).astype(np.uint8))
-    if not pictures:
-        raise UsageError(f"No usable picture in {', '.join(str(p) for p in paths)}.")
-    return pictures, skipped
+    extras = {k: torch.cat([p.extras[k] for p in parts]) for k in first.extras}
+    return Sample(cat("degraded"), cat("clean"), cat("context"), cat("labels"), cat("asked"), extras)
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed that follows from numbers, unrelated to the seeds of other numbers."""
+    digest = hashlib.blake2b(" ".join(map(str, numbers)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
 
 
 class Pools(Dataset[Sample]):
-    """Pool `i` of the run: POOL shuffled samples of `region` pixels (a Dataset, so a loader can make them ahead)."""
+    """Pool `i` of a run: `recipe.pool` samples of `region` pixels, or the share of them that is this process's.
 
-    def __init__(self, pictures: list[np.ndarray], recipe: Recipe) -> None:
+    Everything is drawn on the CPU but what the degradations draw per pixel: that is drawn and computed on the device of
+    the share. On a GPU the CPU then only picks crops and parameters.
+    """
+
+    def __init__(self, pictures: Pictures, recipe: Recipe, share: Share | None = None) -> None:
         self.pictures = pictures
         self.recipe = recipe
-        self.kinds = [k for k, w in recipe.weights.items() if w > 0]
-        self.odds = torch.tensor([recipe.weights[k] for k in self.kinds], dtype=torch.float64)
+        self.share = share or Share(0, 1, torch.device("cpu"))
+        self.kinds: list[str | int] = [k for k, w in recipe.weights.items() if w > 0]
+        weights = [recipe.weights[str(k)] for k in self.kinds]
+        for number, entry in enumerate(recipe.pairs):  # a number is a kind too: that of the recipe's pairs
+            self.kinds.append(number)
+            weights.append(entry.weight)
+        self.odds = torch.tensor(weights, dtype=torch.float64)
+
+    def __getitem__(self, index: int) -> Sample:
+        groups, (rank, ranks) = self.recipe.pool // self.recipe.group, (self.share.rank, self.share.ranks)
+        mine = range(rank * groups // ranks, (rank + 1) * groups // ranks)
+        made = []
+        for group in mine:
+            g = torch.Generator().manual_seed(seed_of(self.recipe.seed, index, group))
+            kind = self.kinds[int(torch.multinomial(self.odds, 1, generator=g))]
+            made.append(self.group(kind, g))
+        return join(made)
+
+    def group(self, kind: str | int, g: torch.Generator, count: int | None = None) -> Sample:
+        """`count` samples (by default `recipe.group`) of one kind: they share their parameters.
+
+        Args:
+            kind: of `recipe.weights`, or the number of one of `recipe.pairs`.
+            g: on the CPU.
+            count: how many.
+        """
+        count = count or self.recipe.group
+        if isinstance(kind, int):
+            both = [self._pair(g, kind) for _ in range(count)]
+            degraded, clean = (torch.stack(side) for side in zip(*both, strict=True))
+            kinds = self.recipe.pairs[kind].task
+        else:
+            kinds = self._chain(kind, g)
+            # The truth behind a low-light sample must be a well-exposed picture, or "how bright" has no answer.
+            brightness = 0.3 if "lowlight" in kinds else 0.0
+            clean = torch.stack([self._region(g, self.recipe.region, brightness) for _ in range(count)])
+            degraded = clean
+            pixel = g
+            if clean.device.type != "cpu":
+                pixel = torch.Generator(clean.device).manual_seed(int(torch.randint(1 << 62, (1,), generator=g)))
+            for each in kinds:
+                degraded = synth.random_chain(each, g).apply(degraded, pixel)
+            degraded = (degraded * 255).round() / 255
+        labels = torch.zeros(count, len(IDS))
+        labels[:, [INDEX[i] for each in kinds for i in REAL.get(each, (each,))]] = 1
+        asked = labels.clone()
+        if not kinds:
+            asked[range(count), torch.randint(len(IDS), (count,), generator=g)] = 1
+        return Sample(degraded, clean, describe(degraded), labels.to(clean.device), asked.to(clean.device))
+
+    def _chain(self, kind: str, g: torch.Generator) -> tuple[str, ...]:
+        """The damages of a group, in the order in which they are done; empty means clean."""
+        if kind == "mixed":
+            return MIXED[int(torch.randint(len(MIXED), (1,), generator=g))]
+        return () if kind == CLEAN else (kind,)
 
     def _region(self, g: torch.Generator, side: int, brightness: float = 0.0) -> Tensor:
         """A clean (3, side, side) region, of at least that mean brightness if one turns up in a few tries."""
@@ -113,54 +182,95 @@ class Pools(Dataset[Sample]):
         return region
 
     def _any_region(self, g: torch.Generator, side: int) -> Tensor:
-        def draw(n: int) -> int:
-            return int(torch.randint(n, (1,), generator=g))
-
-        pixels = self.pictures[draw(len(self.pictures))]
+        pixels = self.pictures.clean[_draw(g, len(self.pictures.clean))].pixels
         # Half of the time the picture is seen at half size where it is large enough: more context per
         # crop, and the traces of its own compression go.
-        factor = 2 if draw(2) and min(pixels.shape[:2]) >= 2 * side else 1
-        top, left = (draw(s - factor * side + 1) for s in pixels.shape[:2])
-        cut = (
-            torch.from_numpy(pixels[top : top + factor * side, left : left + factor * side]).permute(2, 0, 1).float()
-            / 255
-        )
+        factor = 2 if _draw(g, 2) and min(pixels.shape[:2]) >= 2 * side else 1
+        cut = self._cut(pixels, *_corner(g, pixels, factor * side), factor * side)
         if factor == 2:
             cut = torch.nn.functional.avg_pool2d(cut, 2)
-        if draw(2):
+        if _draw(g, 2):
             cut = cut.flip(-1)
         # Rain, snow, sky and shadows have an up and a down, so quarter turns are rare.
-        return cut.rot90(draw(4), (-2, -1)) if draw(4) == 0 else cut
+        return cut.rot90(_draw(g, 4), (-2, -1)) if _draw(g, 4) == 0 else cut
 
-    def kinds_of_group(self, g: torch.Generator) -> tuple[str, ...]:
-        """The chain of damages of a group, in the order in which they are done; empty means clean."""
-        kind = self.kinds[int(torch.multinomial(self.odds, 1, generator=g))]
-        if kind == "mixed":
-            return MIXED[int(torch.randint(len(MIXED), (1,), generator=g))]
-        return () if kind == CLEAN else (kind,)
+    def _pair(self, g: torch.Generator, number: int) -> tuple[Tensor, Tensor]:
+        """The same region of a real degraded picture and of its twin, each (3, side, side)."""
+        listed: Sequence[Twins] = self.pictures.pairs[number]
+        twins, side = listed[_draw(g, len(listed))], self.recipe.region
+        place = _corner(g, twins.clean.pixels, side)
+        both = [self._cut(p.pixels, *place, side) for p in (twins.degraded, twins.clean)]
+        if _draw(g, 2):
+            both = [cut.flip(-1) for cut in both]
+        return both[0], both[1]
 
-    def __getitem__(self, index: int) -> Sample:
-        g = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + index)
-        parts = []
-        for _ in range(GROUPS):
-            kinds = self.kinds_of_group(g)
-            # The truth behind a low-light sample must be a well-exposed picture, or "how bright" has no answer.
-            brightness = 0.3 if "lowlight" in kinds else 0.0
-            clean = torch.stack([self._region(g, self.recipe.region, brightness) for _ in range(GROUP)])
-            degraded = clean
-            for kind in kinds:
-                degraded = synth.random_chain(kind, g).apply(degraded, g)
-            degraded = (degraded * 255).round() / 255
-            labels = torch.zeros(GROUP, len(IDS))
-            labels[:, [INDEX[i] for kind in kinds for i in REAL.get(kind, (kind,))]] = 1
-            parts.append((degraded, clean, describe(degraded), labels))
-        order = torch.randperm(POOL, generator=g)
-        return Sample(*(torch.cat(p)[order] for p in zip(*parts, strict=True)))
+    def _cut(self, pixels: np.ndarray, top: int, left: int, side: int) -> Tensor:
+        piece = np.array(pixels[top : top + side, left : left + side])  # a copy: the file itself must not change
+        return torch.from_numpy(piece).to(self.share.device).permute(2, 0, 1).float() / 255
 
 
-def cut(sample: Sample, first: int, count: int, crop: int, g: torch.Generator) -> Sample:
-    """Take `count` samples from `first` on and cut the same random square of `crop` pixels out of each."""
+def _draw(g: torch.Generator, n: int) -> int:
+    return int(torch.randint(n, (1,), generator=g))
+
+
+def _corner(g: torch.Generator, pixels: np.ndarray, side: int) -> tuple[int, int]:
+    return _draw(g, pixels.shape[0] - side + 1), _draw(g, pixels.shape[1] - side + 1)
+
+
+def cut(sample: Sample, row: int, rows: int, crop: int, g: torch.Generator) -> Sample:
+    """Batch `row` of the `rows` in a pool, the same random square of `crop` pixels cut out of each sample.
+
+    A batch takes every `rows`-th sample, so that it holds as many different groups as it can, and so that the batches
+    of several processes together are the batch that one process would have had.
+    """
     side = sample.clean.shape[-1]
-    top, left = (int(torch.randint(side - crop + 1, (1,), generator=g)) for _ in range(2))
-    rows, window = slice(first, first + count), (..., slice(top, top + crop), slice(left, left + crop))
-    return Sample(sample.degraded[rows][window], sample.clean[rows][window], sample.context[rows], sample.labels[rows])
+    top, left = (_draw(g, side - crop + 1) for _ in range(2))
+
+    def take(t: Tensor) -> Tensor:
+        t = t[row::rows]
+        if t.ndim >= 4 and t.shape[-2:] == (side, side):
+            return t[..., top : top + crop, left : left + crop]
+        return t
+
+    return sample.map(take)
+
+
+def held_out(pools: Pools, each: int = 2) -> Sample:
+    """Fixed samples of what is kept back: `each` of every kind in the recipe, alike in every run of it.
+
+    Real pairs are not among them: too few are at hand to keep some back, and a test set serves better.
+    """
+    pictures, recipe = pools.pictures, pools.recipe
+    if pictures.held:
+        pools = Pools(Pictures(pictures.held, (), pictures.pairs, ()), recipe, pools.share)
+    made = []
+    for number, kind in enumerate(k for k in pools.kinds if isinstance(k, str)):
+        for which in range(each):
+            g = torch.Generator().manual_seed(seed_of(HELD_OUT, number, which))
+            made.append(pools.group(kind, g, 1))
+    return join(made)
+
+
+def source(recipe: Recipe, root: Path, share: Share) -> Source[Sample]:
+    """The data of a job that learns from pictures.
+
+    An epoch is as many samples as regions fit into the pictures: nothing is ever seen twice in the same way.
+
+    Raises:
+        UsageError: see `pictures.gather`.
+    """
+    pictures = gather(recipe, root)
+    pools = Pools(pictures, recipe, share)
+    area = sum(p.height * p.width for p in pictures.clean)
+    area += sum(t.clean.height * t.clean.width for pairs in pictures.pairs for t in pairs)
+    told = {
+        "data": [str(root / name) for name in recipe.data],
+        "pictures": len(pictures.clean),
+        "megapixels": round(area / 1e6, 1),
+        "held_out": len(pictures.held),
+        "pairs": {p.manifest or p.degraded: len(t) for p, t in zip(recipe.pairs, pictures.pairs, strict=True)},
+        "licences": licences(pictures, root),
+        "digest": pictures.digest(),
+    }
+    kinds = any(isinstance(kind, str) for kind in pools.kinds)
+    return Source(pools, held_out(pools) if kinds else None, area // recipe.region**2, told, pictures.skipped)

@@ -2,51 +2,45 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from ..errors import UsageError
-from ..models import loading
-from . import loop, recipe
+from . import state
+from .jobs import job
+from .recipe import Recipe, build
 
 
-def restored(checkpoint: Path) -> tuple[nn.Module, recipe.Recipe, int]:
+def restored(checkpoint: Path) -> tuple[nn.Module, Recipe, int]:
     """The averaged network of a checkpoint, ready to use, with its recipe and the steps it was trained for.
 
     Raises:
         UsageError: the file is no checkpoint of irtool.
     """
+    held = state.read(checkpoint)
+    recipe = build(held["recipe"], str(checkpoint))
+    net = job(recipe.kind).build(recipe)
     try:
-        held = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        made = recipe.build(held["recipe"], str(checkpoint))
-        net = loop.network(made)
         net.load_state_dict(held["ema"])
-    except (OSError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
-        raise UsageError(f"{checkpoint} is no checkpoint of irtool ({error}).") from error
-    return net.eval().requires_grad_(False), made, held["step"]
+    except RuntimeError as error:
+        raise UsageError(f"{checkpoint} does not fit its own recipe: {error}.") from error
+    return net.eval().requires_grad_(False), recipe, held["step"]
 
 
 def export(checkpoint: Path, target: Path, notes: Mapping[str, str] | None = None) -> Path:
     """Write the averaged weights of a checkpoint as float16 safetensors that describe themselves.
 
     Args:
-        checkpoint: `checkpoint.pt` of a run.
+        checkpoint: ``checkpoint.pt``, ``best.pt`` or another of a run.
         target: the .safetensors file to write.
-        notes: further header entries.
+        notes: further header entries, such as a licence.
 
     Raises:
         UsageError: the file is no checkpoint of irtool.
     """
-    net, made, steps = restored(checkpoint)
-    told = json.dumps(dataclasses.asdict(made), sort_keys=True)
-    architecture = "compact" if made.kind == "restorer" else "detector"
-    header = {"steps": str(steps), "recipe_sha256": hashlib.sha256(told.encode()).hexdigest(), **(notes or {})}
-    loading.save(net, target, architecture=architecture, config=made.model, notes=header)
+    net, recipe, steps = restored(checkpoint)
+    header = {"steps": str(steps), "recipe_sha256": recipe.sha256, **(notes or {})}
+    job(recipe.kind).export(net, recipe, target, header)
     return target

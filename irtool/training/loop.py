@@ -1,148 +1,24 @@
-"""The training loop."""
+"""The training loop. What it trains is a job's affair (`jobs`), what it remembers the state's (`state`)."""
 
 from __future__ import annotations
 
-import copy
-import json
 import math
-import time
-from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from ..degradation import IDS
 from ..errors import IrtoolError, UsageError
-from ..models import loading
-from .data import POOL, Pools, Sample, cut, load_clean
-from .recipe import Phase, Recipe
-
-Report = Callable[[dict[str, Any]], None]
-# Below about five 8-bit levels a relative improvement counts for less and less. Without such a floor the
-# all but clean samples, whose gradient is mostly noise, drown the others (see docs/experiments.md).
-_FLOOR = 0.02
-
-
-def restoration_loss(restored: Tensor, clean: Tensor) -> Tensor:
-    """Mean over the samples of log(L1 + floor), the mean error of a channel counting a quarter.
-
-    The logarithm gives every sample a say in proportion to its relative error, as PSNR does. How bright a dark or hazy
-    picture should be is partly a guess; the error of a wrong guess is alike at every pixel, and such gradients
-    drown those of texture, which cancel. The layer that sets the tone hears only of this error, and Adam gives it full
-    steps whatever the factor.
-    """
-    error = restored - clean
-    error = error - 0.75 * error.mean(dim=(2, 3), keepdim=True)
-    return error.abs().mean(dim=(1, 2, 3)).add(_FLOOR).log().mean()
-
-
-def network(recipe: Recipe) -> nn.Module:
-    """A fresh network of the recipe's kind, its weights drawn from the recipe's seed."""
-    from ..detect.network import DetectorNet
-    from ..models.compact import CompactNet
-
-    torch.manual_seed(recipe.seed)
-    return (CompactNet if recipe.kind == "restorer" else DetectorNet)(**recipe.model)
-
-
-def mixtures(labels: Tensor, g: torch.Generator) -> Tensor:
-    """Task mixtures (N, tasks) to train under, from what was applied.
-
-    A clean sample gets a random task: a task asked for in vain must do no harm.
-    """
-    mixture = labels.clone()
-    for row in (labels.sum(1) == 0).nonzero().flatten().tolist():
-        mixture[row, int(torch.randint(labels.shape[1], (1,), generator=g))] = 1
-    return mixture
-
-
-def loss_of(net: nn.Module, batch: Sample, recipe: Recipe, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The loss of a batch and, per sample, the figure to log: PSNR in dB, or the share of right labels."""
-    if recipe.kind == "detector":
-        logits = net(batch.degraded)
-        right = ((logits > 0) == (batch.labels > 0.5)).all(dim=1)
-        return F.binary_cross_entropy_with_logits(logits, batch.labels), right.float()
-    restored = net(batch.degraded, batch.context, mixtures(batch.labels, g).to(batch.degraded.device))
-    mse = (restored.detach().clamp(0, 1) - batch.clean).square().mean(dim=(1, 2, 3))
-    return restoration_loss(restored, batch.clean), -10 * mse.clamp_min(1e-6).log10()
-
-
-class State:
-    """All that a run needs to go on from where it was."""
-
-    def __init__(self, recipe: Recipe, device: torch.device) -> None:
-        self.net = network(recipe).to(device)
-        self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
-        decayed = [p for p in self.net.parameters() if p.ndim > 1]
-        plain = [p for p in self.net.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": recipe.decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.99), fused=True)
-        self.step, self.seconds = 0, 0.0
-        self.pool, self.taken = 0, 0  # the pool being used, and how many of its samples have been
-
-    def save(self, path: Path, recipe: Recipe) -> None:
-        """Write atomically: a run killed while writing keeps its last checkpoint."""
-        partial = path.with_suffix(".partial")
-        torch.save(
-            {
-                "net": self.net.state_dict(),
-                "ema": self.ema.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "seconds": self.seconds,
-                "pool": self.pool,
-                "taken": self.taken,
-                "recipe": asdict(recipe),
-            },
-            partial,
-        )
-        partial.replace(path)
-
-    def resume(self, path: Path) -> None:
-        """Go on from a checkpoint of the same run."""
-        held = torch.load(path, map_location="cpu", weights_only=True)
-        self.ema.load_state_dict(held["ema"])
-        self.net.load_state_dict(held["net"])
-        self.optimizer.load_state_dict(held["optimizer"])
-        self.step, self.seconds = held["step"], held["seconds"]
-        self.pool, self.taken = held["pool"], held["taken"]
-
-    def begin_from(self, path: Path) -> None:
-        """Begin with the averaged weights of another run's checkpoint, or with those of an exported model file.
-
-        Raises:
-            UsageError: its weights do not fit the recipe's network.
-        """
-        if path.suffix == ".safetensors":
-            weights = loading.read(path)[0].state_dict()
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)["ema"]
-        try:
-            self.net.load_state_dict(weights)
-        except RuntimeError as error:
-            raise UsageError(f"{path} does not fit the network of the recipe: {error}.") from error
-        self.ema.load_state_dict(weights)
-
-
-def progress_of(state: State, recipe: Recipe) -> float:
-    """Share of the run that is done, by the clock or by steps."""
-    return state.seconds / (recipe.minutes * 60) if recipe.minutes > 0 else state.step / recipe.steps
-
-
-def phase_of(recipe: Recipe, progress: float) -> Phase:
-    """The phase that holds at `progress`."""
-    return next((p for p in recipe.phases if progress < p.until), recipe.phases[-1])
-
-
-def rate_of(recipe: Recipe, step: int, progress: float) -> float:
-    """Learning rate: linear warm-up, then a cosine down to a hundredth."""
-    cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return recipe.rate * min(1.0, (step + 1) / max(1, recipe.warmup)) * cosine
+from . import card
+from .data import seed_of
+from .feed import feed
+from .jobs import Batch, Job, Source, job
+from .journal import Journal, Meter, Watcher, means
+from .processes import Group, Stop, together
+from .recipe import Recipe
+from .state import BEST, LAST, State, held_by, stand_for
 
 
 def train(
@@ -152,99 +28,196 @@ def train(
     *,
     device: torch.device,
     start: Path | None = None,
-    report: Report = lambda line: None,
+    watcher: Watcher | None = None,
+    tensorboard: bool = False,
 ) -> Path:
     """Run a recipe; resumes by itself where `out` holds a checkpoint.
 
     Args:
         recipe: what to do.
         data: folder that the recipe's data folders lie in.
-        out: folder for `checkpoint.pt` and `log.jsonl`.
+        out: folder of the run (docs/training.md says what it will hold).
         device: where to compute.
         start: a checkpoint or an exported .safetensors whose weights a new run starts from.
-        report: called with every line of the log.
+        watcher: told of every step and of every line of the log.
+        tensorboard: also write TensorBoard's event files.
 
     Returns:
         The path of the last checkpoint.
 
     Raises:
-        UsageError: there is no usable data.
-        IrtoolError: the loss stopped being a number; the last checkpoint stays.
+        UsageError: there is no usable data, or `out` holds a run of another recipe.
+        IrtoolError: the loss stopped being a number, the disk is full, or another process has gone; the last
+            checkpoint stays.
+        KeyboardInterrupt: the run was told to end, and has saved where it was.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint.pt"
-    state = State(recipe, device)
-    if checkpoint.exists():
-        state.resume(checkpoint)
-    elif start is not None:
-        state.begin_from(start)
-    pictures, skipped = load_clean(data, recipe.data, recipe.region)
-    report(
-        {
-            "pictures": len(pictures),
-            "skipped": skipped,
-            "step": state.step,
-            "parameters": sum(p.numel() for p in state.net.parameters()),
-        }
-    )
+    work = job(recipe.kind)
+    with together(device) as group:
+        watcher = watcher if watcher is not None and group.rank == 0 else Watcher()
+        require_divisible(recipe, group.size)
+        with group.first():
+            source = work.dataset(recipe, data, group.share)
+        for sentence in source.skipped:
+            watcher.note(f"skipped: {sentence}")
+        if source.skipped:
+            watcher.note(f"{len(source.skipped)} file(s) skipped")
+        state = State(work, recipe, group.device)
+        if (out / LAST).is_file():
+            state.resume(out / LAST, recipe)
+            watcher.note(f"goes on from step {state.step}")
+            if state.data != source.told.get("digest", ""):
+                watcher.note("the pictures are not those that the run was begun with")
+        elif start is not None:
+            state.begin_from(start)
+        state.data = str(source.told.get("digest", ""))
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            journal = Journal(out, state.step, tensorboard=tensorboard) if group.rank == 0 else None
+            watcher.line(
+                {"type": "run", "step": state.step, "parameters": held_by(state.net), "processes": group.size}
+                | {"skipped": len(source.skipped), **source.told}
+            )
+            with Stop() as stop:
+                run(work, recipe, source, state, group, out, journal, watcher, stop)
+            if journal is not None:
+                card.write(out, recipe, source.told, state, journal.lines, work.figure)
+                journal.close()
+        except OSError as error:
+            told = (error.strerror or str(error)) + (f": {error.filename}" if error.filename else "")
+            raise IrtoolError(
+                f"The run cannot write to {out} ({told}).",
+                f"Make room; {out / LAST} is the last good state, and the same command goes on from it.",
+            ) from error
+    return out / LAST
 
-    losses: list[float] = []
-    figures: dict[str, list[float]] = {}
-    loader = DataLoader(
-        Pools(pictures, recipe), batch_size=None, sampler=range(state.pool, 1 << 40), num_workers=1, prefetch_factor=2
-    )
-    pools = iter(loader)
-    pool = next(pools)
-    clock = time.monotonic()
-    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
+
+def run(
+    work: Job[Any],
+    recipe: Recipe,
+    source: Source[Any],
+    state: State,
+    group: Group,
+    out: Path,
+    journal: Journal | None,
+    watcher: Watcher,
+    stop: Stop,
+) -> None:
+    """Train from where `state` is to the end of the recipe; `journal` is None in all processes but the first."""
+    step_of, meter, pool = group.wrap(Step(work, state.net, recipe)), Meter(group.device), None
+    with closing(feed(source.pools, state.pool, group.device)) as pools:
         while (progress := progress_of(state, recipe)) < 1:
+            # Data: the next batch of the pool in use, or of a new one.
             phase = phase_of(recipe, progress)
-            if state.taken + phase.batch > POOL:
-                pool, state.pool, state.taken = next(pools), state.pool + 1, 0
-            g = torch.Generator().manual_seed(recipe.seed * 7919 + state.step)
-            batch = cut(pool, state.taken, phase.batch, phase.crop, g)
-            state.taken += phase.batch
-            batch = Sample(*(t.to(device) for t in (batch.degraded, batch.clean, batch.context, batch.labels)))
-            for group in state.optimizer.param_groups:
-                group["lr"] = rate_of(recipe, state.step, progress)
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                loss, figure = loss_of(state.net, batch, recipe, g)
-            if not torch.isfinite(loss):
-                raise IrtoolError(
-                    f"The loss is {loss.item()} at step {state.step}.",
-                    f"{checkpoint} is the last good state; lower the rate.",
-                )
+            rows = recipe.pool // recipe.phases[phase].batch
+            with meter.waiting():
+                pool = next(pools) if pool is None else pool
+                if state.row and (phase != state.phase or state.row >= rows):
+                    pool, state.pool, state.row = next(pools), state.pool + 1, 0
+            state.phase = phase
+            shared = torch.Generator().manual_seed(seed_of(recipe.seed, state.step))
+            batch = work.batch(pool, state.row, rows, recipe.phases[phase].crop, shared).to(group.device)
+
+            # The step.
+            rate = rate_of(recipe, state.step, progress)
+            for settings in state.optimizer.param_groups:
+                settings["lr"] = rate
+            seed = seed_of(recipe.seed, state.step, group.rank, 1)
+            torch.manual_seed(seed)
+            loss, figures = step_of(batch, torch.Generator().manual_seed(seed), state.step)
             loss.backward()
-            nn.utils.clip_grad_norm_(state.net.parameters(), recipe.clip)
+            norm = nn.utils.clip_grad_norm_([p for p in state.net.parameters() if p.requires_grad], recipe.clip)
             state.optimizer.step()
             state.optimizer.zero_grad(set_to_none=True)
-            # The average forgets the first steps quickly and then settles at the recipe's decay.
-            keep = min(recipe.ema, (1 + state.step) / (10 + state.step))
-            torch._foreach_lerp_(list(state.ema.parameters()), list(state.net.parameters()), 1 - keep)
-            for kept, current in zip(state.ema.buffers(), state.net.buffers(), strict=True):
-                kept.copy_(current)
-            state.step += 1
-            now = time.monotonic()
-            state.seconds, clock = state.seconds + now - clock, now
-            losses.append(loss.item())
-            for row, value in zip(batch.labels.tolist(), figure.tolist(), strict=True):
-                figures.setdefault("+".join(i for i, on in zip(IDS, row, strict=True) if on) or "clean", []).append(
-                    value
-                )
-            if state.step % recipe.report_every == 0:
-                singles = {k: sum(v) / len(v) for k, v in sorted(figures.items()) if k.count("+") == 0}
-                line = {
-                    "step": state.step,
-                    "minutes": state.seconds / 60,
-                    "rate": group["lr"],
-                    "loss": sum(losses) / len(losses),
-                    **singles,
-                }
-                log.write(json.dumps({k: round(v, 5) for k, v in line.items()}) + "\n")
-                log.flush()
-                report(line)
-                losses, figures = [], {}
-            if state.step % recipe.save_every == 0:
-                state.save(checkpoint, recipe)
-    state.save(checkpoint, recipe)
-    return checkpoint
+            state.average(recipe.ema)
+            state.row, state.step = state.row + 1, state.step + 1
+            meter.add(loss.detach() + 0 * norm, figures, batch.names())  # a gradient that is no number shows too
+            state.seconds, ending = group.agree(state.seconds + meter.lap(), bool(stop))
+            watcher.step(state.step, min(1.0, progress_of(state, recipe)))
+
+            # What is due: a line of the log, a look at the held-out samples, a checkpoint.
+            finished = progress_of(state, recipe) >= 1
+            look = finished or state.step % recipe.preview_every == 0
+            report = look or ending or state.step % recipe.report_every == 0
+            save = finished or ending or state.step % recipe.save_every == 0
+            better = False
+            if (report or save) and (ago := meter.not_finite()) is not None:
+                raise not_a_number(state.step - ago, out)
+            if report:
+                line = {"step": state.step, "minutes": state.seconds / 60, "rate": rate}
+                line |= means(group.collect(meter.take()))
+                if journal is not None:
+                    if look and source.held is not None:
+                        line |= look_at(work, recipe, source.held, state, journal)
+                        better = line[f"held_out/{work.figure}"] > state.best
+                        state.best = max(state.best, line[f"held_out/{work.figure}"])
+                    journal.add(line)
+                    journal.draw()
+                    watcher.line({"type": "log", **line})
+            if (save or better) and journal is not None:
+                state.save(out, recipe)
+                if better:
+                    stand_for(out / BEST, out / LAST)
+            if ending and not finished:
+                watcher.note(f"saved at step {state.step}; the same command goes on from there")
+                raise KeyboardInterrupt
+
+
+class Step(nn.Module):
+    """The loss of a job as a module, so that several processes can share its gradients whatever the job calls."""
+
+    def __init__(self, work: Job[Any], net: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        self.work, self.net, self.recipe = work, net, recipe
+
+    def forward(self, batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        kind = next(self.net.parameters()).device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            return self.work.loss(self.net, batch, self.recipe, generator, step)
+
+
+@torch.inference_mode()
+def look_at(work: Job[Any], recipe: Recipe, held: Any, state: State, journal: Journal) -> dict[str, float]:
+    """Preview the averaged network, draw it, and give its figures as "held_out/..."."""
+    kind = next(state.ema.parameters()).device.type
+    with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        preview = work.preview(state.ema, held, recipe)
+    journal.show(preview, state.step)
+    return {f"held_out/{k}": v for k, v in preview.figures.items()}
+
+
+def progress_of(state: State, recipe: Recipe) -> float:
+    """Share of the run that is done, by the clock or by steps."""
+    return state.seconds / (recipe.minutes * 60) if recipe.minutes > 0 else state.step / recipe.steps
+
+
+def phase_of(recipe: Recipe, progress: float) -> int:
+    """Number of the phase that holds at `progress`."""
+    return next((i for i, p in enumerate(recipe.phases) if progress < p.until), len(recipe.phases) - 1)
+
+
+def rate_of(recipe: Recipe, step: int, progress: float) -> float:
+    """Learning rate: linear warm-up, then a cosine down to a hundredth."""
+    cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return recipe.rate * min(1.0, (step + 1) / max(1, recipe.warmup)) * cosine
+
+
+def require_divisible(recipe: Recipe, processes: int) -> None:
+    """Every process must be able to make its share of a batch, and of a pool whole groups.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    groups = recipe.pool // recipe.group
+    uneven = [p.batch for p in recipe.phases if p.batch % processes]
+    if groups % processes or uneven:
+        what = f"batch {uneven[0]}" if uneven else f"the {groups} groups of a pool"
+        raise UsageError(
+            f"{what} cannot be shared by {processes} processes.", "Start another number of them, or change the recipe."
+        )
+
+
+def not_a_number(step: int, out: Path) -> IrtoolError:
+    """The error of a loss or gradient that is not finite."""
+    last = out / LAST
+    kept = f"{last} is the last good state" if last.is_file() else "No checkpoint had been written yet"
+    return IrtoolError(f"The loss or its gradient is no number at step {step}.", f"{kept}; lower the rate.")

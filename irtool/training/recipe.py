@@ -1,17 +1,24 @@
-"""Recipes: everything a training run depends on, as TOML."""
+"""Recipes: everything a training run depends on, as TOML.
+
+A recipe may say ``extends = "default"`` (a built-in name, or a file beside it) and then holds only what differs; tables
+such as [model] and [weights] are merged key by key, everything else is replaced.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..degradation import CLEAN, IDS
 from ..errors import UsageError
+from .jobs import JOBS, job
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,6 +27,8 @@ else:
 
 BUILT_IN = Path(__file__).parent / "recipes"
 KINDS = (*IDS, "real", "mixed", CLEAN)
+# What may change when a run goes on: how long it is and what it tells, not what it learns from.
+FREE = frozenset({"minutes", "steps", "save_every", "report_every", "preview_every", "keep"})
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class Phase:
     Attributes:
         until: share of the run, in (0, 1], at which the phase ends.
         crop: side in pixels of the square crops the network sees; a multiple of 16.
-        batch: crops per step.
+        batch: crops per step, over all processes.
     """
 
     until: float
@@ -38,18 +47,44 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Pictures that were damaged by the world, each with its clean twin.
+
+    Attributes:
+        task: ids of the damage they show, one or more.
+        degraded, clean: folders, relative to the data root. Two files belong together where the stem of the degraded
+            one is that of the clean one, or begins with it and goes on with "_" or "-".
+        manifest: instead of both, a table with the columns "degraded" and "clean" (see `pictures.manifest`).
+        weight: relative frequency, beside those of `Recipe.weights`.
+    """
+
+    task: tuple[str, ...]
+    degraded: str = ""
+    clean: str = ""
+    manifest: str = ""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A training run.
 
     Attributes:
-        kind: "restorer" (CompactNet) or "detector" (DetectorNet).
+        kind: one of `jobs.JOBS`, such as "restorer" (CompactNet) or "detector" (DetectorNet).
         model: keyword arguments of the network.
-        data: folders of clean pictures, relative to the data root given on the command line.
+        settings: what the kind of training takes besides; the job checks it.
+        data: folders or manifests of clean pictures, relative to the data root given on the command line.
+        pairs: real pairs.
+        hold: pictures of the clean ones, spread over all of them, that are kept back for the held-out figures
+            and sheets. Of fewer than ten times as many, a tenth; of fewer than ten, none: the figures are then made on
+            training pictures, and the log says so.
         minutes: length of the run in minutes of wall-clock time; 0 counts steps instead.
         steps: length in steps where `minutes` is 0.
         phases: crop and batch sizes over the run.
         region: side in pixels of the square that is degraded and that the context describes; the crop
             the network sees is cut from it. It is never smaller than the crop.
+        group: samples that share one draw of kind and parameters: the degradations are vectorised over them.
+        pool: samples made together, of which batches are then taken; a multiple of every batch and of `group`.
         weights: relative frequency of each kind of sample: the ten degradations, "real" (the
             second-order chain), "mixed" (two or three degradations) and "clean".
         rate, warmup, decay, clip, ema: peak learning rate, warm-up steps, weight decay, gradient-norm
@@ -58,15 +93,22 @@ class Recipe:
         precision: "bf16" (autocast) or "fp32".
         save_every: steps between checkpoints.
         report_every: steps between lines of the log.
+        preview_every: steps between looks at the held-out samples (figures, sheet, curve).
+        keep: checkpoints kept, the last ones; the best one is kept besides.
     """
 
     kind: str = "restorer"
     model: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     data: tuple[str, ...] = ("train_clean",)
+    pairs: tuple[Pairs, ...] = ()
+    hold: int = 8
     minutes: float = 0.0
     steps: int = 10000
     phases: tuple[Phase, ...] = (Phase(1.0, 128, 8),)
     region: int = 160
+    group: int = 2
+    pool: int = 32
     weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
     rate: float = 1e-3
     warmup: int = 200
@@ -77,85 +119,242 @@ class Recipe:
     precision: str = "bf16"
     save_every: int = 500
     report_every: int = 50
+    preview_every: int = 1000
+    keep: int = 2
+
+    @property
+    def sha256(self) -> str:
+        """A name for what the recipe says, whatever file it was in."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
 
 
-def find(name: str) -> Path:
-    """The TOML file of a recipe given by built-in name or by path."""
-    path = Path(name)
+def built_in() -> list[str]:
+    """Names of the recipes that come with irtool."""
+    return sorted(p.stem for p in BUILT_IN.glob("*.toml"))
+
+
+def find(name: str, beside: Path | None = None) -> Path:
+    """The TOML file of a recipe given by built-in name or by path (relative to `beside`, a folder, where given).
+
+    Raises:
+        UsageError: there is none; the hint names the closest.
+    """
+    path = (beside or Path()) / name
     if path.suffix == ".toml" and path.is_file():
         return path
-    built_in = BUILT_IN / f"{name}.toml"
-    if built_in.is_file():
-        return built_in
-    known = sorted(p.stem for p in BUILT_IN.glob("*.toml"))
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean '{close[0]}'?" if close else "Built in: " + ", ".join(known) + "; or give a .toml file."
+    if name in built_in():
+        return BUILT_IN / f"{name}.toml"
+    close = difflib.get_close_matches(name, built_in(), n=1)
+    hint = f"Did you mean '{close[0]}'?" if close else f"Built in: {', '.join(built_in())}; or give a .toml file."
     raise UsageError(f"There is no recipe '{name}'.", hint)
 
 
-def load(path: Path) -> Recipe:
+def comment(path: Path) -> str:
+    """The comment at the head of a recipe: what it is for, its command, what it gave."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line[1:].removeprefix(" "))
+    return "\n".join(lines)
+
+
+def table(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a recipe file says, with what it extends filled in; nothing is checked but the TOML.
+
+    Raises:
+        UsageError: the file is no TOML, or extends something that is not there, or itself.
+    """
+    if path.resolve() in _seen:
+        raise UsageError(f"{path} extends itself: " + " -> ".join(p.name for p in (*_seen, path)) + ".")
+    try:
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}.") from error
+    if "extends" not in said:
+        return said
+    base = said.pop("extends")
+    if not isinstance(base, str):
+        raise UsageError(f"{path}: 'extends' names a recipe, in quotes, not {base!r}.")
+    merged = table(find(base, path.parent), (*_seen, path.resolve()))
+    for key, value in said.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = {**merged[key], **value} if both else value
+    return merged
+
+
+def change(said: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
+    """A table with ``key=value`` changes. Values are TOML, bare words are strings, ``a.b=`` reaches into a table.
+
+    Raises:
+        UsageError: a change is no ``key=value``, or reaches into what is no table.
+    """
+    changed = dict(said)
+    for text in changes:
+        key, equals, value_text = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"'{text}' is no change to a recipe.", "Write key=value, such as minutes=5.")
+        try:
+            value: Any = tomllib.loads(f"value = {value_text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = value_text
+        first, dot, rest = key.partition(".")
+        if not dot:
+            changed[key] = value
+        elif isinstance(changed.get(first, {}), Mapping) and first in ("model", "settings", "weights"):
+            changed[first] = {**changed.get(first, {}), rest: value}
+        else:
+            raise UsageError(f"A recipe has no table '{first}'.", "Tables: model, settings, weights.")
+    return changed
+
+
+def load(path: Path, changes: Iterable[str] = ()) -> Recipe:
     """Read a recipe; every mistake in it is named at once.
 
     Raises:
         UsageError: the file is no TOML, or has unknown keys, wrong types or values out of range.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}.") from error
-    return build(table, str(path))
+    return build(change(table(path), changes), str(path))
 
 
-def build(table: Mapping[str, Any], name: str) -> Recipe:
-    """Check a table and make the recipe of it; `name` is for messages."""
-    problems: list[str] = []
-    fields = {f.name: f for f in dataclasses.fields(Recipe)}
-    defaults = Recipe()
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in fields:
-            close = difflib.get_close_matches(key, fields, n=1)
-            problems.append(f"unknown key '{key}'" + (f", did you mean '{close[0]}'?" if close else ""))
-            continue
-        default = getattr(defaults, key)
-        if key == "phases":
-            try:
-                values[key] = tuple(Phase(**p) for p in value)
-            except TypeError as error:
-                problems.append(f"phases: each needs until, crop and batch ({error})")
-        elif key == "data" and isinstance(value, list) and all(isinstance(v, str) for v in value):
-            values[key] = tuple(value)
-        elif isinstance(default, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
-            values[key] = float(value)
-        elif isinstance(value, type(default)) or (isinstance(default, Mapping) and isinstance(value, Mapping)):
-            values[key] = value
-        else:
-            problems.append(f"{key}: expected {type(default).__name__}, found {type(value).__name__}")
-    recipe = Recipe(**values)
-    problems += _out_of_range(recipe)
-    if problems:
+def build(said: Mapping[str, Any], name: str) -> Recipe:
+    """Check a table and make the recipe of it; `name` is for messages.
+
+    Raises:
+        UsageError: something is wrong; the message says all of it.
+    """
+    made, problems = check(said)
+    if made is None or problems:
         raise UsageError(f"{name} has {len(problems)} problem(s): " + "; ".join(problems) + ".")
-    return recipe
+    return made
+
+
+def check(said: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
+    """The recipe of a table as far as it can be made, and all that is wrong with it, a phrase each."""
+    problems: list[str] = []
+    made: Recipe | None = _fill(Recipe, said, "", problems)
+    if made is None:
+        return None, problems
+    problems += _out_of_range(made)
+    if made.kind in JOBS:
+        problems += job(made.kind).problems(made)
+    return made, problems
+
+
+def missing_data(recipe: Recipe, root: Path) -> list[str]:
+    """A phrase for each folder or manifest that the recipe names and that is not below `root`."""
+    wanted = [("data", name) for name in recipe.data]
+    wanted += [("pairs", n) for p in recipe.pairs for n in (p.degraded, p.clean, p.manifest) if n]
+    return [f"{key}: {root / name} is not there" for key, name in wanted if not (root / name).exists()]
+
+
+def unknown(word: str, known: Iterable[str]) -> str:
+    """A phrase about a word that is not known, with the closest that is."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"'{word}'" + (f", did you mean '{close[0]}'?" if close else "")
+
+
+def _fill(cls: type, said: Mapping[str, Any], place: str, problems: list[str]) -> Any:
+    """An instance of a dataclass from a table; None where it lacks a value. What is wrong goes to `problems`."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    values = {}
+    for key, value in said.items():
+        if key not in fields:
+            problems.append(f"{place}unknown key {unknown(key, fields)}")
+            continue
+        before = len(problems)
+        found = _value(str(fields[key].type), value, f"{place}{key}", problems)
+        if len(problems) == before:
+            values[key] = found
+    lacking = [
+        f.name
+        for f in fields.values()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and f.name not in said
+    ]
+    problems += [f"{place}'{name}' is missing" for name in lacking]
+    try:
+        return cls(**values)
+    except TypeError:  # a value without a default was wrong, and is among the problems
+        return None
+
+
+def _value(kind: str, value: Any, place: str, problems: list[str]) -> Any:
+    """A value as the annotation `kind` of its field wants it."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind == "float" and number:
+        return float(value)
+    if (kind == "int" and number and isinstance(value, int)) or (kind == "str" and isinstance(value, str)):
+        return value
+    if kind.startswith("Mapping") and isinstance(value, Mapping):
+        if kind.endswith("float]"):
+            return {k: _value("float", v, f"{place}.{k}", problems) for k, v in value.items()}
+        return value
+    if kind == "tuple[str, ...]":
+        listed = (value,) if isinstance(value, str) else value
+        if isinstance(listed, (list, tuple)) and all(isinstance(v, str) for v in listed):
+            return tuple(listed)
+    elif kind.startswith("tuple") and isinstance(value, (list, tuple)) and all(isinstance(v, Mapping) for v in value):
+        cls = Phase if "Phase" in kind else Pairs
+        return tuple(_fill(cls, v, f"{place}: entry {i + 1}: ", problems) for i, v in enumerate(value))
+    wanted = {"tuple[str, ...]": "list of str", "int": "int", "float": "float", "str": "str"}
+    problems.append(
+        f"{place}: expected {wanted.get(kind, 'tables' if 'tuple' in kind else 'table')}, found {type(value).__name__}"
+    )
+    return None
 
 
 def _out_of_range(recipe: Recipe) -> list[str]:
     problems = []
-    if recipe.kind not in ("restorer", "detector"):
-        problems.append(f"kind: 'restorer' or 'detector', not '{recipe.kind}'")
+    if recipe.kind not in JOBS:
+        problems.append(f"kind: one of {', '.join(JOBS)}, not {unknown(recipe.kind, JOBS)}")
     if recipe.precision not in ("bf16", "fp32"):
         problems.append(f"precision: 'bf16' or 'fp32', not '{recipe.precision}'")
-    for kind in recipe.weights:
-        if kind not in KINDS:
-            close = difflib.get_close_matches(kind, KINDS, n=1)
-            problems.append(f"weights: unknown kind '{kind}'" + (f", did you mean '{close[0]}'?" if close else ""))
-    if not any(w > 0 for w in recipe.weights.values()):
+    problems += [f"weights: unknown kind {unknown(kind, KINDS)}" for kind in recipe.weights if kind not in KINDS]
+    chances = [*recipe.weights.values(), *(p.weight for p in recipe.pairs)]
+    if any(w < 0 for w in chances):
+        problems.append("weights: none may be below 0")
+    if not any(w > 0 for w in chances):
         problems.append("weights: at least one must be positive")
-    ends = [p.until for p in recipe.phases]
-    if not ends or ends != sorted(ends) or ends[-1] != 1.0:
-        problems.append("phases: 'until' must rise and end at 1.0")
-    for phase in recipe.phases:
-        if phase.crop % 16 or phase.crop < 16 or phase.batch < 1:
-            problems.append(f"phases: crop {phase.crop} must be a multiple of 16 and batch {phase.batch} at least 1")
-    if recipe.minutes <= 0 and recipe.steps < 1:
+    for name in ("hold", "warmup", "decay", "minutes"):
+        if getattr(recipe, name) < 0:
+            problems.append(f"{name}: 0 or more, not {getattr(recipe, name)}")
+    for name in ("region", "group", "pool", "save_every", "report_every", "preview_every", "keep"):
+        if getattr(recipe, name) < 1:
+            problems.append(f"{name}: 1 or more, not {getattr(recipe, name)}")
+    for name in ("rate", "clip"):
+        if not 0 < getattr(recipe, name) < float("inf"):
+            problems.append(f"{name}: above 0, not {getattr(recipe, name)}")
+    if not 0 <= recipe.ema < 1:
+        problems.append(f"ema: 0 or more and below 1, not {recipe.ema}")
+    if recipe.minutes == 0 and recipe.steps < 1:
         problems.append("steps: at least 1 where minutes is 0")
+    if recipe.group >= 1 and recipe.pool % recipe.group:
+        problems.append(f"pool: {recipe.pool} must be a multiple of group, {recipe.group}")
+    return problems + _phases(recipe) + [said for pairs in recipe.pairs for said in _pairs(pairs)]
+
+
+def _phases(recipe: Recipe) -> list[str]:
+    phases = [p for p in recipe.phases if p is not None]
+    ends = [p.until for p in phases]
+    problems = []
+    if not ends or ends != sorted(set(ends)) or ends[0] <= 0 or ends[-1] != 1.0:
+        problems.append("phases: 'until' must rise and end at 1.0")
+    for phase in phases:
+        if phase.crop % 16 or phase.crop < 16:
+            problems.append(f"phases: crop {phase.crop} must be a multiple of 16")
+        if phase.crop > recipe.region:
+            problems.append(f"phases: crop {phase.crop} must not exceed region, {recipe.region}")
+        if phase.batch < 1 or recipe.pool % phase.batch:
+            problems.append(f"phases: batch {phase.batch} must be at least 1 and divide pool, {recipe.pool}")
+    return problems
+
+
+def _pairs(pairs: Pairs) -> list[str]:
+    if pairs is None:
+        return []
+    problems = [f"pairs: unknown task {unknown(task, IDS)}" for task in pairs.task if task not in IDS]
+    if not pairs.task:
+        problems.append("pairs: 'task' must name at least one degradation")
+    if bool(pairs.manifest) == bool(pairs.degraded or pairs.clean) or bool(pairs.degraded) != bool(pairs.clean):
+        problems.append("pairs: give either 'manifest' or both 'degraded' and 'clean'")
     return problems

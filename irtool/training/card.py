@@ -1,0 +1,80 @@
+"""The draft of a model card: what a run was made of and what it reached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from .recipe import Recipe
+from .state import LAST, State, held_by
+from .state import write as write_file
+
+
+def write(
+    out: Path, recipe: Recipe, told: Mapping[str, Any], state: State, lines: Sequence[Mapping[str, Any]], figure: str
+) -> Path:
+    """Write ``card.md`` into the folder of a run that has ended.
+
+    Args:
+        out: folder of the run.
+        recipe: what was run.
+        told: of the data (`jobs.Source.told`).
+        state: at the end.
+        lines: of the log.
+        figure: the held-out figure that the best checkpoint was chosen by.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    looks = [line for line in lines if f"held_out/{figure}" in line]
+    last = looks[-1] if looks else {}
+    best = max(looks, key=lambda line: line[f"held_out/{figure}"]) if looks else {}
+    on = f"on {told['held_out']} pictures kept back" if told.get("held_out") else "on training pictures: none kept back"
+    text = [
+        f"# {out.name}: draft of a model card",
+        "",
+        "A draft by `irtool train`. The figures are of its own held-out samples; figures by a protocol come from",
+        "`irtool eval`. Before it ships, say what the model is for and what it must not be used for.",
+        "",
+        "## Training",
+        "",
+        f"- kind: {recipe.kind}, {held_by(state.net):,} trained parameters",
+        f"- {state.step:,} steps, {state.seconds / 60:.1f} minutes, precision {recipe.precision}",
+        f"- recipe sha256: {recipe.sha256}",
+        f"- irtool {__version__}; checkpoint {LAST}",
+        "",
+        "## Data",
+        "",
+        *_data(told),
+        "",
+        f"## Figures, {on}",
+        "",
+        *(_table(last, best) if looks else ["None were made."]),
+        "",
+        "## Recipe",
+        "",
+        "```json",
+        json.dumps(asdict(recipe), indent=1),
+        "```",
+        "",
+    ]
+    path = out / "card.md"
+    write_file(path, "\n".join(text).encode())
+    return path
+
+
+def _data(told: Mapping[str, Any]) -> list[str]:
+    lines = [f"- {key}: {value}" for key, value in told.items() if key not in ("licences", "pairs", "data")]
+    lines += [f"- real pairs in {place}: {count}" for place, count in told.get("pairs", {}).items()]
+    lines += ["", "| licence | files |", "|---|---|"] if told.get("licences") else []
+    return lines + [f"| {name} | {count} |" for name, count in told.get("licences", {}).items()]
+
+
+def _table(last: Mapping[str, Any], best: Mapping[str, Any]) -> list[str]:
+    names = [key for key in last if key.startswith("held_out/")]
+    rows = [f"| {n.removeprefix('held_out/')} | {last[n]:.3f} | {best.get(n, float('nan')):.3f} |" for n in names]
+    return [f"| figure | at the end, step {last['step']} | best, step {best['step']} |", "|---|---|---|", *rows]

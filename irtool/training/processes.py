@@ -1,0 +1,147 @@
+"""One process or many: torch's own launcher and DistributedDataParallel, and signals that end a run in order.
+
+``torchrun --nproc-per-node 2 -m irtool train ...`` starts the processes; `accelerate launch` sets the same variables
+and works too. The rest of the loop sees a `Group`, which of one process does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import IrtoolError
+from .jobs import Share
+
+
+class Group:
+    """The processes that train together.
+
+    Attributes:
+        rank: number of this one; the one of rank 0 writes and prints.
+        size: how many there are.
+        device: where this one computes.
+    """
+
+    def __init__(self, rank: int, size: int, device: torch.device) -> None:
+        self.rank, self.size, self.device = rank, size, device
+
+    @property
+    def share(self) -> Share:
+        return Share(self.rank, self.size, self.device)
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module, its gradients averaged over the processes as backward makes them."""
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(module, device_ids=[self.device.index] if self.device.type == "cuda" else None)
+
+    def agree(self, seconds: float, stop: bool) -> tuple[float, bool]:
+        """The clock of rank 0, and whether any process was told to stop: all must end at the same step."""
+        if self.size == 1:
+            return seconds, stop
+        told = torch.tensor([seconds if self.rank == 0 else 0.0, float(stop)], dtype=torch.float64)
+        dist.all_reduce(told)
+        return float(told[0]), bool(told[1] > 0)
+
+    def collect(self, value: Any) -> list[Any]:
+        """What each process has, in every process."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """Rank 0 goes first, the others then find what it has made."""
+        if self.rank > 0:
+            dist.barrier()
+        yield
+        if self.rank == 0 and self.size > 1:
+            dist.barrier()
+
+
+def is_first() -> bool:
+    """Whether this is the process that prints, also before and after a run."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def together(device: torch.device) -> Iterator[Group]:
+    """Join the processes that a launcher has started, or be alone.
+
+    A process that is lost ends the run of the others.
+
+    Raises:
+        IrtoolError: another process has gone.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Group(0, 1, device)
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    rank = -1
+    try:
+        # Numbers that the CPU needs, such as the clock, go by gloo in both cases: no step waits for the GPU.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        rank = dist.get_rank()
+        yield Group(rank, size, device)
+    except RuntimeError as error:
+        if not _is_lost(error):
+            raise
+        raise IrtoolError(
+            f"A process of the run has gone; process {rank} of {size} cannot go on without it.",
+            "Look above for why it ended. The same command goes on from the last checkpoint.",
+        ) from error
+    finally:
+        if dist.is_initialized() and rank >= 0:
+            dist.destroy_process_group()
+
+
+def _is_lost(error: RuntimeError) -> bool:
+    # gloo raises plain RuntimeErrors that only their text tells from others.
+    told = str(error).lower()
+    words = ("connection", "gloo", "nccl", "socket", "peer", "process group")
+    return isinstance(error, dist.DistError) or any(word in told for word in words)
+
+
+class Stop:
+    """SIGINT and SIGTERM as a wish to end: the step in progress is finished and saved first. A second one ends at once.
+
+    True in a condition once one has come. Elsewhere than in the main thread, where signals cannot be had, it stays
+    False.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __bool__(self) -> bool:
+        return self.wanted
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._heard)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        if self.wanted:
+            raise KeyboardInterrupt
+        self.wanted = True

@@ -1,0 +1,97 @@
+"""The training of `CompactNet`: a picture is to be restored under a mixture of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..models import loading
+from ..models.compact import CompactNet
+from .checks import misfits
+from .data import Sample, cut, source
+from .jobs import Preview, Share, Source
+from .recipe import Recipe
+
+# Below about five 8-bit levels a relative improvement counts for less and less. Without such a floor the
+# all but clean samples, whose gradient is mostly noise, drown the others (see docs/experiments.md).
+_FLOOR = 0.02
+
+
+def restoration_loss(restored: Tensor, clean: Tensor) -> Tensor:
+    """Mean over the samples of log(L1 + floor), the mean error of a channel counting a quarter.
+
+    The logarithm gives every sample a say in proportion to its relative error, as PSNR does. How bright a dark or hazy
+    picture should be is partly a guess; the error of a wrong guess is alike at every pixel, and such gradients
+    drown those of texture, which cancel. The layer that sets the tone hears only of this error, and Adam gives it full
+    steps whatever the factor.
+
+    Args:
+        restored, clean: (N, 3, H, W), about [0, 1].
+    """
+    error = restored - clean
+    error = error - 0.75 * error.mean(dim=(2, 3), keepdim=True)
+    return error.abs().mean(dim=(1, 2, 3)).add(_FLOOR).log().mean()
+
+
+def psnr(restored: Tensor, clean: Tensor) -> Tensor:
+    """PSNR in dB of each of (N, 3, H, W) in [0, 1], at most 60 -> (N,)."""
+    mse = (restored.detach().clamp(0, 1) - clean).square().mean(dim=(1, 2, 3))
+    return -10 * mse.clamp_min(1e-6).log10()
+
+
+class RestorerJob:
+    """The `Job` of the kind "restorer". Its figure is PSNR in dB, each kind of sample counting alike."""
+
+    figure = "psnr"
+
+    def problems(self, recipe: Recipe) -> list[str]:
+        return misfits(CompactNet, recipe)
+
+    def build(self, recipe: Recipe) -> CompactNet:
+        return CompactNet(**recipe.model)
+
+    def dataset(self, recipe: Recipe, root: Path, share: Share) -> Source[Sample]:
+        return source(recipe, root, share)
+
+    def batch(self, pool: Sample, row: int, rows: int, crop: int, generator: torch.Generator) -> Sample:
+        return cut(pool, row, rows, crop, generator)
+
+    def loss(
+        self, net: nn.Module, batch: Sample, recipe: Recipe, generator: torch.Generator, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        restored = net(batch.degraded, batch.context, batch.asked)
+        return restoration_loss(restored, batch.clean), {"psnr": psnr(restored, batch.clean)}
+
+    def preview(self, net: nn.Module, held: Sample, recipe: Recipe) -> Preview:
+        # The middle of the region, of a size the network takes.
+        multiple = 2 ** (len(recipe.model.get("encoder", (1, 1, 1))) + 1)
+        side = held.clean.shape[-1] // multiple * multiple
+        start = (held.clean.shape[-1] - side) // 2
+        window = (..., slice(start, start + side), slice(start, start + side))
+        degraded, clean = held.degraded[window], held.clean[window]
+        # One after the other: a restorer of any size fits that fits the training step.
+        restored = torch.cat(
+            [
+                net(degraded[i : i + 1], held.context[i : i + 1], held.asked[i : i + 1]).float().clamp(0, 1)
+                for i in range(len(held))
+            ]
+        )
+        before, after = psnr(degraded, clean), psnr(restored, clean)
+        names = held.names()
+        figures = {"psnr": float(after.mean()), "psnr_gain": float((after - before).mean())}
+        for name in dict.fromkeys(names):
+            chosen = [i for i, n in enumerate(names) if n == name]
+            figures[f"psnr/{name}"] = float(after[chosen].mean())
+        shown = [i for i, name in enumerate(names) if name not in names[:i]]
+        pictures = [t.permute(0, 2, 3, 1).cpu().numpy() for t in (degraded, restored, clean)]
+        return Preview(
+            figures,
+            rows=[[p[i] for p in pictures] for i in shown],
+            captions=[[names[i], f"{after[i]:.2f} dB", f"input {before[i]:.2f} dB"] for i in shown],
+        )
+
+    def export(self, net: nn.Module, recipe: Recipe, target: Path, notes: Mapping[str, str]) -> None:
+        loading.save(net, target, architecture="compact", config=recipe.model, notes=notes)

@@ -1,0 +1,178 @@
+"""What a run needs to go on from where it was, and how it is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import os
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import IrtoolError, UsageError
+from ..models import loading
+from .jobs import Job
+from .recipe import FREE, Recipe, build
+
+LAST, BEST = "checkpoint.pt", "best.pt"
+
+
+class State:
+    """Weights, their average, the optimiser, and the place in the data.
+
+    Attributes:
+        net, ema: the network as it is trained and the moving average of its weights, which is what is used.
+        step, seconds: how far the run is.
+        pool, row, phase: the pool in use, the batches already taken from it, and the phase they were laid out for.
+        best: the best held-out figure so far.
+    """
+
+    def __init__(self, job: Job[Any], recipe: Recipe, device: torch.device) -> None:
+        torch.manual_seed(recipe.seed)
+        self.net = job.build(recipe).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
+        trained = [p for p in self.net.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=recipe.rate, betas=(0.9, 0.99), fused=True
+        )
+        self.step, self.seconds = 0, 0.0
+        self.pool, self.row, self.phase = 0, 0, 0
+        self.best = float("-inf")
+        self.data = ""
+
+    def average(self, decay: float) -> None:
+        """Move the average towards the weights; it forgets the first steps quickly and then settles at the decay."""
+        keep = min(decay, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(self.ema.parameters()), [p.detach() for p in self.net.parameters()], 1 - keep)
+        for kept, current in zip(self.ema.buffers(), self.net.buffers(), strict=True):
+            kept.copy_(current)
+
+    def save(self, out: Path, recipe: Recipe) -> None:
+        """Write ``step-N.pt``, let ``checkpoint.pt`` stand for it, and remove what the recipe does not keep.
+
+        Each name holds a whole checkpoint at every moment, whatever interrupts this.
+
+        Raises:
+            IrtoolError: it cannot be written; what was there stays.
+        """
+        held = {
+            "net": self.net.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "pool": self.pool,
+            "row": self.row,
+            "phase": self.phase,
+            "best": self.best,
+            "data": self.data,
+            "recipe": asdict(recipe),
+        }
+        # Through memory: torch's own writer ends the process where the disk is full.
+        buffer = io.BytesIO()
+        torch.save(held, buffer)
+        path = out / f"step-{self.step:08d}.pt"
+        try:
+            write(path, buffer.getbuffer())
+            stand_for(out / LAST, path)
+        except OSError as error:
+            raise IrtoolError(
+                f"The checkpoint of step {self.step} cannot be written to {out}: {error.strerror or error}.",
+                f"{out / LAST} is the last good one; make room, and the same command goes on from it.",
+            ) from error
+        for old in sorted(out.glob("step-*.pt"))[: -recipe.keep]:
+            old.unlink()
+
+    def resume(self, path: Path, recipe: Recipe) -> None:
+        """Go on from a checkpoint of the same run.
+
+        Raises:
+            UsageError: it is no checkpoint, or one of another recipe.
+        """
+        held = read(path)
+        if "row" not in held:
+            raise UsageError(
+                f"{path} was written by an older irtool and cannot be gone on from.",
+                f"Begin a new run from its weights: --start {path}, with another --out.",
+            )
+        before, now = asdict(build(held["recipe"], str(path))), asdict(recipe)
+        changed = [f"{k}: {before[k]} -> {now[k]}" for k in now if k not in FREE and before[k] != now[k]]
+        if changed:
+            raise UsageError(
+                f"{path} was begun with another recipe ({'; '.join(changed)}).",
+                f"Give another --out for a new run (--start {path} takes its weights), or the same recipe.",
+            )
+        self.ema.load_state_dict(held["ema"])
+        self.net.load_state_dict(held["net"])
+        self.optimizer.load_state_dict(held["optimizer"])
+        self.step, self.seconds, self.best = held["step"], held["seconds"], held["best"]
+        self.pool, self.row, self.phase, self.data = held["pool"], held["row"], held["phase"], held["data"]
+
+    def begin_from(self, path: Path) -> None:
+        """Begin with the averaged weights of another run's checkpoint, or with those of an exported model file.
+
+        Raises:
+            UsageError: it is neither, or its weights do not fit the recipe's network.
+        """
+        weights = loading.read(path)[0].state_dict() if path.suffix == ".safetensors" else read(path)["ema"]
+        try:
+            self.net.load_state_dict(weights)
+        except RuntimeError as error:
+            raise UsageError(f"{path} does not fit the network of the recipe: {error}.") from error
+        self.ema.load_state_dict(weights)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A checkpoint, of this or an older version, on the CPU.
+
+    Raises:
+        UsageError: the file is no checkpoint of irtool.
+    """
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+        if not {"ema", "step", "recipe"} <= set(held):
+            raise KeyError("it lacks weights or recipe")
+    except (OSError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UsageError(f"{path} is no checkpoint of irtool ({str(error).splitlines()[0]}).") from error
+    return dict(held)
+
+
+def write(path: Path, data: bytes | memoryview) -> None:
+    """Write a file whole or not at all, also when the power goes; raises OSError."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def stand_for(name: Path, path: Path) -> None:
+    """Let `name` be the file `path`, from one moment to the next: a link where the disk has them, else a copy."""
+    partial = name.with_name(f".{name.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(path, partial)
+    except OSError:
+        write(name, path.read_bytes())
+        return
+    partial.replace(name)
+
+
+def held_by(net: nn.Module) -> int:
+    """Number of weights that are trained."""
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)
