@@ -56,3 +56,17 @@ def _check(truth: np.ndarray, image: np.ndarray) -> None:
         raise ValueError(f"both must be uint8, got {truth.dtype} and {image.dtype}")
     if truth.shape != image.shape or truth.ndim != 3 or truth.shape[2] != 3:
         raise ValueError(f"both must be (H, W, 3) of one size, got {truth.shape} and {image.shape}")
+
+
+def luma(pixels: np.ndarray, *, swapped: bool = False) -> np.ndarray:
+    """BT.601 luma with head- and footroom, as MATLAB's rgb2ycbcr gives it, not rounded.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB.
+        swapped: the weights of red and blue exchanged, as when RGB is taken for BGR.
+
+    Returns:
+        (H, W) float64 in [16, 235].
+    """
+    weights = np.array([24.966, 128.553, 65.481] if swapped else [65.481, 128.553, 24.966])
+    return pixels.astype(np.float64) @ weights / 255 + 16

@@ -1,0 +1,282 @@
+"""Pairs of degraded and true pictures, found in the layouts people have them in.
+
+First the two folders are found by their names, or one folder with both kinds of files; then the rule under which most
+degraded files find their truth. What finds none is kept and named: a broken pair is never left out in silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UnavailableError
+from ..picture import SUFFIXES
+
+# Names of folders, without case, hyphens and underscores, the most telling first.
+DEGRADED = (
+    "lq", "input", "inputs", "low", "rain", "rainy", "rainstreak", "hazy", "haze", "in", "noisy", "noise", "real",
+    "blur", "blurry", "blurred", "drop", "raindrop", "data", "shadow", "testa", "snow", "snowy", "synthetic",
+    "degraded", "lrbicx3", "lr", "lrbicubic", "cropped", "corrupted", "masked",
+)  # fmt: skip
+TRUE = (
+    "gt", "target", "targets", "high", "norain", "clear", "clean", "sharp", "groundtruth", "truth", "shadowfree",
+    "testc", "free", "normal", "mean", "hq", "hr", "original", "reference", "label", "labels", "gtclean", "nohaze",
+)  # fmt: skip
+# Words in file names that say what a file is, degraded -> true.
+ROLES = (
+    ("rain", "norain"), ("rain", "clean"), ("real", "mean"), ("noisy", "clean"), ("noisy", "gt"), ("low", "high"),
+    ("low", "normal"), ("hazy", "gt"), ("hazy", "clear"), ("haze", "gt"), ("blur", "sharp"), ("shadow", "free"),
+    ("input", "target"), ("lq", "gt"), ("lr", "hr"), ("degraded", "clean"), ("in", "gt"), ("snow", "clean"),
+)  # fmt: skip
+SUFFIX_ROLES = ("no_shadow", "noshadow", "free", "clean", "gt", "mean", "target", "clear")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One picture to restore and to score.
+
+    Attributes:
+        name: of the degraded picture, with the folders above it that tell pictures apart, without suffix.
+        degraded: its file; None where it is to be made from the truth.
+        truth: the file it is held against; None where none was found.
+    """
+
+    name: str
+    degraded: Path | None
+    truth: Path | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """Pairs, sorted by name, and how they were found.
+
+    Attributes:
+        pairs: those that are whole and those whose truth is missing.
+        layout: the folders and the rule, for people.
+        unused: true pictures that no degraded one belongs to.
+    """
+
+    pairs: tuple[Pair, ...]
+    layout: str
+    unused: tuple[str, ...] = ()
+
+    @property
+    def broken(self) -> tuple[Pair, ...]:
+        """Pairs without a truth."""
+        return tuple(pair for pair in self.pairs if pair.truth is None)
+
+
+Rule = tuple[str, Callable[[str], Iterable[str]]]
+
+
+def _rules() -> list[Rule]:
+    """(what it says, degraded stem -> stems its truth may have), the plainest first."""
+
+    def swapped(stem: str, old: str, new: str) -> Iterable[str]:
+        # The word must stand alone: the "rain" of "train" is none, that of "norain" neither.
+        for match in re.finditer(rf"(?<![a-z]){old}(?![a-z])", stem, re.IGNORECASE):
+            yield stem[: match.start()] + new + stem[match.end() :]
+
+    def begins(separator: str) -> Callable[[str], Iterable[str]]:
+        return lambda stem: [stem.split(separator)[0]] if separator in stem else []
+
+    def without_scale(stem: str) -> Iterable[str]:
+        return [re.sub(r"x\d$", "", stem)] if re.search(r"x\d$", stem) else []
+
+    def number(stem: str) -> Iterable[str]:
+        digits = re.findall(r"\d+", stem)
+        return [f"#{int(digits[-1])}"] if digits else []
+
+    rules: list[Rule] = [("the same name", lambda stem: [stem])]
+    for old, new in ROLES:
+        rules.append((f"'{old}' becomes '{new}'", lambda stem, old=old, new=new: swapped(stem, old, new)))  # type: ignore[misc]
+    for word in SUFFIX_ROLES:
+        rules.append((f"'_{word}' behind the name", lambda stem, word=word: [f"{stem}_{word}"]))  # type: ignore[misc]
+    rules += [
+        ("the name without its scale", without_scale),
+        ("the part of the name before the first '_'", begins("_")),
+        ("the part of the name before the first '-'", begins("-")),
+        ("the last number of the name", number),
+    ]
+    return rules
+
+
+def pictures(folder: Path) -> list[Path]:
+    """Picture files of a folder, sorted by name; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+
+
+def match(degraded: Mapping[str, Path], truths: Mapping[str, Path], layout: str) -> Found:
+    """Pair files by the rule under which most degraded ones find a truth.
+
+    Args:
+        degraded, truths: name -> file; a name may have folders before it, which must then agree.
+        layout: where they were found, for people.
+    """
+    best: tuple[int, str, dict[str, str]] = (-1, "", {})
+    numbered: dict[str, str] = {}
+    for name in truths:
+        folder, stem = _split(name)
+        digits = re.findall(r"\d+", stem)
+        if digits:
+            key = f"{folder}#{int(digits[-1])}"
+            # Two truths of one number: the number tells nothing.
+            numbered[key] = "" if key in numbered else name
+    for said, rule in _rules():
+        partners: dict[str, str] = {}
+        for name in degraded:
+            folder, stem = _split(name)
+            for candidate in (stem, *rule(stem)):
+                key = folder + candidate
+                key = numbered.get(key, "") if candidate.startswith("#") else key
+                if key in truths:
+                    partners[name] = key
+                    break
+        if len(partners) > best[0]:
+            best = (len(partners), said, partners)
+        if len(partners) == len(degraded):
+            break
+    _, said, partners = best
+    pairs = tuple(Pair(n, degraded[n], truths[partners[n]] if n in partners else None) for n in sorted(degraded))
+    unused = tuple(sorted(set(truths) - set(partners.values())))
+    return Found(pairs, f"{layout}; truth: {said}", unused)
+
+
+def _split(name: str) -> tuple[str, str]:
+    folder, slash, stem = name.rpartition("/")
+    return folder + slash, stem
+
+
+def between(lq: Path, gts: Sequence[Path]) -> Found:
+    """Pairs of two folders (or of one with several folders of truths), or of two files.
+
+    Raises:
+        UnavailableError: one of them does not exist or holds no picture.
+    """
+    if lq.is_file() and len(gts) == 1 and gts[0].is_file():
+        return Found((Pair(lq.stem, lq, gts[0]),), f"{lq.name} against {gts[0].name}")
+    degraded = _named([lq])
+    truths = _named(gts)
+    return match(degraded, truths, f"{lq.name}/ against {' and '.join(f'{gt.name}/' for gt in gts)}")
+
+
+def clean(gts: Sequence[Path]) -> Found:
+    """Clean pictures alone, to be degraded.
+
+    Raises:
+        UnavailableError: there are none.
+    """
+    truths = _named(gts)
+    pairs = tuple(Pair(name, None, path) for name, path in sorted(truths.items()))
+    return Found(pairs, f"clean pictures of {' and '.join(f'{gt.name}/' for gt in gts)}")
+
+
+def _named(folders: Sequence[Path]) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.exists():
+            raise UnavailableError(f"There is no folder '{folder}'.", "Give the folder that holds the pictures.")
+        files = [folder] if folder.is_file() else pictures(folder)
+        deep = not files
+        if deep:
+            files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not files:
+            raise UnavailableError(f"'{folder}' holds no pictures.", "Give the folder that holds them.")
+        for path in files:
+            name = path.relative_to(folder).with_suffix("").as_posix() if deep else path.stem
+            named.setdefault(name, path)
+    return named
+
+
+def discover(root: Path, layout: str = "", only_clean: bool = False) -> Found:
+    """Find the pairs of a data set under its folder.
+
+    Args:
+        root: the folder; the set may lie up to three folders deeper.
+        layout: what the set is expected to look like, for the message.
+        only_clean: the set is one of clean pictures; degraded ones are not looked for.
+
+    Raises:
+        UnavailableError: there is no such folder, or nothing in it looks like the set.
+    """
+    if not root.is_dir():
+        raise UnavailableError(f"There is no folder '{root}'.", f"Expected there: {layout}" if layout else "")
+    folders = _folders(root)
+    if only_clean:
+        for folder in folders:
+            if pictures(folder):
+                return clean([folder])
+    for finder in (_two_folders, _sequences, _one_folder):
+        for folder in folders:
+            found = finder(folder)
+            if found is not None and len(found.broken) < len(found.pairs):
+                return found
+    raise UnavailableError(
+        f"No pairs were found in '{root}'.",
+        f"Expected: {layout}." if layout else "Name the two folders with --lq and --gt.",
+    )
+
+
+def _folders(root: Path, depth: int = 3) -> list[Path]:
+    """The folder and those below it, nearer ones first; folders of a test part before others of their level."""
+    level, found = [root], [root]
+    for _ in range(depth):
+        level = sorted((p for f in level for p in f.iterdir() if p.is_dir()), key=lambda p: ("test" not in p.name, p))
+        found += level
+    return found
+
+
+def _role(name: str) -> tuple[int, int] | None:
+    """(0 degraded or 1 true, how telling) of a folder's name."""
+    plain = re.sub(r"[-_ ]", "", name.lower())
+    for kind, names in enumerate((DEGRADED, TRUE)):
+        if plain in names:
+            return kind, names.index(plain)
+    return None
+
+
+def _two_folders(folder: Path) -> Found | None:
+    roles: tuple[list[tuple[int, Path]], list[tuple[int, Path]]] = ([], [])
+    for inside in sorted(p for p in folder.iterdir() if p.is_dir()):
+        role = _role(inside.name)
+        if role is not None and pictures(inside):
+            roles[role[0]].append((role[1], inside))
+    if not roles[0] or not roles[1]:
+        return None
+    lq, gt = min(roles[0])[1], min(roles[1])[1]
+    return match(_named([lq]), _named([gt]), f"{lq.name}/ against {gt.name}/")
+
+
+def _sequences(folder: Path) -> Found | None:
+    """Sequences with two folders each, as GoPro has them."""
+    degraded: dict[str, Path] = {}
+    truths: dict[str, Path] = {}
+    words = ("", "")
+    for sequence in sorted(p for p in folder.iterdir() if p.is_dir()):
+        inside = {p.name.lower(): p for p in sequence.iterdir() if p.is_dir()}
+        for low, high in (("blur", "sharp"), ("input", "target"), ("lq", "gt"), ("blur", "gt"), ("input", "gt")):
+            if low in inside and high in inside:
+                words = (low, high)
+                degraded |= {f"{sequence.name}/{p.stem}": p for p in pictures(inside[low])}
+                truths |= {f"{sequence.name}/{p.stem}": p for p in pictures(inside[high])}
+                break
+    if not degraded or not truths:
+        return None
+    return match(degraded, truths, f"SEQUENCE/{words[0]}/ against SEQUENCE/{words[1]}/")
+
+
+def _one_folder(folder: Path) -> Found | None:
+    """Both kinds in one folder, told apart by a word in their names."""
+    files = {p.stem: p for p in pictures(folder)}
+    for old, new in ROLES:
+        role = re.compile(rf"(?<![a-z]){old}(?![a-z])", re.IGNORECASE)
+        other = re.compile(rf"(?<![a-z]){new}(?![a-z])", re.IGNORECASE)
+        truths = {stem: path for stem, path in files.items() if other.search(stem)}
+        degraded = {stem: path for stem, path in files.items() if role.search(stem) and stem not in truths}
+        if degraded and truths:
+            return match(degraded, truths, f"both in one folder, '{old}' against '{new}'")
+    return None

@@ -1,0 +1,180 @@
+"""datasets.toml read and checked; a user's own sets in the same words."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..degradation import lookup
+from ..errors import IrtoolError, UsageError
+from .protocol import get_protocol
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Known:
+    """PSNR of a complete degraded set against its truth.
+
+    Attributes:
+        psnr: in dB, mean over pictures.
+        protocol: it was taken under.
+        within: dB that decoders may differ by.
+    """
+
+    psnr: float
+    protocol: str = "canonical"
+    within: float = 0.05
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set; `datasets.toml` says what each field means.
+
+    Attributes beyond that file's:
+        lq, gt: folders of a user's own set, beside its file; empty for those that irtool knows.
+    """
+
+    name: str
+    title: str = ""
+    task: str = ""
+    page: str = ""
+    licence: str = "NOASSERTION"
+    pairs: int = 0
+    layout: str = ""
+    degrade: tuple[str, ...] = ()
+    protocol: str = "canonical"
+    suites: tuple[str, ...] = ()
+    names: str = ""
+    input: Known | None = None
+    note: str = ""
+    lq: str = ""
+    gt: tuple[str, ...] = ()
+
+
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("name", "title", "task", "page", "licence", "layout", "protocol", "names", "note", "lq"), str),
+    **dict.fromkeys(("degrade", "suites", "gt"), list),
+    "pairs": int,
+    "input": dict,
+}
+
+
+@cache
+def datasets() -> tuple[Dataset, ...]:
+    """All that irtool knows, in the order of the file."""
+    path = Path(__file__).with_name("datasets.toml")
+    return parse(path.read_text(encoding="utf-8"), path.name)
+
+
+def get_dataset(name: str) -> Dataset:
+    """The data set called `name`; a path ending in .toml stands for a user's own set.
+
+    Raises:
+        UsageError: there is none (the hint names the closest), or the file breaks the rules; every mistake is named.
+    """
+    if name.endswith(".toml"):
+        return read_own(Path(name))
+    known = {d.name: d for d in datasets()}
+    if name in known:
+        return known[name]
+    from ..synth.spec import closest
+
+    raise UsageError(f"There is no data set '{name}'.", f"{closest(name, known)} irtool eval datasets lists them.")
+
+
+def read_own(path: Path) -> Dataset:
+    """A user's own set: the words of datasets.toml, with `lq` and `gt`, folders relative to the file.
+
+    Raises:
+        UsageError: it cannot be read, or breaks the rules.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    try:
+        found = parse(text, str(path))
+    except IrtoolError as error:
+        raise UsageError(error.message, error.hint) from error
+    if len(found) != 1:
+        raise UsageError(f"{path} describes {len(found)} data sets; one is wanted.", "Begin it with [[dataset]].")
+    own = found[0]
+    if not own.gt:
+        raise UsageError(f"{path} does not say where its pictures are.", 'Add gt = ["FOLDER"], and lq = "FOLDER".')
+    from dataclasses import replace
+
+    home = path.resolve().parent
+    return replace(own, lq=str(home / own.lq) if own.lq else "", gt=tuple(str(home / folder) for folder in own.gt))
+
+
+def parse(text: str, name: str) -> tuple[Dataset, ...]:
+    """Data sets from the text of a TOML file; `name` is for messages.
+
+    Raises:
+        IrtoolError: the text is no TOML or breaks the rules; the message names every mistake at once.
+    """
+    try:
+        tables = tomllib.loads(text).get("dataset", [])
+    except tomllib.TOMLDecodeError as error:
+        raise IrtoolError(f"{name} is not valid TOML: {error}.") from error
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise IrtoolError(f"{name}: 'dataset' must be a list of tables, each begun by [[dataset]].")
+    names = [table.get("name") for table in tables]
+    problems = [f"'{n}' comes twice" for n in {n for n in names if n is not None and names.count(n) > 1}]
+    found = []
+    for number, table in enumerate(tables, 1):
+        wrong = list(_problems(table))
+        problems += [f"{table.get('name', f'table {number}')}: {problem}" for problem in wrong]
+        if not wrong:
+            found.append(_dataset(table))
+    if problems:
+        raise IrtoolError(f"{name}: " + "; ".join(problems) + ".")
+    return tuple(found)
+
+
+def _problems(table: Mapping[str, Any]) -> Iterable[str]:
+    from ..synth import parse as parse_chain
+
+    if not table.get("name"):
+        yield "'name' is missing"
+    for key, value in table.items():
+        if key not in _TYPES:
+            yield f"unknown key '{key}'"
+        elif not isinstance(value, _TYPES[key]) or isinstance(value, bool):
+            yield f"'{key}' must be {_TYPES[key].__name__}, not {type(value).__name__}"
+        elif isinstance(value, list) and not all(isinstance(item, str) for item in value):
+            yield f"'{key}' must hold strings"
+    checks = [(lookup, [table.get("task")]), (get_protocol, [table.get("protocol")])]
+    degrade = table.get("degrade", [])
+    if isinstance(degrade, list):
+        checks.append((parse_chain, degrade))
+    for check, values in checks:
+        for value in values:
+            if isinstance(value, str) and value:
+                try:
+                    check(value)
+                except UsageError as error:
+                    yield error.message.rstrip(".")
+    given = table.get("input", {})
+    if isinstance(given, dict) and given and ("psnr" not in given or set(given) - {"psnr", "protocol", "within"}):
+        yield "'input' takes psnr, protocol, within"
+
+
+def _dataset(table: Mapping[str, Any]) -> Dataset:
+    known = table.get("input")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k != "input"}
+    return Dataset(**values, input=Known(**known) if known else None)
+
+
+def names_hash(names: Sequence[str]) -> str:
+    """sha256 over sorted names, each closed by a newline."""
+    return hashlib.sha256("".join(f"{name}\n" for name in sorted(names)).encode()).hexdigest()

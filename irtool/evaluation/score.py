@@ -1,0 +1,92 @@
+"""Pictures into numbers, as a protocol has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..data.protocol import Protocol
+from ..errors import PictureError
+from ..metrics import SSIM_SMALLEST, luma
+
+UNIFORM_SMALLEST = 7  # side of scikit-image's default window
+
+
+def read_stored(path: Path) -> np.ndarray:
+    """(H, W, 3) float32 in [0, 1]: the values a file stores.
+
+    No colour profile is applied and no orientation: the code behind published figures does neither.
+
+    Raises:
+        PictureError: it cannot be read.
+    """
+    from ..picture import read, sniff
+    from ..picture.loaders import load
+
+    try:
+        data = path.read_bytes()
+        raw = load(sniff(data[:4096]) or "", data, lambda size: None)
+    except Exception:
+        return read(path).pixels  # which says what is wrong with it
+    colour = raw.colour
+    scale = 65535 if colour.dtype == np.uint16 else 255
+    return np.repeat(colour, 3 // colour.shape[2], axis=2).astype(np.float32) / np.float32(scale)
+
+
+def crop(pixels: np.ndarray, multiple: int) -> np.ndarray:
+    """Cut (H, W, C) around its centre to multiples, the odd pixel off at the bottom and right."""
+    height, width = pixels.shape[:2]
+    top, left = height % multiple // 2, width % multiple // 2
+    return pixels[top : top + height // multiple * multiple, left : left + width // multiple * multiple]
+
+
+def quantise(pixels: np.ndarray, levels: str) -> np.ndarray:
+    """Float pixels clipped: "round" or "floor" to uint8, or left as "float"."""
+    clipped = np.clip(pixels, 0, 1)
+    if levels == "float":
+        return clipped.astype(np.float32)
+    scaled = clipped * np.float32(255)
+    return (np.rint(scaled) if levels == "round" else scaled).astype(np.uint8)
+
+
+def score(truth: np.ndarray, image: np.ndarray, protocol: Protocol, *, stored: bool = False) -> dict[str, float]:
+    """PSNR in dB (infinite where equal) and SSIM.
+
+    Args:
+        truth, image: (H, W, 3) float of one size, [0, 1].
+        protocol: how.
+        stored: the image comes from a file as well: its 8-bit values are exact however they are reached, and cutting
+            them off must not make them one less.
+
+    Raises:
+        PictureError: the sizes differ, or are too small for the protocol.
+    """
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+    if truth.shape != image.shape:
+        sizes = f"{image.shape[1]}x{image.shape[0]} against {truth.shape[1]}x{truth.shape[0]}"
+        raise PictureError(f"its size differs from its truth's: {sizes}")
+    edge = protocol.border
+    smallest = SSIM_SMALLEST if protocol.ssim == "gaussian" else UNIFORM_SMALLEST
+    if min(truth.shape[:2]) - 2 * edge < smallest:
+        raise PictureError(f"it is smaller than {smallest + 2 * edge} pixels, too small for SSIM")
+    exact = "round" if protocol.levels == "floor" else protocol.levels
+    sides = []
+    for pixels, levels in ((truth, exact), (image, exact if stored else protocol.levels)):
+        values = quantise(pixels, levels)
+        values = values[edge : values.shape[0] - edge, edge : values.shape[1] - edge]
+        sides.append(luma(values, swapped=protocol.channel == "y-swapped") if protocol.channel != "rgb" else values)
+    a, b = sides
+    span = 1.0 if protocol.levels == "float" else 255.0
+    same = np.array_equal(a, b)
+    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    similar = structural_similarity(
+        a,
+        b,
+        data_range=span,
+        channel_axis=2 if a.ndim == 3 else None,
+        **(window if protocol.ssim == "gaussian" else {}),
+    )
+    psnr = float("inf") if same else float(peak_signal_noise_ratio(a, b, data_range=span))
+    return {"psnr": psnr, "ssim": float(similar)}

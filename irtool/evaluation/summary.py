@@ -1,0 +1,145 @@
+"""Records of a run into figures: means with confidence intervals, what was left out, and two runs side by side."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UsageError
+
+Record = dict[str, Any]
+DRAWS = 2000
+LEVEL = 0.95
+SAME = ("protocol", "dataset", "listing", "degrade", "seed")
+"""What two runs must share for their pictures to be comparable one by one."""
+
+
+def interval(values: Sequence[float], *, draws: int = DRAWS, level: float = LEVEL) -> tuple[float, float]:
+    """Bootstrap confidence interval of a mean: percentiles of the means of samples drawn with replacement, seeded.
+
+    Args:
+        values: at least one.
+        draws: samples drawn.
+        level: share of the means that the interval holds.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    chosen = np.random.default_rng(0).integers(0, len(data), (draws, len(data)))
+    low, high = np.quantile(data[chosen].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def mean_of(values: Iterable[float | None]) -> dict[str, Any]:
+    """Mean, bootstrap interval and number of the values; None, an infinite PSNR, is counted and not averaged."""
+    known = [value for value in values]
+    finite = [value for value in known if value is not None]
+    if not finite:
+        return {"mean": None, "low": None, "high": None, "n": 0, "infinite": len(known)}
+    low, high = interval(finite)
+    told: dict[str, Any] = {"mean": float(np.mean(finite)), "low": low, "high": high, "n": len(finite)}
+    return told | ({"infinite": len(known) - len(finite)} if len(known) > len(finite) else {})
+
+
+def summarise(records: Sequence[Record], sets: Mapping[str, float | None] | None = None) -> Record:
+    """The summary of a run.
+
+    Args:
+        records: one per pair.
+        sets: figures of the whole set, such as FID.
+
+    Returns:
+        For JSON; `input` and `output` hold each metric's mean with its interval, `gain` that of the PSNR's rise.
+    """
+    scored = [record for record in records if "error" not in record]
+    failed = [record["name"] for record in records if "error" in record]
+    told: Record = {"type": "summary", "pairs": len(records), "scored": len(scored), "failed": len(failed)}
+    if failed:
+        told["failed_names"] = failed
+    if scored:
+        for side in ("input", "output"):
+            told[side] = {m: mean_of(r[side].get(m) for r in scored) for m in scored[0][side]}
+        rise = [_rise(r) for r in scored]
+        told["gain"] = mean_of(value for value in rise if value is not None)
+        told["seconds"] = round(sum(r["seconds"] for r in scored), 3)
+        peaks = [r["peak_bytes"] for r in scored if r["peak_bytes"]]
+        told["peak_bytes"] = max(peaks) if peaks else None
+        told["content"] = hashlib.sha256("".join(r["content"] for r in scored).encode()).hexdigest()
+    for metric, value in (sets or {}).items():
+        told.setdefault("output", {})[metric] = {"mean": value, "n": len(scored)}
+    return told
+
+
+def _rise(record: Record) -> float | None:
+    before, after = record["input"]["psnr"], record["output"]["psnr"]
+    return None if before is None or after is None else after - before
+
+
+def read_run(path: Path) -> tuple[Record, list[Record]]:
+    """Header and records of a run: what `--json` printed, or a folder that `--report` wrote.
+
+    The last line of a run that was killed may be half; it is left out.
+
+    Raises:
+        UsageError: it is no such file.
+    """
+    file = path / "run.jsonl" if path.is_dir() else path
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    found: list[Record] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise UsageError(f"{file} is no run: line {number} is no JSON.") from error
+        if isinstance(record, dict):
+            found.append(record)
+    if not found or found[0].get("type") != "run":
+        raise UsageError(f"{file} is no run.", "A run is what irtool eval --json prints, or a folder of --report.")
+    return found[0], [record for record in found if record.get("type") == "image"]
+
+
+def compare(first: tuple[Record, Sequence[Record]], second: tuple[Record, Sequence[Record]]) -> Record:
+    """Paired differences, second less first, over the pictures both runs scored.
+
+    Returns:
+        For JSON: what the runs do not share, and for each metric both means, the mean difference with its interval, and
+        how many pictures rose and fell.
+
+    Raises:
+        UsageError: the runs share no picture.
+    """
+    (head1, records1), (head2, records2) = first, second
+    by_name = {r["name"]: r for r in records1 if "error" not in r}
+    both = [(by_name[r["name"]], r) for r in records2 if "error" not in r and r["name"] in by_name]
+    if not both:
+        raise UsageError("The two runs share no picture.", "They must be of one data set.")
+    told: Record = {
+        "type": "comparison",
+        "models": [head1["model"], head2["model"]],
+        "pictures": len(both),
+        "alone": [len(by_name) - len(both), sum("error" not in r for r in records2) - len(both)],
+        "differ": [key for key in SAME if head1.get(key) != head2.get(key)],
+        "content_differs": sum(a["content"] != b["content"] for a, b in both),
+        "metrics": {},
+    }
+    for metric in both[0][0]["output"]:
+        pairs = [(a["output"].get(metric), b["output"].get(metric)) for a, b in both]
+        known = [(a, b) for a, b in pairs if a is not None and b is not None]
+        if known:
+            rises = [b - a for a, b in known]
+            told["metrics"][metric] = {
+                "first": float(np.mean([a for a, _ in known])),
+                "second": float(np.mean([b for _, b in known])),
+                "difference": mean_of(rises),
+                "higher": sum(rise > 0 for rise in rises),
+                "lower": sum(rise < 0 for rise in rises),
+            }
+    return told

@@ -1,0 +1,71 @@
+"""What the peers' restorers share: one pass over the picture, in tiles only where memory asks for it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..base import Capability, Sweep
+from ..single import Single
+
+SIDE = 128
+
+
+def gmacs_per_megapixel(net: nn.Module) -> float:
+    """Multiply-accumulates of one pass over a 128x128 picture, in 1e9 per 1e6 pixels; counted on shapes alone."""
+    shell = copy.deepcopy(net).to("meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        shell(torch.empty(1, 3, SIDE, SIDE, device="meta"))
+    return counter.get_total_flops() / 2 / SIDE**2 / 1e3
+
+
+def capability(
+    net: nn.Module, header: Mapping[str, str], name: str, task: str, *, margin: int, live: int, multiple: int = 8
+) -> Capability:
+    """The record of a network that undoes one thing and is told nothing.
+
+    Args:
+        net: it is called with (1, 3, H, W).
+        header: of its file; "tasks" there goes before `task`.
+        name: of the family.
+        task: id of the degradation it removes.
+        margin: how far it looks, in pixels.
+        live: float32 feature maps alive at once at full resolution.
+        multiple: tiles start at multiples of this.
+    """
+    return Capability(
+        name=name,
+        tasks=tuple(json.loads(header.get("tasks", "[]"))) or (task,),
+        multiple=multiple,
+        margin=margin,
+        parameters=sum(p.numel() for p in net.parameters()),
+        gmacs_per_megapixel=gmacs_per_megapixel(net),
+        bytes_per_pixel=4 * live,
+        blind=True,
+    )
+
+
+class Peer(Single):
+    """A network called once per picture: ``net(image) -> restored``, both (N, 3, H, W) (`Restorer`, `WholeExpert`)."""
+
+    def context(self, pixels: Tensor) -> Tensor:
+        """Nothing: (1, 0)."""
+        return torch.zeros(1, 0)
+
+    def restore(self, pixels: Tensor, context: Tensor, sweep: Sweep, on_progress: Callable[[int, int], None]) -> Tensor:
+        on_progress(0, 1)
+        with torch.inference_mode():
+            out: Tensor = sweep(lambda x: self.net(x.to(self.dtype)).float(), pixels)
+        on_progress(1, 1)
+        return out
+
+
+def settings(header: Mapping[str, str]) -> dict[str, Any]:
+    """What the record of a file says beside its tensors."""
+    return dict(json.loads(header.get("settings", "{}")))
