@@ -48,6 +48,9 @@ def download(
         tell_models(out, [record for record in records() if record.kind != "asset"])
         return EXIT_OK
     wanted = _wanted(names or [], all, source)
+    if all:
+        hand = ", ".join(record.id for record in records() if state(record) == "by hand")
+        out.note(f"left out, since they have to be fetched by hand: {hand or 'none'}")
     if dry_run:
         return _plan(out, wanted)
     _quieten(quiet)
