@@ -388,16 +388,17 @@ PRETRAINED = {"rain": 3, "noise": 5}
 
 
 def restorer(net: IPT, header: Mapping[str, str], *_: nn.Module) -> IPTRestorer:
-    """A restorer of a loaded network; its header may name the tasks (JSON, degradation id -> place).
+    """A restorer of a loaded network; its header may name the tasks (JSON, degradation id -> place, or a list of ids).
 
     Raises:
         UsageError: the file enlarges and restores nothing.
     """
-    if "tasks" in header:
-        return IPTRestorer(net, json.loads(header["tasks"]))
+    tasks = json.loads(header.get("tasks", "[]"))
+    if isinstance(tasks, dict):
+        return IPTRestorer(net, tasks)
     if net.scale == (2, 3, 4, 1, 1, 1):
         return IPTRestorer(net, PRETRAINED)
     if net.scale == (1,):
         # A published file for one task does not say which; any that it may be for can be asked of it.
-        return IPTRestorer(net, dict.fromkeys(PRETRAINED, 0))
+        return IPTRestorer(net, dict.fromkeys(tasks or PRETRAINED, 0))
     raise UsageError("This IPT enlarges pictures, which irtool does not do.")
