@@ -157,7 +157,6 @@ def _header(record: Record) -> dict[str, str]:
         "architecture": record.family,
         "settings": json.dumps(record.settings, sort_keys=True),
         "tasks": json.dumps(record.tasks),
-        "tasks": json.dumps(record.tasks),
         "licence": record.licence,
         "origin": record.origin,
     }
