@@ -100,7 +100,9 @@ def listing_hash(pairs: Iterable[Pair]) -> str:
     """sha256 over the names of all pairs and the sizes of their files, in bytes."""
     digest = hashlib.sha256()
     for pair in pairs:
-        sizes = [path.stat().st_size if path is not None and path.is_file() else -1 for path in (pair.degraded, pair.truth)]
+        sizes = [
+            path.stat().st_size if path is not None and path.is_file() else -1 for path in (pair.degraded, pair.truth)
+        ]
         digest.update(f"{pair.name}\t{sizes[0]}\t{sizes[1]}\n".encode())
     return digest.hexdigest()
 

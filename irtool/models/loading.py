@@ -32,7 +32,8 @@ class Architecture:
     """A family of networks. The places are written "module:name", under irtool, and imported when first used.
 
     Attributes:
-        network: the class; its keyword arguments are the configuration, its state_dict has the published names.
+        network: the class, or a function that makes one; its keyword arguments are the configuration, its state_dict
+            has the published names.
         keys: tensors that every published file of the family has; they are named to the user where no family fits.
             Empty for a family whose files always describe themselves.
         recognise: ``(shapes) -> configuration``, or None where these are not this family's tensors. It is only called
@@ -172,6 +173,18 @@ ARCHITECTURES: dict[str, Architecture] = {
         "models.peers.dncnn:recognise",
         "models.peers.dncnn:restorer",
     ),
+    # What metrics look through.
+    "alexnet": Architecture(
+        "metrics.networks:alexnet", ("features.0.weight", "classifier.6.weight"), "metrics.networks:recognise_alexnet"
+    ),
+    "vgg16": Architecture(
+        "metrics.networks:vgg16", ("features.28.weight", "classifier.6.weight"), "metrics.networks:recognise_vgg16"
+    ),
+    "inception-fid": Architecture(
+        "metrics.networks:inception",
+        ("Mixed_7c.branch_pool.conv.weight", "fc.weight"),
+        "metrics.networks:recognise_inception",
+    ),
 }
 
 
@@ -187,12 +200,19 @@ def save(
         config: keyword arguments that build the network again.
         notes: further header entries, such as a licence.
     """
-    weights = {
-        k: v.detach().cpu().half().contiguous() if v.is_floating_point() else v.cpu()
-        for k, v in net.state_dict().items()
-    }
+    weights: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    first: dict[tuple[int, torch.Size], str] = {}
+    for name, value in net.state_dict().items():
+        same = first.setdefault((value.data_ptr(), value.shape), name)
+        if same != name and value.numel():  # a module that is registered twice is written once
+            aliases[name] = same
+        else:
+            weights[name] = value.detach().cpu().half().contiguous() if value.is_floating_point() else value.cpu()
     partial = path.with_suffix(".partial")
     header = {"architecture": architecture, "config": json.dumps(config, default=list), **(notes or {})}
+    if aliases:
+        header["aliases"] = json.dumps(aliases)
     partial.write_bytes(serialise(weights, metadata=header))
     partial.replace(path)
 
@@ -289,7 +309,8 @@ def _look(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
     except FileNotFoundError as error:
         raise UnavailableError(f"{path} does not exist.", "Give the path of a .safetensors file.") from error
     except (SafetensorError, OSError) as error:
-        raise UnavailableError(f"{path} is not a readable safetensors file: {error}.") from error
+        mend = "irtool download NAME mends a file that irtool has fetched."
+        raise UnavailableError(f"{path} is not a readable safetensors file: {error}.", mend) from error
     try:
         shapes |= {alias: shapes[key] for alias, key in json.loads(header.get("aliases", "{}")).items()}
     except (ValueError, KeyError, AttributeError) as error:

@@ -38,6 +38,7 @@ FAMILIES = (
     "nafnet",
     "instructir",
     "instructir-lm",
+    "ipt",
     "prenet",
     "gcanet",
     "aodnet",
@@ -48,6 +49,9 @@ FAMILIES = (
     "sci",
     "pairlie",
     "dncnn",
+    "alexnet",
+    "vgg16",
+    "inception-fid",
 )
 # What a published pickle may name beside tensors and plain containers, where a record asks for it.
 ALLOWABLE = ("argparse.Namespace",)
