@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import Result, detect, restore
+    from .api import Result, detect, instruct, restore
     from .detect.detector import Diagnosis
     from .errors import IrtoolError, NothingToDoError, PictureError, UnavailableError, UsageError
     from .picture import Picture
@@ -28,6 +28,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "detect": "api",
     "restore": "api",
+    "instruct": "api",
     "Result": "api",
     "Diagnosis": "detect",
     "IrtoolError": "errors",
@@ -52,6 +53,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "detect",
+    "instruct",
     "restore",
 ]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,6 +21,9 @@ from .detect import Detector, Diagnosis
 from .detect import load as load_detector
 from .diffusion.sampling import Sampling
 from .errors import PictureError, UsageError
+from .language import understand
+from .language.understand import DEFAULT_TEXT_MODEL
+from .language.wish import check, looks, plan_wishes
 from .picture import Picture
 from .plan import Plan, plan_auto, plan_tasks
 from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, locate, needs
@@ -199,6 +202,29 @@ def restore(
         picture = picture.with_pixels(pixels.permute(1, 2, 0).contiguous().numpy())
     seconds = time.perf_counter() - begun
     return Result(picture, plan, diagnosis, seconds, tiles, peak, source if isinstance(source, bytes) else None)
+
+
+def instruct(source: Source, *said: str, text_model: str = DEFAULT_TEXT_MODEL, **options: Any) -> Result:
+    """Do to a picture what is said, in English, Chinese, Spanish, German, French or Japanese.
+
+    A question changes nothing: the picture comes back untouched, with its diagnosis, and the plan's reason answers.
+
+    Args:
+        source: a `Picture`, a path, or the bytes of a file.
+        said: a sentence or several, carried out in order.
+        text_model: what understands them, see `irtool.language.load`.
+        options: of `restore`, but for `tasks` and `plan`.
+
+    Raises:
+        UsageError: nothing was said, it was not understood, or irtool cannot do it; and as `restore`.
+    """
+    if not said:
+        raise UsageError("Say what is to be done.", 'irtool.instruct("photo.jpg", "remove the rain")')
+    wishes = understand(said, text_model=text_model)
+    check(wishes)
+    attributes = {k: options[k] for k in ("strength", "model", "sampling", "controller") if k in options}
+    planned = partial(plan_wishes, wishes, **attributes)
+    return restore(source, plan=planned if looks(wishes) else planned(), **options)
 
 
 def prepare(

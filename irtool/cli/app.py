@@ -19,13 +19,15 @@ from .degrade import degrade
 from .detect import detect
 from .doctor import doctor
 from .download import download
+from .eval import eval
+from .instruct import instruct
 from .models import models
 from .output import debugging, print_bug, print_error
 from .restore import restore
 from .train import train
 
 app = typer.Typer(rich_markup_mode=None)
-for verb in (restore, detect, models, download, degrade, compare, doctor):
+for verb in (restore, instruct, detect, models, download, degrade, compare, eval, doctor):
     app.command()(verb)
 app.add_typer(train, name="train")
 

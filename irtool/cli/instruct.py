@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import json as jsons
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,8 +52,13 @@ def instruct(
     tile: options.Tile = "auto",
     max_memory: options.MaxMemory = None,
     threads: options.Threads = None,
+    offline: options.Offline = False,
     model: options.Model = DEFAULT_RESTORER,
     detector: options.Detector = DEFAULT_DETECTOR,
+    controller: options.Controller = "",
+    steps: options.Steps = None,
+    sampler: options.Sampler = None,
+    seed: options.Seed = None,
     text_model: Annotated[
         str,
         typer.Option(
@@ -97,15 +101,16 @@ def instruct(
     common = listen(sentences)
     for heard in wishes.values() or [common]:
         check(heard)
+    more = {"sampling": options.sampling(steps, sampler, seed), "controller": controller}
     request = Request(
-        inputs, model, detector, output=output, recursive=recursive, existing=existing, format=format,
-        quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device, dtype=dtype,
-        tile=tile, max_memory=max_memory, threads=threads, json=json, quiet=quiet, verbose=verbose,
+        inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
+        format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
+        dtype=dtype, tile=tile, max_memory=max_memory, threads=threads, json=json, quiet=quiet, verbose=verbose,
     )  # fmt: skip
 
     def decide(job: Job) -> Decision:
         heard = common if job.source is None or not wishes else wishes[job.source.resolve()]
-        return decision(heard, strength, model)
+        return decision(heard, strength=strength, model=model, **more)
 
     return carry_out(request, decide, [model])
 
@@ -164,9 +169,9 @@ def read_list(path: Path) -> dict[Path, list[str]]:
     for number, row in rows:
         picture = row.get("picture") if isinstance(row, dict) else None
         instruction = row.get("instruction") if isinstance(row, dict) else None
-        sentences = [instruction] if isinstance(instruction, str) else instruction
-        good = isinstance(sentences, list) and all(isinstance(s, str) and s.strip() for s in sentences) and sentences
-        if not isinstance(picture, str) or not picture or not good:
+        said = instruction if isinstance(instruction, list) else [instruction]
+        sentences = [s for s in said if isinstance(s, str) and s.strip()]
+        if not isinstance(picture, str) or not picture or not sentences or len(sentences) != len(said):
             raise UsageError(f"{path}, line {number}: needs a picture and an instruction.", hint)
         found.setdefault(path.parent / picture, []).extend(sentences)
     if not found:
@@ -174,23 +179,15 @@ def read_list(path: Path) -> dict[Path, list[str]]:
     return found
 
 
-def decision(wishes: Sequence[Wish], strength: float, model: str) -> Decision:
-    """What is to be done to a picture of which this was said."""
+def decision(wishes: Sequence[Wish], **step: Any) -> Decision:
+    """What is to be done to a picture of which this was said; `step` are attributes of the steps."""
     from ..language.wish import answer, looks, plan_wishes
     from .restoring import Decision
 
     told = {"instruction": [wish.to_dict() for wish in wishes]}
-    planned: Callable[[Diagnosis | None], Plan] = lambda found: plan_wishes(  # noqa: E731
-        wishes, found, strength=strength, model=model
-    )
-    questions = [wish for wish in wishes if wish.question]
-    if len(questions) == len(wishes):
-        return Decision(planned, told, answer=lambda found: answer(questions, found))
-    if questions:
 
-        def answered(found: Diagnosis) -> Plan:
-            plan = planned(found)
-            return replace(plan, reason=f"{answer(questions, found)}; {plan.reason}")
+    def planned(found: Diagnosis | None = None) -> Plan:
+        return plan_wishes(wishes, found, **step)
 
-        return Decision(answered, told)
-    return Decision(planned if looks(wishes) else planned(None), told)
+    asks = all(wish.question for wish in wishes)
+    return Decision(planned if looks(wishes) else planned(), told, answer=partial(answer, wishes) if asks else None)

@@ -6,10 +6,11 @@ import difflib
 import os
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from ..diffusion.sampling import SAMPLERS, Sampling
 from ..errors import UsageError
 
 EXISTING = ("skip", "overwrite", "rename", "error")
@@ -96,6 +97,17 @@ Offline = Annotated[
         help="Download nothing; a model that is not here is an error.",
     ),
 ]
+Controller = Annotated[
+    str,
+    typer.Option("--controller", metavar="ID|local:PATH", help="The DA-CLIP that steers a model; else its own."),
+]
+Steps = Annotated[
+    int | None, typer.Option("--steps", metavar="N", help="Of a diffusion model. Default: as its sampler needs.")
+]
+Sampler = Annotated[str | None, typer.Option("--sampler", metavar="|".join(SAMPLERS), help="Of a diffusion model.")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", metavar="N", help="Of the noise in a diffusion model; 0 by default.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines: one per picture, then a summary.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more remarks.")]
@@ -148,3 +160,16 @@ def set_threads(count: int | None) -> None:
         import torch
 
         torch.set_num_threads(count)
+
+
+def sampling(steps: int | None, sampler: str | None, seed: int | None) -> Sampling | None:
+    """How a diffusion model is sampled; None where nothing was said.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+    asked: dict[str, Any] = {"steps": steps, "sampler": sampler, "seed": seed}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if steps == 0:
+        raise UsageError("--steps is at least 1.")
+    return Sampling(**given) if given else None

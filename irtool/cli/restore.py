@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..diffusion.sampling import SAMPLERS, Sampling
 from ..errors import UsageError
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
@@ -42,19 +41,10 @@ def restore(
     offline: options.Offline = False,
     model: options.Model = DEFAULT_RESTORER,
     detector: options.Detector = DEFAULT_DETECTOR,
-    controller: Annotated[
-        str,
-        typer.Option("--controller", metavar="ID|local:PATH", help="The DA-CLIP that steers a model; else its own."),
-    ] = "",
-    steps: Annotated[
-        int | None, typer.Option("--steps", metavar="N", help="Of a diffusion model. Default: as its sampler needs.")
-    ] = None,
-    sampler: Annotated[
-        str | None, typer.Option("--sampler", metavar="|".join(SAMPLERS), help="Of a diffusion model.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Of the noise in a diffusion model; 0 by default.")
-    ] = None,
+    controller: options.Controller = "",
+    steps: options.Steps = None,
+    sampler: options.Sampler = None,
+    seed: options.Seed = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -71,11 +61,7 @@ def restore(
         raise UsageError("--auto and --task exclude each other.", "Leave one of them out.")
     if not 0 <= strength <= 1:
         raise UsageError(f"--strength lies from 0 to 1, not {strength:g}.")
-    asked: dict[str, Any] = {"steps": steps, "sampler": sampler, "seed": seed}
-    given = {name: value for name, value in asked.items() if value is not None}
-    if steps == 0:
-        raise UsageError("--steps is at least 1.")
-    more: dict[str, Any] = {"sampling": Sampling(**given) if given else None, "controller": controller}
+    more: dict[str, Any] = {"sampling": options.sampling(steps, sampler, seed), "controller": controller}
     request = Request(
         inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
         format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,

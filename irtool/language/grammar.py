@@ -1,7 +1,7 @@
 """Sentences to learn from, composed of word lists (`words/*.toml`), with what every part of them means.
 
-A word list holds, per language, how people speak of each degradation (nouns, adjectives, verbs, whole sentences), frames
-that say what is to become of it (undo, keep, ask), words for strengths and orders, and much that lies outside.
+A word list holds, per language, how people speak of each degradation (nouns, adjectives, verbs, whole sentences),
+frames that say what is to become of it (undo, keep, ask), words for strengths and orders, and much that lies outside.
 """
 
 from __future__ import annotations
@@ -26,10 +26,19 @@ else:
 LANGUAGES = ("en", "zh", "es", "de", "fr", "ja")
 SHARES = (0.4, 0.12, 0.12, 0.12, 0.12, 0.12)
 WIDE = ("zh", "ja")
+COMMON = 1.7
+"""How much more often the first words of a list are drawn than the last; 1 is not at all."""
 _WORDS = Path(__file__).parent / "words"
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _CHOICE = re.compile(r"\[([^\[\]]*/[^\[\]]*)\]")
 _KEYS = dict(zip("qwertyuiopasdfghjklzxcvbnm", "wqerytuoipsadfghjlkxzcvbmn", strict=True))
+
+# How words are misheard, and what they are written instead.
+_ALIKE = (
+    ("f", "ph"), ("ite", "ight"), ("ei", "ie"), ("ie", "ei"), ("ee", "ea"), ("ea", "ee"), ("k", "ck"), ("k", "c"),
+    ("i", "y"), ("y", "ie"), ("sion", "tion"), ("u", "ou"), ("", "e$"), ("er", "or"), ("or", "er"), ("a", "ai"),
+    ("ai", "ay"), ("o", "ow"), ("z", "s"), ("s", "z"), ("ll", "l"), ("rr", "r"), ("e", "a"), ("i", "e"), ("", "h"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,8 +86,9 @@ class Composer:
         self.space = "" if language in WIDE else " "
 
     def one(self, entries: list[str]) -> str:
-        """One entry, its [alternatives/in/brackets] settled."""
-        return _CHOICE.sub(lambda m: self.rng.choice(m[1].split("/")), self.rng.choice(entries))
+        """One entry, its [alternatives/in/brackets] settled. Lists begin with what people say most."""
+        entry = entries[int(len(entries) * self.rng.random() ** COMMON)]
+        return _CHOICE.sub(lambda m: self.rng.choice(m[1].split("/")), entry)
 
     def fill(self, template: str, slots: dict[str, list[Piece]], mark: Mark | None = None) -> list[Piece]:
         """The pieces of a template; its own words get `mark`, {p} and {k} are drawn."""
@@ -136,6 +146,8 @@ class Composer:
     def shared(self, act: str, kind: str) -> list[str]:
         """The slots that both the frames of an act and the words of a kind have."""
         odds = {"n": 5, "a": 3, "v": 3, "c": 4, "i": 2, "o": 1, "g": 2, "s": 2, "k": 2}
+        if act == "keep":
+            odds = {"n": 8, "a": 1, "v": 4, "c": 4, "i": 3, "o": 2, "g": 1, "k": 4}
         return [s for s, n in odds.items() if s in self.words[act] and s in self.words[kind] for _ in range(n)]
 
     def clause(self, mark: Mark, slot: str | None = None) -> list[Piece]:
@@ -198,14 +210,15 @@ class Composer:
                 glue = "" if not the or the.endswith("'") else self.space
                 named = self.one(table["object"]) if self.rng.random() < 0.85 else self.gibberish(1)
                 return self.fill(self.one(table["thing"]), {"x": [(the + glue + named, mark)]}, mark)
-        if kind == "outchat" and self.rng.random() < 0.15:
+        if kind == "outchat" and self.rng.random() < 0.25:
             return [(self.gibberish(self.rng.randint(1, 4)), mark)]
         return [(self.one(table["s"]), mark)]
 
     def gibberish(self, count: int) -> str:
         if self.language in WIDE:
             return "".join(chr(self.rng.randint(0x4E00, 0x8FFF)) for _ in range(2 * count))
-        letters = "abcdefghijklmnopqrstuvwxyzaeiouaeiourstnl"
+        mashed = ("asdfghjkl", "qwertyuiop", "zxcvbnmasdfg")
+        letters = self.rng.choice(("abcdefghijklmnopqrstuvwxyzaeiouaeiourstnl", *mashed))
         made = ["".join(self.rng.choice(letters) for _ in range(self.rng.randint(3, 9))) for _ in range(count)]
         return " ".join(made)
 
@@ -224,11 +237,11 @@ class Composer:
 
     def _wanted(self, kind: str) -> list[Piece]:
         """A clause that undoes something, sometimes with a strength."""
-        return self.strong(kind) if self.rng.random() < 0.2 else self.clause(Mark(kind))
+        return self.strong(kind) if self.rng.random() < 0.4 else self.clause(Mark(kind))
 
     def _single(self) -> Composed:
         pieces = self.clause(Mark(self.task()))
-        if self.rng.random() < 0.12:
+        if self.rng.random() < 0.2:
             generic = self.auto(Mark("auto"))
             pieces = self.join([pieces, generic] if self.rng.random() < 0.5 else [generic, pieces])
         return Composed(tuple(pieces))
@@ -247,7 +260,9 @@ class Composer:
             level = self.rng.choice(("little", "full", "number", "hint"))
             marks = [Mark(k, "undo", level) for k in kinds]
             body = self.join([self.clause(m) for m in marks])
-            filled = self.fill(self.one(self.words["strength"]["all"]), {"x": body, "w": self.amount(level, "w")})
+            # Without a pause before it, a strength would belong to the last clause alone.
+            frames = [t for t in self.words["strength"]["all"] if any(c in t for c in ",.、。")]
+            filled = self.fill(self.one(frames), {"x": body, "w": self.amount(level, "w")})
             return Composed(tuple(filled))
         elif way < 0.6:
             slots = [s for s in ("n", "a", "g", "o") if all(s in self.words[k] for k in kinds)]
@@ -265,6 +280,11 @@ class Composer:
         kept = kinds[1:] if self.rng.random() < 0.35 else kinds[1:2]
         wanted = [k for k in kinds if k not in kept]
         marks = [Mark(k, "keep") for k in kept]
+        if self.rng.random() < 0.12:
+            table, whole = self.words["except"], Mark("auto")
+            named = self.nouns(marks) if len(marks) == 2 else self.noun(marks[0])
+            slots = {"x": [(self.one(table["all"]), whole)], "y": named}
+            return Composed(tuple(self.fill(self.one(table["frames"]), slots)))
         if len(marks) == 2 and self.rng.random() < 0.6:
             keeping = self.fill(self.one(self.words["keep"]["n"]), {"n": self.nouns(marks)})
         else:
@@ -334,20 +354,22 @@ class Composer:
         """A single expression, bare: so that every entry is met often enough."""
         kind = self.task()
         name = self.rng.choice([s for s in self.words[kind] if s != "k"])
-        return Composed(tuple(self.slot(name, Mark(kind)) if name != "n" else [(self.one(self.words[kind]["n"]), Mark(kind))]))  # fmt: skip
+        return Composed(tuple(self.fill(self.one(self.words[kind][name]), {}, Mark(kind))))
 
     def sentence(self) -> Composed:
         """One sentence, politely wrapped now and then."""
         makers = (
-            (self._single, 27), (self._strength, 14), (self._multi, 14), (self._keep, 14), (self._only, 5),
+            (self._single, 27), (self._strength, 14), (self._multi, 18), (self._keep, 18), (self._only, 5),
             (self._auto, 7), (self._left, 3), (self._ask, 8), (self._sequence, 5), (self._outside, 14), (self._word, 6),
         )  # fmt: skip
         made = self.rng.choices([m for m, _ in makers], [n for _, n in makers])[0]()
         pieces = list(made.pieces)
         asks = any(mark is not None and mark.act == "ask" for _, mark in pieces)
         if self.rng.random() < 0.3 and not asks:
-            pieces.insert(0, (self.one(self.words["please"]) + self.space, None))
-            if self.rng.random() < 0.3:
+            please = self.one(self.words["please"])
+            pieces.insert(0, (please + self.space, None))
+            asking = re.search("can|could|would|possible|pued|podr|peu|pour|kann|könn|能|可", please)
+            if self.rng.random() < (0.6 if asking else 0.1):
                 pieces.append(("?", None))
         if self.rng.random() < 0.1:
             pieces.insert(0, (self.one(self.words["aside"]) + self.rng.choice((". ", ", ", "! ", " - ")), None))
@@ -358,7 +380,7 @@ class Composer:
         return Composed(tuple((normalise(text), mark) for text, mark in pieces), made.order)
 
 
-def misspell(pieces: tuple[Piece, ...], rng: random.Random, rate: float = 0.15) -> tuple[Piece, ...]:
+def misspell(pieces: tuple[Piece, ...], rng: random.Random, rate: float) -> tuple[Piece, ...]:
     """The same with typing errors in longer words: a letter left out, doubled, swapped with its neighbour, mistyped."""
 
     def word(match: re.Match[str]) -> str:
@@ -366,7 +388,7 @@ def misspell(pieces: tuple[Piece, ...], rng: random.Random, rate: float = 0.15) 
         if len(text) < 4 or rng.random() > rate:
             return text
         i = rng.randrange(len(text) - 1)
-        way = rng.randrange(5)
+        way = rng.randrange(6)
         if way == 0:
             return text[:i] + text[i + 1 :]
         if way == 1:
@@ -375,21 +397,25 @@ def misspell(pieces: tuple[Piece, ...], rng: random.Random, rate: float = 0.15) 
             return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
         if way == 3:
             return text[:i] + _KEYS.get(text[i], text[i]) + text[i + 1 :]
+        if way == 4:
+            wrong, right = rng.choice(_ALIKE)
+            return re.sub(right, wrong, text, count=1)
         return re.sub(r"(.)\1", r"\1", text, count=1)
 
     return tuple((re.sub(r"[a-z]+", word, text), mark) for text, mark in pieces)
 
 
 def compose(count: int, seed: int) -> list[Composed]:
-    """`count` sentences in all languages, a third of those in letters with typing errors."""
+    """`count` sentences in all languages, two fifths of those in letters with typing errors."""
     rng = random.Random(seed)
     composers = {language: Composer(language, rng) for language in LANGUAGES}
     made = []
     for _ in range(count):
         language = rng.choices(LANGUAGES, SHARES)[0]
         sentence = composers[language].sentence()
-        if language not in WIDE and rng.random() < 0.35:
-            sentence = replace(sentence, pieces=misspell(sentence.pieces, rng))
+        if language not in WIDE and rng.random() < 0.4:
+            rate = rng.choice((0.1, 0.2, 0.4))
+            sentence = replace(sentence, pieces=misspell(sentence.pieces, rng, rate))
         if rng.random() < 0.1:
             bare = tuple((re.sub(r"[!?;:¿¡。、]|[.,](?!\d)", " ", text), mark) for text, mark in sentence.pieces)
             sentence = replace(sentence, pieces=bare)

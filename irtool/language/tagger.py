@@ -1,7 +1,7 @@
 """The text model as it runs: a few matrix products in NumPy, so that a sentence is understood without loading torch.
 
-A token is the sum of its hashed features; residual blocks of dilated convolutions let every token see fifteen more on each
-side, and the maximum over the sentence tells each of what is said elsewhere. The same network in torch is
+A token is the sum of its hashed features; residual blocks of dilated convolutions let every token see fifteen more on
+each side, and the maximum over the sentence tells each of what is said elsewhere. The same network in torch is
 `training.TaggerNet`, which a test holds against this.
 """
 

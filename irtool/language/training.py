@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from .grammar import Composed, compose
@@ -147,7 +148,7 @@ def loss_of(told: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
     total = 0.5 * F.cross_entropy(told["order"], targets["order"])
     for name in HEADS:
         part = F.cross_entropy(told[name].flatten(0, 1), targets[name].flatten(), ignore_index=IGNORE)
-        total = total + (2 if name == "kind" else 1) * part
+        total = total + {"kind": 2.0, "act": 1.5}.get(name, 1.0) * part
     return total
 
 
@@ -211,17 +212,20 @@ def train(
                     average[key].lerp_(value, 1 - keep)
         with torch.no_grad():
             right = (told["kind"].argmax(-1) == targets["kind"])[targets["kind"] != IGNORE].float().mean()
-        report(
-            f"{step * batch} sentences, {right:.3f} of tokens right, loss {np.mean(losses[-128:]):.4f}, {time.monotonic() - begun:.0f} s"
-        )
+        _write(average, target, {"sentences": str(step * batch), "seed": str(seed)})
+        loss_now, seconds = np.mean(losses[-128:]), time.monotonic() - begun
+        report(f"{step * batch} sentences, {right:.3f} of tokens right, loss {loss_now:.4f}, {seconds:.0f} s")
+    return target
+
+
+def _write(weights: Mapping[str, Tensor], target: Path, notes: Mapping[str, str]) -> None:
+    """As float16, replaced atomically, so that a run that is stopped leaves what it had."""
     header = {
         "architecture": "tagger",
         "config": json.dumps({"dilations": DILATIONS}),
-        "sentences": str(sentences),
-        "seed": str(seed),
         "licence": "Apache-2.0",
+        **notes,
     }
     partial = target.with_suffix(".partial")
-    save_file({k: v.half().contiguous() for k, v in average.items()}, partial, metadata=header)
+    partial.write_bytes(serialise({k: v.half().contiguous() for k, v in weights.items()}, metadata=header))
     partial.replace(target)
-    return target

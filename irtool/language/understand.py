@@ -6,13 +6,13 @@ import itertools
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from ..degradation import IDS
 from ..errors import UsageError
+from ..weights import locate
 from .labels import ACTS, KINDS, LEVELS, ORDERS, OUTSIDE, STRENGTHS
 from .tagger import Tagger, Tags
 from .tokens import Token, normalise, tokenise
@@ -121,7 +121,6 @@ def _wish(text: str, heard: list[Heard], order: str) -> Wish:
     )
 
 
-_ASSET = Path(__file__).resolve().parents[1] / "assets" / "irtool-words.v1.safetensors"
 DEFAULT_TEXT_MODEL = "irtool-words.v1"
 
 
@@ -130,16 +129,19 @@ def load(reference: str = DEFAULT_TEXT_MODEL) -> TextModel:
     """A text model by reference.
 
     Args:
-        reference: "irtool-words.v1", ``local:PATH`` of another file of its kind, or "instructir" (see `encoder`).
+        reference: "irtool-words.v1", ``local:PATH`` of another file of its kind, or "instructir" (``instructir:NAME``
+            for another sentence encoder than its own, by its name on the hub or its folder; see `encoder`).
 
     Raises:
         UsageError: there is no such model.
         UnavailableError: its files or packages are not here.
     """
-    if reference == DEFAULT_TEXT_MODEL:
-        return Words(Tagger.load(_ASSET))
-    if reference.startswith("local:"):
-        return Words(Tagger.load(Path(reference.removeprefix("local:"))))
+    if reference == DEFAULT_TEXT_MODEL or reference.startswith("local:"):
+        return Words(Tagger.load(locate(reference)))
+    if reference == "instructir" or reference.startswith("instructir:"):
+        from . import encoder
+
+        return encoder.load(reference.partition(":")[2] or encoder.ENCODER)
     raise UsageError(f"There is no text model '{reference}'.", f"Known: {DEFAULT_TEXT_MODEL}, instructir, local:PATH.")
 
 

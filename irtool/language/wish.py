@@ -115,13 +115,19 @@ def answer(wishes: Sequence[Wish], diagnosis: Diagnosis) -> str:
 
 def looks(wishes: Sequence[Wish]) -> bool:
     """Whether the picture must be diagnosed before a plan can be made."""
-    return any(wish.auto is not None for wish in wishes)
+    return any(wish.question or wish.auto is not None for wish in wishes)
 
 
 def plan_wishes(
-    wishes: Sequence[Wish], diagnosis: Diagnosis | None = None, *, strength: float = 1.0, model: str = DEFAULT_RESTORER
+    wishes: Sequence[Wish],
+    diagnosis: Diagnosis | None = None,
+    *,
+    strength: float = 1.0,
+    model: str = DEFAULT_RESTORER,
+    **more: Any,
 ) -> Plan:
-    """The plan of several sentences: their steps one after the other; what one of them keeps, all keep.
+    """The plan of several sentences: their steps one after the other; what one of them keeps, all keep. Questions are
+    answered in its reason.
 
     Within a sentence, what has the same strength is undone at once, and groups of different strength follow in
     `RESTORE_ORDER`, unless the sentence gives an order: then it is one step each, in that order.
@@ -131,10 +137,12 @@ def plan_wishes(
         diagnosis: of the picture; needed where `looks` says so.
         strength: multiplies all strengths.
         model: that restores.
+        more: further attributes of the steps.
     """
     keep = tuple(i for i in IDS if any(i in wish.keep for wish in wishes))
     steps: list[Step] = []
-    reasons: list[str] = []
+    questions = [wish for wish in wishes if wish.question]
+    reasons: list[str] = [answer(questions, diagnosis)] if questions and diagnosis is not None else []
     for wish in wishes:
         wanted = {i: s for i, s in wish.undo.items() if i not in keep and s > 0}
         if wish.auto is not None:
@@ -145,11 +153,11 @@ def plan_wishes(
             told = ", ".join(f"{i} {diagnosis.scores[i]:.2f}" for i in diagnosis.present)
             reasons.append(f"found {told}" if told else "the picture is clean")
         if wish.ordered:
-            groups = [((i,), s) for i, s in wanted.items()]
+            groups: list[tuple[list[str], float]] = [([i], s) for i, s in wanted.items()]
         else:
             levels = dict.fromkeys(s for i in RESTORE_ORDER for j, s in wanted.items() if i == j)
-            groups = [(tuple(i for i in wanted if wanted[i] == s), s) for s in levels]
-        steps += [Step(dict.fromkeys(ids, 1.0), model, s * strength) for ids, s in groups]
+            groups = [([i for i in wanted if wanted[i] == s], s) for s in levels]
+        steps += [Step(dict.fromkeys(ids, 1.0), model, s * strength, **more) for ids, s in groups]
         if wish.undo:
             reasons.append("as asked")
         if len(groups) > 1:

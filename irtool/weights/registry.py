@@ -26,6 +26,7 @@ DEFAULT_DETECTOR = "irtool-detector.v1"
 FAMILIES = (
     "compact",
     "detector",
+    "tagger",
     "daclip",
     "universal-unet",
     "wild-unet",

@@ -1,0 +1,488 @@
+"""Does it help to adapt weights per task? Small networks, five tasks, shared photographs, several seeds.
+
+    python benchmarks/modulation.py compare --data DATA --out docs/pictures --seeds 3 --steps 700
+    python benchmarks/modulation.py sensitivity --data DATA
+    python benchmarks/modulation.py ranks --data DATA --out docs/pictures
+
+Every method has the same number of parameters in all (to within 2 %), sees the same samples and takes the same number
+of steps of the same batch size; whatever must be learned in stages shares those steps out. The task is told to all
+methods but "none". Numbers are PSNR in dB over the pixels of held-out crops, means and standard deviations over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from irtool import picture, synth
+from irtool.models import modulation as m
+
+TASKS = ("noise", "blur", "rain", "haze", "snow")
+CROP, REGION = 48, 96
+BUDGET = 72_000
+
+
+class Block(nn.Module):
+    """A spatial and a pointwise convolution with a gate read off the whole crop; optionally scaled and shifted."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.spatial = nn.Conv2d(width, width, 3, padding=1)
+        self.pointwise = nn.Conv2d(width, width, 1)
+        self.gate = nn.Linear(width, width)
+        nn.init.zeros_(self.pointwise.bias)
+        self.pointwise.weight.data.mul_(0.3)
+
+    def forward(self, x: Tensor, film: Tensor | None) -> Tensor:
+        y = F.gelu(self.spatial(F.group_norm(x, 1)))
+        y = y * self.gate(y.mean(dim=(2, 3))).sigmoid()[:, :, None, None]
+        if film is not None:
+            scale, shift = film[:, :, None, None].chunk(2, dim=1)
+            y = y * (1 + scale) + shift
+        return x + self.pointwise(y)
+
+
+class Net(nn.Module):
+    """A small residual network at half resolution that predicts a gain and an offset per pixel.
+
+    Args:
+        width: channels.
+        film: tasks with a learned scale and shift per block and channel.
+        prompt: channels of a learned picture per task that is seen beside the input.
+    """
+
+    def __init__(self, width: int, film: int = 0, prompt: int = 0, depth: int = 4) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(12 + prompt, width, 3, padding=1)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.tail = nn.Conv2d(width, 24, 3, padding=1)
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)
+        self.film = nn.Parameter(torch.zeros(film, depth, 2 * width)) if film else None
+        self.prompt = nn.Parameter(0.1 * torch.randn(len(TASKS), prompt, 8, 8)) if prompt else None
+
+    def forward(self, x: Tensor, mixture: Tensor) -> Tensor:
+        """x (N, 3, H, W), mixture (N, tasks) -> (N, 3, H, W)."""
+        y = F.pixel_unshuffle(x, 2)
+        if self.prompt is not None:
+            told = torch.einsum("nt,tchw->nchw", mixture, self.prompt)
+            y = torch.cat([y, F.interpolate(told, size=y.shape[-2:], mode="bilinear")], dim=1)
+        y = self.head(y)
+        films = None if self.film is None else torch.einsum("nt,tdc->dnc", mixture, self.film)
+        for i, block in enumerate(self.blocks):
+            y = block(y, None if films is None else films[i])
+        gain, offset = F.pixel_shuffle(self.tail(y), 2).chunk(2, dim=1)
+        return x * (1 + gain) + offset
+
+
+@dataclass
+class Data:
+    """Crops by task: (tasks, N, 3, S, S) degraded and clean, uint8."""
+
+    degraded: Tensor
+    clean: Tensor
+
+
+def make(folders: Sequence[Path], count: int, seed: int, pictures: int, side: int) -> Data:
+    """Degrade `count` regions per task, and keep their middles."""
+    g = torch.Generator().manual_seed(seed)
+    found = picture.find(folders, recursive=True)
+    order = torch.randperm(len(found), generator=g).tolist()[:pictures]
+    loaded = [torch.from_numpy(picture.read(found[i].path).pixels).permute(2, 0, 1) for i in order]
+    loaded = [F.avg_pool2d(p[None], 2)[0] if min(p.shape[1:]) > 4 * REGION else p for p in loaded]
+    degraded, clean = [], []
+    for task in TASKS:
+        rows = []
+        for first in range(0, count, 4):
+            region = []
+            for _ in range(min(4, count - first)):
+                p = loaded[int(torch.randint(len(loaded), (1,), generator=g))]
+                top, left = (int(torch.randint(s - REGION + 1, (1,), generator=g)) for s in p.shape[1:])
+                region.append(p[:, top : top + REGION, left : left + REGION])
+            good = torch.stack(region)
+            rows.append((synth.random_chain(task, g).apply(good, g), good))
+        edge = (REGION - side) // 2
+        middle = (..., slice(edge, edge + side), slice(edge, edge + side))
+        bad, good = (torch.cat(part)[middle] for part in zip(*rows, strict=True))
+        degraded.append((bad.clamp(0, 1) * 255).round().byte())
+        clean.append((good * 255).round().byte())
+    return Data(torch.stack(degraded), torch.stack(clean))
+
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def draw(data: Data, g: torch.Generator, tasks: Sequence[int], size: int) -> Batch:
+    """`size` crops shared out evenly over tasks: degraded, clean in [0, 1] and mixtures."""
+    t = torch.tensor([tasks[i % len(tasks)] for i in range(size)])
+    i = torch.randint(data.clean.shape[1], (size,), generator=g)
+    extra = data.clean.shape[-1] - CROP
+    top, left = (int(torch.randint(extra + 1, (1,), generator=g)) // 2 * 2 for _ in range(2))
+    window = (..., slice(top, top + CROP), slice(left, left + CROP))
+    pair = (x[t, i][window].float() / 255 for x in (data.degraded, data.clean))
+    return (*pair, F.one_hot(t, len(TASKS)).float())
+
+
+@dataclass
+class Setting:
+    """What all runs share."""
+
+    train: Data
+    held: Data
+    batch: int
+    rate: float
+
+
+Model = tuple[nn.Module, "m.Mixture | None"]
+
+
+def run(model: Model, mixture: Tensor, x: Tensor) -> Tensor:
+    net, shared = model
+    if shared is None:
+        return net(x, mixture)
+    with m.under(shared, mixture):
+        return net(x, mixture)
+
+
+def fit(
+    model: Model,
+    learn: Sequence[nn.Parameter],
+    setting: Setting,
+    steps: int,
+    seed: int,
+    *,
+    tasks: Sequence[int] = range(len(TASKS)),
+    rate: float | None = None,
+) -> None:
+    """Train some parameters of a model for some steps; cosine rate, L1 loss."""
+    g = torch.Generator().manual_seed(seed)
+    for p in model[0].parameters():
+        p.requires_grad_(False)
+    for p in learn:
+        p.requires_grad_(True)
+    rate = rate or setting.rate
+    optimizer = torch.optim.Adam(learn, lr=rate, betas=(0.9, 0.99))
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1, (step + 1) / 30) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        x, y, mixture = draw(setting.train, g, tasks, setting.batch)
+        loss = (run(model, mixture, x) - y).abs().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(learn, 1.0)
+        optimizer.step()
+
+
+@torch.inference_mode()
+def psnr(model: Model | Sequence[Model], held: Data) -> list[float]:
+    """Mean PSNR per task."""
+    found = []
+    for t in range(len(TASKS)):
+        one = model[t] if isinstance(model, list) else model
+        x, y = held.degraded[t].float() / 255, held.clean[t].float() / 255
+        mixture = F.one_hot(torch.full((len(x),), t), len(TASKS)).float()
+        out = run(one, mixture, x).clamp(0, 1)
+        found.append(float((-10 * (out - y).square().mean(dim=(1, 2, 3)).clamp_min(1e-6).log10()).mean()))
+    return found
+
+
+def count(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def sized(build: Callable[[int], nn.Module], budget: float = BUDGET) -> int:
+    """The width whose network comes closest to the budget."""
+    return min(range(8, 96), key=lambda w: abs(count(build(w)) - budget))
+
+
+def low_rank(width: int, rank: int) -> Model:
+    net = Net(width)
+    shared = m.modulate(net, lambda name, layer, mix: m.LowRank(layer, mix, len(TASKS), rank))
+    return net, shared
+
+
+def common_first(model: Model, setting: Setting, steps: int, seed: int) -> None:
+    """The common weights alone, on all tasks, without being told which."""
+    net, shared = model
+    if shared is None:
+        fit(model, list(net.parameters()), setting, steps, seed)
+        return
+    with_none = _Blind(net)
+    fit((with_none, None), m.parameters(net)[0], setting, steps, seed)
+
+
+class _Blind(nn.Module):
+    """A modulated network whose offsets sleep."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, mixture: Tensor) -> Tensor:
+        return self.net(x, mixture)
+
+
+RANK = 2
+
+
+def method_none(setting: Setting, steps: int, seed: int) -> tuple[Model, int]:
+    net = Net(sized(Net))
+    fit((net, None), list(net.parameters()), setting, steps, seed)
+    return (net, None), count(net)
+
+
+def method_synchronous(setting: Setting, steps: int, seed: int) -> tuple[Model, int]:
+    model = low_rank(sized(lambda w: low_rank(w, RANK)[0]), RANK)
+    fit(model, list(model[0].parameters()), setting, steps, seed)
+    return model, count(model[0])
+
+
+def method_two_stage(setting: Setting, steps: int, seed: int) -> tuple[Model, int]:
+    model = low_rank(sized(lambda w: low_rank(w, RANK)[0]), RANK)
+    first = round(0.6 * steps)
+    common_first(model, setting, first, seed)
+    fit(model, m.parameters(model[0])[1], setting, steps - first, seed + 1000)
+    return model, count(model[0])
+
+
+def method_film(setting: Setting, steps: int, seed: int) -> tuple[Model, int]:
+    def build(w: int) -> Net:
+        return Net(w, film=len(TASKS))
+
+    net = build(sized(build))
+    fit((net, None), list(net.parameters()), setting, steps, seed)
+    return (net, None), count(net)
+
+
+def method_prompts(setting: Setting, steps: int, seed: int) -> tuple[Model, int]:
+    def build(w: int) -> Net:
+        return Net(w, prompt=8)
+
+    net = build(sized(build))
+    fit((net, None), list(net.parameters()), setting, steps, seed)
+    return (net, None), count(net)
+
+
+def method_separate(setting: Setting, steps: int, seed: int) -> tuple[list[Model], int]:
+    """One network per task, a fifth of the budget and of the steps each."""
+    width = sized(Net, BUDGET / len(TASKS))
+    models: list[Model] = []
+    for t in range(len(TASKS)):
+        net = Net(width)
+        fit((net, None), list(net.parameters()), setting, steps // len(TASKS), seed, tasks=[t])
+        models.append((net, None))
+    return models, sum(count(net) for net, _ in models)
+
+
+def attribution(net: Net, setting: Setting, seed: int, steps: int) -> dict[str, list[Tensor]]:
+    """FAIG of every task: fine-tune the common network on it, and follow the path back."""
+    names = {n: p for n, p in net.named_parameters() if p.ndim >= 2}
+    scores: dict[str, list[Tensor]] = {n: [] for n in names}
+    for t in range(len(TASKS)):
+        target = copy.deepcopy(net)
+        fit((target, None), list(target.parameters()), setting, steps, seed + t, tasks=[t], rate=setting.rate / 3)
+        baseline = {n: p.detach().clone() for n, p in net.named_parameters()}
+        x, y, mixture = draw(setting.train, torch.Generator().manual_seed(seed), [t], 8)
+
+        def gradient(at: dict[str, Tensor]) -> dict[str, Tensor]:
+            held = {k: v.clone().requires_grad_(True) for k, v in at.items()}
+            out = torch.func.functional_call(target, held, (x, mixture))  # noqa: B023 (used before the next turn)
+            error = (out - y).square().sum()  # noqa: B023
+            return dict(zip(held, torch.autograd.grad(error, list(held.values())), strict=True))
+
+        reached = {n: p.detach().clone() for n, p in target.named_parameters()}
+        for name, score in m.faig(baseline, reached, gradient, steps=20).items():
+            scores[name].append(score)
+    return scores
+
+
+def method_sparse(setting: Setting, steps: int, seed: int) -> tuple[Model, int]:
+    """ADMS: 3 % of the kernels per task, found by FAIG on a common network, then learned with it frozen."""
+    width = sized(Net, BUDGET / (1 + 0.03 * len(TASKS)))
+    net = Net(width)
+    common, each = round(0.5 * steps), round(0.05 * steps)
+    fit((net, None), list(net.parameters()), setting, common, seed)
+    scores = attribution(net, setting, seed + 500, each)
+    masks = {k.removesuffix(".weight"): v for k, v in m.top_kernels(scores, 0.03).items()}
+    own = sum(float(v.sum()) * net.get_parameter(f"{k}.weight")[0, 0].numel() for k, v in masks.items())
+    shared = m.modulate(net, lambda name, layer, mix: m.Sparse(layer, mix, masks[name]))
+    model = (net, shared)
+    fit(model, m.parameters(net)[1], setting, steps - common - each * len(TASKS), seed + 1000)
+    return model, round(count(m.merge(copy.deepcopy(net), None)) + own)
+
+
+METHODS = {
+    "none (blind)": method_none,
+    "low-rank offsets, synchronous": method_synchronous,
+    "low-rank offsets, two-stage": method_two_stage,
+    "feature modulation (FiLM)": method_film,
+    "prompts": method_prompts,
+    "sparse offsets (ADMS, 3 %)": method_sparse,
+    "separate networks": method_separate,
+}
+
+
+def compare(setting: Setting, steps: int, seeds: int) -> None:
+    """The table of all methods."""
+    nothing = [float(-10 * ((d.float() - c.float()) / 255).square().mean(dim=(1, 2, 3)).clamp_min(1e-6).log10().mean())
+               for d, c in zip(setting.held.degraded, setting.held.clean, strict=True)]  # fmt: skip
+    print(f"| method | parameters | {' | '.join(TASKS)} | mean | minutes |")
+    print("|---" * (len(TASKS) + 4) + "|")
+    print(f"| the input itself | | {' | '.join(f'{v:.2f}' for v in nothing)} | {np.mean(nothing):.2f} | |", flush=True)
+    for name, method in METHODS.items():
+        rows, begun = [], time.monotonic()
+        for seed in range(seeds):
+            torch.manual_seed(seed)
+            model, size = method(setting, steps, 10_000 * (seed + 1))
+            found = psnr(model, setting.held)
+            rows.append([*found, float(np.mean(found))])
+        table = np.array(rows)
+        spread = table.std(axis=0, ddof=1) if seeds > 1 else np.zeros(len(TASKS) + 1)
+        cells = " | ".join(f"{a:.2f} ± {b:.2f}" for a, b in zip(table.mean(axis=0), spread, strict=True))
+        print(f"| {name} | {size:,} | {cells} | {(time.monotonic() - begun) / 60:.1f} |", flush=True)
+
+
+GROUPS = {
+    "head": lambda n: n == "head",
+    "spatial 3x3": lambda n: n.endswith("spatial"),
+    "pointwise 1x1": lambda n: n.endswith("pointwise"),
+    "gate (linear)": lambda n: n.endswith("gate"),
+    "tail": lambda n: n == "tail",
+}
+
+
+def sensitivity(setting: Setting, steps: int, seed: int = 0) -> None:
+    """Which group of weights gains most when it alone may differ per task, without a limit of rank."""
+    torch.manual_seed(seed)
+    general = Net(sized(Net))
+    fit((general, None), list(general.parameters()), setting, steps, seed)
+    before = float(np.mean(psnr((general, None), setting.held)))
+    print(f"General network: {before:.2f} dB.\n")
+    print("| group free per task | added parameters | gain, dB | gain per 1,000 parameters | norm of offset / weight |")
+    print("|---|---|---|---|---|")
+    for name, chosen in GROUPS.items():
+        net = copy.deepcopy(general)
+        shared = m.modulate(net, lambda n, layer, mix: m.Full(layer, mix, len(TASKS)), lambda n, _, c=chosen: c(n))
+        own = m.parameters(net)[1]
+        fit((net, shared), own, setting, steps // 2, seed + 1, rate=setting.rate / 2)
+        gain = float(np.mean(psnr((net, shared), setting.held))) - before
+        added = sum(p.numel() for p in own)
+        ratio = np.mean([
+            float((layer.delta.flatten(1).norm(dim=1) / layer.weight.norm()).mean()) for layer in m.layers(net).values()
+        ])  # fmt: skip
+        print(f"| {name} | {added:,} | {gain:+.2f} | {gain / added * 1000:+.3f} | {ratio:.2f} |", flush=True)
+
+
+def ranks(setting: Setting, steps: int, out: Path | None, seed: int = 0) -> None:
+    """Energy of learned offsets by rank, per layer and task; then constant against proportional rank."""
+    torch.manual_seed(seed)
+    net = Net(sized(Net, 0.75 * BUDGET))
+    fit((net, None), list(net.parameters()), setting, steps // 2, seed)
+    shared = m.modulate(net, lambda n, layer, mix: m.Full(layer, mix, len(TASKS)))
+    fit((net, shared), m.parameters(net)[1], setting, steps // 2, seed + 1, rate=setting.rate / 2)
+    curves = {name: m.energy(layer.delta.detach()) for name, layer in m.layers(net).items()}
+    print("| layer | full rank | energy at rank 1 | 2 | 4 | 8 | rank for 90 % | least .. most over tasks |")
+    print("|---" * 8 + "|")
+    for name, e in curves.items():
+        at = " | ".join(f"{float(e[:, min(r, e.shape[1]) - 1].mean()):.2f}" for r in (1, 2, 4, 8))
+        needed = (e < 0.9).sum(1) + 1
+        told = f"{float(needed.float().mean()):.1f} | {int(needed.min())} .. {int(needed.max())}"
+        print(f"| {name} | {e.shape[1]} | {at} | {told} |")
+    if out is not None:
+        _plot(curves, out / "modulation-ranks.png")
+    print("\n| offsets, synchronous | parameters | mean PSNR, dB |\n|---|---|---|")
+    base = sized(lambda w: low_rank(w, RANK)[0])
+    for title, rank in (
+        (f"constant rank {RANK}", lambda layer, share: RANK),
+        ("rank proportional to the smaller side", lambda layer, share: max(1, round(share * _smaller(layer)))),
+    ):
+        made = None
+        target = count(low_rank(base, RANK)[0])
+        for trial in np.arange(0.02, 0.2, 0.005):
+            torch.manual_seed(seed)
+            candidate = Net(base)
+            mix = m.modulate(
+                candidate, lambda n, layer, x, r=rank, s=trial: m.LowRank(layer, x, len(TASKS), r(layer, s))
+            )
+            if made is None or abs(count(candidate) - target) < abs(count(made[0]) - target):
+                made = (candidate, mix)
+        fit(made, list(made[0].parameters()), setting, steps, seed)
+        print(f"| {title} | {count(made[0]):,} | {np.mean(psnr(made, setting.held)):.2f} |", flush=True)
+
+
+def _smaller(layer: nn.Module) -> int:
+    w = layer.weight.flatten(1)  # type: ignore[union-attr, operator]
+    return min(w.shape)
+
+
+def _plot(curves: dict[str, Tensor], path: Path) -> None:
+    """Energy over the share of ranks, one line per layer, drawn with Pillow."""
+    from PIL import Image, ImageDraw
+
+    wide, high, edge = 640, 400, 50
+    image = Image.new("RGB", (wide, high), "white")
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((edge, 20, wide - 150, high - edge), outline="black")
+    span, tall = wide - 150 - edge, high - edge - 20
+    most = 16
+    for r in (1, 2, 4, 8, 16):
+        x = edge + span * (r - 1) / (most - 1)
+        pen.text((x - 4, high - edge + 6), str(r), fill="black")
+    pen.text((edge + span / 2 - 20, high - 24), "rank", fill="black")
+    for v in (0, 0.5, 0.9, 1):
+        pen.text((12, 14 + tall * (1 - v)), f"{v:.1f}", fill="black")
+        pen.line((edge, 20 + tall * (1 - v), wide - 150, 20 + tall * (1 - v)), fill="#dddddd")
+    for i, (name, e) in enumerate(curves.items()):
+        hue = tuple(
+            int(255 * c) for c in np.clip(np.abs((i / len(curves) * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 0.85)
+        )
+        mean = e.mean(0)[:most].tolist()
+        points = [(edge + span * k / (most - 1), 20 + tall * (1 - v)) for k, v in enumerate(mean)]
+        pen.line(points, fill=hue, width=2)
+        pen.text((wide - 140, 22 + 16 * i), name, fill=hue)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("compare", "sensitivity", "ranks"))
+    parser.add_argument("--data", type=Path, required=True, help="folder with train_clean and test/clean_kodak")
+    parser.add_argument("--out", type=Path, help="folder for plots")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--batch", type=int, default=10)
+    parser.add_argument("--crops", type=int, default=240, help="per task, to train on")
+    parser.add_argument("--rate", type=float, default=3e-3)
+    given = parser.parse_args()
+    begun = time.monotonic()
+    train = make([given.data / "train_clean"], given.crops, 1, 60, REGION - 16)
+    held = make([given.data / "test" / "clean_kodak"], 24, 2, 12, REGION - 16)
+    setting = Setting(train, held, given.batch, given.rate)
+    ready = time.monotonic() - begun
+    if given.what == "compare":
+        compare(setting, given.steps, given.seeds)
+    elif given.what == "sensitivity":
+        sensitivity(setting, given.steps)
+    else:
+        ranks(setting, given.steps, given.out)
+    taken = time.monotonic() - begun
+    print(
+        f"\n{given.steps} steps of {given.batch} crops of {CROP} pixels, {given.crops} crops per task to learn from, "
+        f"24 per task held out (Kodak), torch {torch.__version__}, {torch.get_num_threads()} thread(s), "
+        f"{ready:.0f} s to make the samples, {taken / 60:.1f} minutes in all."
+    )
+
+
+if __name__ == "__main__":
+    main()

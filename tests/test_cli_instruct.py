@@ -1,0 +1,153 @@
+"""irtool instruct through the real executable, with tiny models and the text model that ships."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def lines(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def steps(record: dict) -> list[tuple[dict, float]]:
+    return [(s["mixture"], s["strength"]) for s in record["plan"]["steps"]]
+
+
+def test_what_is_said_is_done(cli, using, photo, tmp_path):
+    source = photo(tmp_path / "a.png")
+    before = source.read_bytes()
+    said = "remove the rain and brighten it slightly, but keep the grain"
+    done = cli("instruct", source, said, "--json", env=using("clean"))
+    assert done.returncode == 0, done.stderr
+    image, summary = lines(done.stdout)
+    assert image["status"] == "restored" and image["diagnosis"] is None  # named, so nothing was looked for
+    assert steps(image) == [({"rain": 1.0}, 1.0), ({"lowlight": 1.0}, 0.5)]
+    assert image["plan"]["keep"] == ["noise"] and "order that works best" in image["plan"]["reason"]
+    assert image["instruction"][0]["text"] == said and image["instruction"][0]["keep"] == ["noise"]
+    assert summary["restored"] == 1 and source.read_bytes() == before
+    assert not np.array_equal(np.asarray(Image.open(tmp_path / "a.restored.png")), np.asarray(Image.open(source)))
+
+
+def test_sentences_in_order_and_an_order_within_one(cli, photo, tmp_path):
+    source = photo(tmp_path / "a.png")
+    done = cli("instruct", source, "sharpen it", "remove the noise", "--dry-run", "--json")
+    assert [list(m) for m, _ in steps(lines(done.stdout)[0])] == [["blur"], ["noise"]]
+    done = cli("instruct", source, "first deblur, then denoise", "--dry-run")
+    assert "undo blur" in done.stdout and ", then undo noise" in done.stdout and "in the order said" in done.stdout
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png"]
+
+
+def test_a_general_wish_is_auto_without_what_is_to_stay(cli, using, photo, tmp_path):
+    source = photo(tmp_path / "a.png")
+    done = cli("instruct", source, "make it look better but keep the grain", "--dry-run", "--json", env=using("mixed"))
+    assert done.returncode == 0, done.stderr
+    image = lines(done.stdout)[0]
+    assert set(image["diagnosis"]["present"]) == {"rain", "noise", "jpeg", "haze"}
+    assert [set(m) for m, _ in steps(image)] == [{"rain", "jpeg", "haze"}]
+    done = cli("instruct", source, "fix this", env=using("clean"))
+    assert (tmp_path / "a.restored.png").read_bytes() == source.read_bytes() and "clean" in done.stdout
+
+
+def test_a_question_is_answered_and_nothing_written(cli, using, photo, tmp_path):
+    source = photo(tmp_path / "a.png")
+    done = cli("instruct", source, "is it rainy? ", env=using("rain"))
+    assert done.returncode == 0 and "rain: yes" in done.stdout
+    done = cli("instruct", source, "what is wrong with it?", "--json", env=using("rain"))
+    image, summary = lines(done.stdout)
+    assert image["status"] == "answered" and "output" not in image and image["diagnosis"]["present"] == ["rain"]
+    assert summary["answered"] == 1 and summary["restored"] == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("make me younger", "does not alter people"),
+        ("upscale 4x", "enlarges"),
+        ("remove the rain and upscale it", "rain can be undone"),
+        ("xqzt vbnm", ""),
+    ],
+)
+def test_what_irtool_cannot_do_is_said_before_anything_is_touched(cli, photo, tmp_path, said, answer):
+    source = photo(tmp_path / "a.png")
+    done = cli("instruct", source, said)
+    assert done.returncode == 2 and answer in done.stderr and "Traceback" not in done.stderr and done.stdout == ""
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png"]
+
+
+def test_folders_and_stdin(cli, using, photo, tmp_path):
+    for name in ("a.png", "sub/b.jpg"):
+        photo(tmp_path / "in" / name)
+    arguments = ("instruct", tmp_path / "in", "去雨", "-r", "-o", tmp_path / "out", "--json")
+    assert lines(cli(*arguments, env=using("clean")).stdout)[-1]["restored"] == 2
+    assert lines(cli(*arguments, env=using("clean")).stdout)[-1]["skipped"] == 2
+    with (tmp_path / "in" / "a.png").open("rb") as stdin:
+        done = cli("instruct", "-", "quita la lluvia", stdin=stdin, env=using("clean"), text=False)
+    assert done.returncode == 0 and done.stdout[:4] == b"\x89PNG" and b"undid rain" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_list_of_instructions(cli, using, photo, tmp_path, kind):
+    photo(tmp_path / "in" / "a.png")
+    photo(tmp_path / "in" / "b.png")
+    listed = tmp_path / f"list.{kind}"
+    if kind == "csv":
+        listed.write_text('picture,instruction\nin/a.png,"remove the rain, please"\nin/b.png,is it dark?\n')
+    else:
+        rows = [
+            {"picture": "in/a.png", "instruction": ["remove the rain"]},
+            {"picture": "in/b.png", "instruction": "is it dark?"},
+        ]
+        listed.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    done = cli("instruct", "--from", listed, "-o", tmp_path / "out", "--json", env=using("clean"))
+    assert done.returncode == 0, done.stderr
+    *images, summary = lines(done.stdout)
+    assert summary["restored"] == 1 and summary["answered"] == 1
+    assert {Path(i["input"]).name: i["status"] for i in images} == {"a.png": "restored", "b.png": "answered"}
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("picture,instruction\na.png,\n", "line 2"),
+        ("file,text\na.png,denoise\n", "line 2"),
+        ("picture,instruction\n", "no pictures"),
+        ("picture,instruction\na.png,make me younger\n", "does not alter people"),
+    ],
+)
+def test_a_wrong_list_is_turned_away(cli, photo, tmp_path, text, told):
+    photo(tmp_path / "a.png")
+    (tmp_path / "list.csv").write_text(text)
+    done = cli("instruct", "--from", tmp_path / "list.csv")
+    assert done.returncode == 2 and told in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["a.png"], ["denoise"], ["denoise", "a.png"], ["a.png", "denoise", "--text-model", "x"]]
+)
+def test_usage(cli, photo, tmp_path, arguments):
+    photo(tmp_path / "a.png")
+    done = cli("instruct", *arguments, cwd=tmp_path)
+    assert done.returncode == 2 and "hint:" in done.stderr
+
+
+def test_a_missing_picture_is_no_sentence(cli, tmp_path):
+    done = cli("instruct", tmp_path / "no.png", "denoise", "--dry-run")
+    assert done.returncode != 0 and "no.png" in done.stderr
+
+
+def test_words_are_understood_without_torch(environment, tmp_path):
+    code = (
+        "import sys, irtool.language as l; w = l.understand('remove the noise')[0]; "
+        "assert dict(w.undo) == {'noise': 1.0}; l.plan_wishes([w]); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
