@@ -194,7 +194,7 @@ def test_a_torch_file_that_is_cut_or_scripted_or_holds_none_is_an_error(tmp_path
         converted(path)
     circle: dict[str, Any] = {"epoch": 1}
     circle["model"] = circle
-    for held in ({}, [], TENSORS["a.bias"], {"epoch": 1}, circle):
+    for held in ({}, [], TENSORS["a.bias"], {"epoch": 1}, circle, {"a": torch.eye(2).to_sparse()}):
         torch.save(held, path)
         with pytest.raises(UnavailableError, match="holds no weights"):
             converted(path)

@@ -11,7 +11,8 @@ import typer
 
 from ..errors import EXIT_OK, EXIT_UNAVAILABLE, IrtoolError, UnavailableError, UsageError
 from ..weights import Record, converted, get, obtain, records, state, verify
-from ..weights.hub import assets_cache, hub_cache, require_space
+from ..weights.files import room
+from ..weights.hub import require_space
 from . import options
 from .models import in_words, tell_models
 from .output import Output, is_plain
@@ -122,12 +123,7 @@ def _plan(out: Output, wanted: Sequence[Record]) -> int:
 
 
 def _require_space(wanted: Sequence[Record]) -> None:
-    missing = [record for record in wanted if state(record) == "to download"]
-    require_space(
-        (folder, record.bytes or 0)
-        for record in missing
-        for folder in (hub_cache() if record.kind == "hf-hub" else assets_cache(), assets_cache())
-    )
+    require_space(part for record in wanted if state(record) == "to download" for part in room(record))
 
 
 def _one(out: Output, record: Record, source: Path | None) -> None:

@@ -175,7 +175,9 @@ def _weights(held: Any, state: str, path: Path) -> dict[str, Tensor]:
 
 
 def _is_state(held: Mapping[Any, Any]) -> bool:
-    return bool(held) and all(isinstance(value, Tensor) for value in held.values())
+    """Whether all that is held are plain tensors, neither sparse nor quantised."""
+    plain = (isinstance(v, Tensor) and v.layout is torch.strided and not v.is_quantized for v in held.values())
+    return bool(held) and all(plain)
 
 
 def _without_aliases(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -162,24 +162,25 @@ def _header(record: Record) -> dict[str, str]:
     }
 
 
+def room(record: Record) -> list[tuple[Path, int]]:
+    """Folders, and the bytes that will be written to each: what is to be fetched, and at most as much converted."""
+    fetched = sum(file.bytes or 0 for file in record.originals if hub.cached(file) is None)
+    folder = hub.hub_cache() if record.kind == "hf-hub" else hub.assets_cache()
+    return [(folder, fetched), (hub.assets_cache(), record.bytes or 0)]
+
+
 def _require_obtainable(record: Record) -> None:
+    missing = [file for file in record.originals if hub.cached(file) is None]
     if record.kind == "manual":
-        names = " and ".join(file.name for file in record.originals)
+        names = " and ".join(file.name for file in missing)
         raise UnavailableError(
             f"The weights of '{record.id}' have to be fetched by hand: {names} from {record.page}.",
-            f"irtool download {record.id} --from {record.originals[0].name}",
+            f"irtool download {record.id} --from {missing[0].name}",
         )
-    if hub.offline():
-        try:
-            for file in record.originals:
-                hub.fetch(file)
-        except UnavailableError as error:
-            message = f"The weights of '{record.id}' are not here, and irtool is offline."
-            raise UnavailableError(message, f"irtool download {record.id}") from error
-        return
-    sizes = record.bytes or 0
-    folder = hub.hub_cache() if record.kind == "hf-hub" else hub.assets_cache()
-    hub.require_space([(folder, sizes), (hub.assets_cache(), sizes)])
+    if missing and hub.offline():
+        message = f"The weights of '{record.id}' are not here, and irtool is offline."
+        raise UnavailableError(message, f"irtool download {record.id}")
+    hub.require_space(room(record))
 
 
 def _compare(record: Record, file: File, path: Path, *, ours: bool) -> None:

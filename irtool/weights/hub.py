@@ -42,6 +42,23 @@ def _variable(name: str, below: str) -> Path:
     return Path(os.path.expandvars(os.environ.get(name) or Path(home) / below)).expanduser()
 
 
+def cached(file: File) -> Path | None:
+    """Where a published file lies already; None where it does not. Nothing is asked of anybody."""
+    if file.kind == "manual":
+        return None
+    if file.kind != "hf-hub":
+        path = _address_path(file)
+        return path if path.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    repo, revision, name = split(file.source)
+    try:
+        return Path(hf_hub_download(repo, name, revision=revision, cache_dir=hub_cache(), local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
 def fetch(file: File, *, refresh: bool = False) -> Path:
     """The published file on this disk, downloaded where it is not there yet.
 
@@ -52,7 +69,20 @@ def fetch(file: File, *, refresh: bool = False) -> Path:
     Raises:
         UnavailableError: it is not here and cannot be fetched; the message says why and the hint what to do.
     """
-    return _from_hub(file, refresh) if file.kind == "hf-hub" else _from_address(file)
+    here = cached(file)
+    if here and (offline() or not refresh):
+        return here
+    if offline():
+        raise UnavailableError(
+            f"{file.name} is not here, and irtool is offline.",
+            "Run it once without --offline, IRTOOL_OFFLINE and HF_HUB_OFFLINE.",
+        )
+    try:
+        return _from_hub(file) if file.kind == "hf-hub" else _from_address(file)
+    except _failures() as error:
+        if here:  # the hub cannot be asked whether its file has changed
+            return here
+        raise _explained(error, file) from error
 
 
 def split(source: str) -> tuple[str, str, str]:
@@ -83,7 +113,7 @@ def only_model(repo: str, revision: str) -> str:
     try:
         names = HfApi().list_repo_files(repo, revision=revision)
     except _failures() as error:
-        raise _explained(error, repo, repo) from error
+        raise _explained(error, File(f"hf-hub:{repo}@{revision}:")) from error
     for suffixes in ((".safetensors",), (".pth", ".pt", ".ckpt", ".bin")):
         found = [name for name in names if name.endswith(suffixes)]
         if len(found) == 1:
@@ -113,51 +143,31 @@ def require_space(wanted: Iterable[tuple[Path, int]]) -> None:
             )
 
 
-def _from_hub(file: File, refresh: bool) -> Path:
+def _from_hub(file: File) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import LocalEntryNotFoundError
     from huggingface_hub.file_download import repo_folder_name
 
     repo, revision, path = split(file.source)
-    try:
-        here: Path | None = Path(
-            hf_hub_download(repo, path, revision=revision, cache_dir=hub_cache(), local_files_only=True)
-        )
-    except LocalEntryNotFoundError as error:
-        if offline():
-            raise _explained(error, path, repo) from error
-        here = None
-    if here and (offline() or not refresh):
-        return here
-    try:
-        address = hf_hub_url(repo, path, revision=revision)
-        about = get_hf_file_metadata(address)
-        folder = hub_cache() / repo_folder_name(repo_id=repo, repo_type="model")
-        (folder / "snapshots").mkdir(parents=True, exist_ok=True)  # without which it would pass for a damaged one
-        blobs = folder / "blobs"
-        if about.etag and not (blobs / about.etag).exists():
-            # A token is for the hub alone, not for the store of large files that it sends on to.
-            own = urlsplit(about.location)[:2] == urlsplit(address)[:2]
-            _download(about.location, blobs / about.etag, about.size, path, authorised=own)
-        return Path(hf_hub_download(repo, path, revision=revision, cache_dir=hub_cache()))
-    except _failures() as error:
-        if here:  # the hub cannot be asked whether its file has changed
-            return here
-        raise _explained(error, path, repo) from error
+    address = hf_hub_url(repo, path, revision=revision)
+    about = get_hf_file_metadata(address)
+    folder = hub_cache() / repo_folder_name(repo_id=repo, repo_type="model")
+    (folder / "snapshots").mkdir(parents=True, exist_ok=True)  # without which it would pass for a damaged one
+    if about.etag and not (folder / "blobs" / about.etag).exists():
+        # A token is for the hub alone, not for the store of large files that it sends on to.
+        own = urlsplit(about.location)[:2] == urlsplit(address)[:2]
+        _download(about.location, folder / "blobs" / about.etag, about.size, path, authorised=own)
+    return Path(hf_hub_download(repo, path, revision=revision, cache_dir=hub_cache()))
 
 
 def _from_address(file: File) -> Path:
-    # Many files are called net_latest.pth: their hash tells them apart.
-    target = assets_cache() / "originals" / f"{(file.sha256 or '')[:12]}-{file.name}"
-    if target.is_file():
-        return target
-    if offline():
-        raise UnavailableError(f"{file.name} is not here, and irtool is offline.", f"It is at {file.source}.")
-    try:
-        _download(file.source, target, file.bytes, file.name, authorised=False)
-    except _failures() as error:
-        raise _explained(error, file.source, "") from error
+    target = _address_path(file)
+    _download(file.source, target, file.bytes, file.name, authorised=False)
     return target
+
+
+def _address_path(file: File) -> Path:
+    # Many files are called net_latest.pth: their hash tells them apart.
+    return assets_cache() / "originals" / f"{(file.sha256 or '')[:12]}-{file.name}"
 
 
 def _download(address: str, target: Path, size: int | None, name: str, *, authorised: bool) -> None:
@@ -189,10 +199,11 @@ def _failures() -> tuple[type[Exception], ...]:
     return (OSError, HTTPError, EntryNotFoundError, OfflineModeIsEnabled)
 
 
-def _explained(error: Exception, what: str, repo: str) -> UnavailableError:
+def _explained(error: Exception, file: File) -> UnavailableError:
     """For a person: what is wrong, and the next step."""
     from huggingface_hub import errors
 
+    repo = split(file.source)[0] if file.kind == "hf-hub" else ""
     login = "Run hf auth login"
     if isinstance(error, errors.GatedRepoError):
         return UnavailableError(
@@ -205,14 +216,10 @@ def _explained(error: Exception, what: str, repo: str) -> UnavailableError:
     if isinstance(error, errors.RevisionNotFoundError):
         return UnavailableError(f"{repo} has no such revision.", "Name a commit, a tag or a branch after @.")
     if isinstance(error, errors.LocalEntryNotFoundError):
-        if offline():
-            once = "Run it once without --offline, IRTOOL_OFFLINE and HF_HUB_OFFLINE."
-            return UnavailableError(f"{what} is not here, and irtool is offline.", once)
-        return UnavailableError(f"{what} is not here, and the hub cannot be reached.", GOES_ON)
+        return UnavailableError(f"{file.name} is not here, and the hub cannot be reached.", GOES_ON)
     if isinstance(error, errors.EntryNotFoundError):
-        return UnavailableError(f"{repo} has no file {what}.", "Its page lists what there is.")
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status == 404:
-        return UnavailableError(f"{what} is no longer there.")
+        return UnavailableError(f"{repo} has no file {split(file.source)[2]}.", "Its page lists what there is.")
+    if getattr(getattr(error, "response", None), "status_code", None) == 404:
+        return UnavailableError(f"{file.source} is no longer there.")
     told = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return UnavailableError(f"{what} could not be downloaded: {told}.", GOES_ON)
+    return UnavailableError(f"{file.name} could not be downloaded: {told}.", GOES_ON)
