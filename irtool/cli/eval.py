@@ -144,11 +144,16 @@ def eval(
     if model != NO_MODEL and not auto:
         plan = plan_tasks(task or [_task(model, known, out)], 1.0, model)
     keepers: list[Any] = []
+
+    def keep(*kept: Any) -> None:
+        for keeper in keepers:
+            keeper(*kept)
+
     request = Request(
         found, rules, model, plan, dataset=known.name if known else "", degrade=chain,
-        extras=[make(name, _metric_device(device)) for name in wanted], seed=seed, device=device, dtype=dtype, tile=tile,
-        max_memory=memory, detector=detector if auto else "",
-        keep=lambda *kept: [keeper(*kept) for keeper in keepers] and None,
+        extras=[make(name, _metric_device(device)) for name in wanted], seed=seed,
+        device=device, dtype=dtype, tile=tile, max_memory=memory, detector=detector if auto else "",
+        keep=keep,
     )  # fmt: skip
     if model != NO_MODEL:
         from .. import api

@@ -30,6 +30,7 @@ ROLES = (
     ("low", "normal"), ("hazy", "gt"), ("hazy", "clear"), ("haze", "gt"), ("blur", "sharp"), ("shadow", "free"),
     ("input", "target"), ("lq", "gt"), ("lr", "hr"), ("degraded", "clean"), ("in", "gt"), ("snow", "clean"),
 )  # fmt: skip
+PARTS = ("train", "test", "val", "validation")
 SUFFIX_ROLES = ("no_shadow", "noshadow", "free", "clean", "gt", "mean", "target", "clear")
 
 
@@ -210,8 +211,8 @@ def discover(root: Path, layout: str = "", only_clean: bool = False) -> Found:
         for folder in folders:
             if pictures(folder):
                 return clean([folder])
-    for finder in (_two_folders, _sequences, _one_folder):
-        for folder in folders:
+    for folder in folders:
+        for finder in (_two_folders, _sequences, _one_folder):
             found = finder(folder)
             if found is not None and len(found.broken) < len(found.pairs):
                 return found
@@ -252,21 +253,17 @@ def _two_folders(folder: Path) -> Found | None:
 
 
 def _sequences(folder: Path) -> Found | None:
-    """Sequences with two folders each, as GoPro has them."""
+    """Sequences with blur/ and sharp/ each, as GoPro has them; train/ and test/ are no sequences."""
     degraded: dict[str, Path] = {}
     truths: dict[str, Path] = {}
-    words = ("", "")
     for sequence in sorted(p for p in folder.iterdir() if p.is_dir()):
-        inside = {p.name.lower(): p for p in sequence.iterdir() if p.is_dir()}
-        for low, high in (("blur", "sharp"), ("input", "target"), ("lq", "gt"), ("blur", "gt"), ("input", "gt")):
-            if low in inside and high in inside:
-                words = (low, high)
-                degraded |= {f"{sequence.name}/{p.stem}": p for p in pictures(inside[low])}
-                truths |= {f"{sequence.name}/{p.stem}": p for p in pictures(inside[high])}
-                break
+        low, high = sequence / "blur", sequence / "sharp"
+        if sequence.name.lower() not in PARTS and low.is_dir() and high.is_dir():
+            degraded |= {f"{sequence.name}/{p.stem}": p for p in pictures(low)}
+            truths |= {f"{sequence.name}/{p.stem}": p for p in pictures(high)}
     if not degraded or not truths:
         return None
-    return match(degraded, truths, f"SEQUENCE/{words[0]}/ against SEQUENCE/{words[1]}/")
+    return match(degraded, truths, "SEQUENCE/blur/ against SEQUENCE/sharp/")
 
 
 def _one_folder(folder: Path) -> Found | None:

@@ -84,7 +84,7 @@ PROTOCOLS: dict[str, Protocol] = {
             ssim="uniform",
             noise="stream",
             noisy="floor",
-            differs="noise runs over the sorted names and begins anew for each level (there in the order of the folder, "
+            differs="noise runs over the sorted names and begins anew for each level (there in the folder's order, "
             "and on through the levels).",
         ),
         Protocol(

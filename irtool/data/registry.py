@@ -171,7 +171,7 @@ def _problems(table: Mapping[str, Any]) -> Iterable[str]:
 
 def _dataset(table: Mapping[str, Any]) -> Dataset:
     known = table.get("input")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k != "input"}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k != "input"}
     return Dataset(**values, input=Known(**known) if known else None)
 
 

@@ -188,7 +188,8 @@ def subtitle(head: Record, summary: Record) -> str:
     """Set, count, protocol."""
     made = f", degraded by {head['degrade']}" if head["degrade"] else ""
     protocol = head["protocol"]
-    return f"{summary['scored']} of {summary['pairs']} pairs scored{made}; protocol {protocol['id']}: {protocol['summary']}"
+    rules = f"protocol {protocol['id']}: {protocol['summary']}"
+    return f"{summary['scored']} of {summary['pairs']} pairs scored{made}; {rules}"
 
 
 def cost(summary: Record) -> str:

@@ -250,6 +250,7 @@ def _restore(request: Request, degraded: np.ndarray, on_tiles: Callable[[int, in
     def auto(diagnosis: Any) -> Plan:
         return plan_auto(diagnosis, model=request.model)
 
+    told: dict[str, Any] = {"detector": request.detector} if request.detector else {}
     result = api.restore(
         Picture(np.ascontiguousarray(degraded, dtype=np.float32)),
         plan=request.plan or auto,
@@ -258,7 +259,7 @@ def _restore(request: Request, degraded: np.ndarray, on_tiles: Callable[[int, in
         tile=request.tile,
         max_memory=request.max_memory,
         on_progress=on_tiles,
-        **({"detector": request.detector} if request.detector else {}),
+        **told,
     )
     found = result.plan if request.plan is None else None
     return _Restored(result.picture.pixels, result.seconds, result.tiles, result.peak_bytes, found)

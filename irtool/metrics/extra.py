@@ -28,8 +28,11 @@ class Extra(Protocol):
         packages: whose versions belong to its figures.
     """
 
-    id: str
-    packages: tuple[str, ...]
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def packages(self) -> tuple[str, ...]: ...
 
     def weights(self) -> dict[str, str]:
         """Id and sha256 of the weights it looks through; empty for none."""

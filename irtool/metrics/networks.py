@@ -67,7 +67,7 @@ def inception() -> nn.Module:
     import torch.nn.functional as F
     from torch import Tensor
 
-    class Inception(FeatureExtractorInceptionV3):  # type: ignore[misc, no-any-unimported]
+    class Inception(FeatureExtractorInceptionV3):
         LAYERS = (
             "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_1", "Conv2d_3b_1x1", "Conv2d_4a_3x3",
             "MaxPool_2", "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d",

@@ -39,10 +39,10 @@ class Block(nn.Module):
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
-        if dilation > 1:
-            self.pre_conv1, self.pre_conv2 = SharedKernel(2 * dilation - 1), SharedKernel(2 * dilation - 1)
-        else:
-            self.pre_conv1, self.pre_conv2 = nn.Identity(), nn.Identity()
+        smoothed = dilation > 1
+        self.pre_conv1, self.pre_conv2 = (
+            SharedKernel(2 * dilation - 1) if smoothed else nn.Identity() for _ in range(2)
+        )
         self.conv1, self.conv2 = (
             nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False) for _ in range(2)
         )

@@ -52,7 +52,7 @@ class Cell(nn.Module):
         for step in ("c1", "c2", "c3"):
             kept.append(F.leaky_relu(getattr(self, f"{step}_d")(x), 0.05))
             x = F.leaky_relu(getattr(self, f"{step}_r")(x) + x, 0.05)
-        return self.c5(torch.cat([*kept, F.leaky_relu(self.c4(x), 0.05)], dim=1))
+        return self.c5(torch.cat([*kept, F.leaky_relu(getattr(self, "c4")(x), 0.05)], dim=1))  # noqa: B009
 
 
 class Illumination(nn.Module):

@@ -25,7 +25,7 @@ class ZeroDCE(nn.Module):
 
     def __init__(self, width: int = 32, curves: int = 8) -> None:
         super().__init__()
-        self.curves = curves
+        self.width, self.curves = width, curves
         inputs = (3, width, width, width, 2 * width, 2 * width, 2 * width)
         for i, channels in enumerate(inputs, 1):
             setattr(self, f"e_conv{i}", nn.Conv2d(channels, width if i < 7 else 3 * curves, 3, padding=1))
@@ -55,4 +55,4 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
 
 def restorer(net: ZeroDCE, header: Mapping[str, str]) -> Peer:
     """The restorer of a loaded network."""
-    return Peer(net, capability(net, header, "zerodce", "lowlight", margin=8, live=8 * net.e_conv1.out_channels))
+    return Peer(net, capability(net, header, "zerodce", "lowlight", margin=8, live=8 * net.width))

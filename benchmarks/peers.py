@@ -1,0 +1,289 @@
+"""irtool's default beside published networks with their own weights: one run, one protocol; printed as markdown.
+
+    python benchmarks/peers.py --shared SHARED [--model ID] [--set NAME ...] [--results FILE] [--out benchmarks/peers.md]
+
+SHARED holds data/test/ and peers/, the published files, which are compared with weights.toml and converted once. Every
+network gets a process of its own, one thread and float32, so that seconds and memory are its own. Every picture is
+restored once and scored under each protocol of its table. With --results a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One set and who is measured on it.
+
+    Attributes:
+        name: in --set.
+        title: for people, with the part of the published set that it is.
+        task: what irtool's default is told.
+        lq, gt: folders under SHARED/data/test; lq is empty where degraded pictures are made.
+        models: peers.
+        protocols: the first is the one that is compared under.
+        degrade: how degraded pictures are made.
+    """
+
+    name: str
+    title: str
+    task: str
+    lq: str
+    gt: str
+    models: tuple[str, ...]
+    protocols: tuple[str, ...] = ("canonical",)
+    degrade: str = ""
+
+
+LOW = ("iat.lol-v1", "uretinex.lol", "pairlie.lol", "ruas.lol", "zerodce.epoch99", "sci.medium")
+RAIN = ("prenet.rain100h", "prenet.rain100l", "prenet.rain1400")
+HAZE = ("gcanet.dehaze", "aodnet.official", "aodnet.pytorch")
+NOISE = ("dncnn.color-blind",)
+Y = ("canonical", "rain-y-floor")
+BENCHES = (
+    Bench("lol", "LOL eval15 (complete, 15)", "lowlight", "lowlight_lol_eval15/low", "lowlight_lol_eval15/high", LOW,
+          ("canonical", "canonical-floor")),
+    Bench("rain100h", "Rain100H (24 of 100)", "rain", "rain_rain100h/rain", "rain_rain100h/gt", RAIN, Y),
+    Bench("rain100l", "Rain100L (1 of 100)", "rain", "rain_rain100l/rain", "rain_rain100l/gt", RAIN, Y),
+    Bench("rain800", "Rain800-like (2)", "rain", "rain_rain800like/rain", "rain_rain800like/gt", RAIN, Y),
+    Bench("sots-indoor", "SOTS indoor (14 of 500, 7 scenes)", "haze", "haze_sots_indoor/hazy", "haze_sots_indoor/gt",
+          HAZE),
+    Bench("sots-outdoor", "SOTS outdoor (1 of 500)", "haze", "haze_sots_outdoor/hazy", "haze_sots_outdoor/gt", HAZE),
+    Bench("cc15", "CC15 real noise (complete, 15)", "noise", "noise_cc15/noisy", "noise_cc15/gt", NOISE),
+    *(Bench(f"kodak-{s}", f"Gaussian noise {s}, 8 bit, 12 Kodak photographs", "noise", "", "clean_kodak", NOISE,
+            degrade=f"noise({s})") for s in (15, 25, 50)),
+    *(Bench(f"kodak-awgn-{s}", f"Gaussian noise {s}, neither clipped nor rounded, 12 Kodak photographs", "noise", "",
+            "clean_kodak", NOISE, ("awgn",), f"noise({s})") for s in (15, 25, 50)),
+)  # fmt: skip
+
+# The file or folder under SHARED/peers that a record is made of.
+FILES = {
+    "prenet.rain100l": "prenet/prenet6_rain100l.pth",
+    "prenet.rain100h": "prenet/prenet6_rain100h.pth",
+    "prenet.rain1400": "prenet/prenet6_rain1400.pth",
+    "gcanet.dehaze": "gcanet/gcanet_dehaze.pth",
+    "aodnet.official": "aod_net/aod_net_official.caffemodel",
+    "aodnet.pytorch": "aod_net/aod_net_pytorch.pth",
+    "uretinex.lol": "uretinex_net",
+    "zerodce.epoch99": "zero_dce/zero_dce_epoch99.pth",
+    "iat.lol-v1": "iat/iat_lol_v1.pth",
+    "ruas.lol": "ruas/ruas_lol.pt",
+    "sci.medium": "sci/sci_medium.pt",
+    "pairlie.lol": "pairlie/pairlie.pth",
+    "dncnn.color-blind": "dncnn/cdncnn_blind_color.mat",
+}
+
+# Figures on the complete LOL eval15 as their papers or READMEs print them, and the protocol of their test code.
+PUBLISHED = {
+    "iat.lol-v1": (23.38, 0.809, "canonical"),
+    "uretinex.lol": (19.842, 0.826, "canonical-floor"),
+    "pairlie.lol": (19.51, 0.736, "canonical-floor"),
+    "ruas.lol": (16.405, 0.500, "canonical-floor"),
+    "zerodce.epoch99": (14.86, 0.56, "canonical"),
+    "sci.medium": (14.784, 0.522, "canonical-floor"),
+}
+RATIO = "uretinex.lol, ratio from the truth"
+RATIO_PUBLISHED = (21.328, 0.835, "canonical-floor")
+
+
+def measure(bench: Bench, model: str, shared: Path, truth_ratio: bool = False) -> dict[str, object]:
+    """Restore and score one set with one model in this process."""
+    import torch
+
+    from irtool import api, engine
+    from irtool.data import between, clean, get_protocol
+    from irtool.evaluation.degrade import Degrader
+    from irtool.evaluation.score import read_stored, score
+    from irtool.picture import Picture
+    from irtool.plan import plan_tasks
+    from irtool.synth import parse
+    from irtool.weights import get, obtain, state
+
+    torch.set_num_threads(1)
+    record = get(model)
+    if record.kind != "asset" and state(record) != "here":
+        obtain(record, shared / "peers" / FILES[record.id])
+    root = shared / "data" / "test"
+    found = between(root / bench.lq, [root / bench.gt]) if bench.lq else clean([root / bench.gt])
+    rules = [get_protocol(name) for name in bench.protocols]
+    degrader = Degrader(parse(bench.degrade), rules[0]) if bench.degrade else None
+    api.prepare(model=model, device="cpu")
+    plan = plan_tasks([bench.task], 1.0, model)
+    figures: list[list[float]] = []
+    seconds = 0.0
+    for pair in found.pairs:
+        assert pair.truth is not None
+        truth = read_stored(pair.truth)
+        degraded = degrader(pair.name, truth) if degrader or pair.degraded is None else read_stored(pair.degraded)
+        begun = time.process_time()
+        if truth_ratio:
+            net = api._restorer(model).net
+            with torch.inference_mode():
+                sides = [torch.from_numpy(x).permute(2, 0, 1)[None] for x in (degraded, truth)]
+                restored = net(*sides)[0].permute(1, 2, 0).numpy()
+        else:
+            restored = api.restore(Picture(degraded), plan=plan, device="cpu", dtype="fp32").picture.pixels
+        seconds += time.process_time() - begun
+        row = list(score(truth, degraded, rules[0], stored=not bench.degrade).values())
+        for protocol in rules:
+            row += score(truth, restored, protocol).values()
+        figures.append(row)
+    means = np.mean(figures, axis=0)
+    return {
+        "n": len(figures),
+        "input": means[:2].tolist(),
+        "output": {name: means[2 + 2 * i : 4 + 2 * i].tolist() for i, name in enumerate(bench.protocols)},
+        "seconds": seconds / len(figures),
+        "peak": engine.device.peak_bytes(torch.device("cpu")),
+        "parameters": api._restorer(model).capability.parameters,
+    }
+
+
+def apart(bench: Bench, model: str, shared: Path, kept: Path | None, truth_ratio: bool = False) -> dict[str, object]:
+    """`measure` in a process of its own, unless its result is kept already."""
+    key = f"{bench.name} {model}" + (" truth-ratio" if truth_ratio else "")
+    results = json.loads(kept.read_text()) if kept and kept.exists() else {}
+    if key in results:
+        return dict(results[key])
+    command = [sys.executable, __file__, "--shared", str(shared), "--one", bench.name, model]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command + (["--truth-ratio"] if truth_ratio else []),
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{bench.name}, {model}: {done.stderr}")
+    told: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{key}: {told}", file=sys.stderr, flush=True)
+    if kept:
+        kept.write_text(json.dumps(results | {key: told}, indent=1))
+    return told
+
+
+Results = dict[str, dict[str, dict[str, object]]]
+
+
+def figures(result: dict[str, object], protocol: str) -> tuple[float, float]:
+    psnr, ssim = result["output"][protocol]  # type: ignore[index]
+    return psnr, ssim
+
+
+def verdicts(benches: Sequence[Bench], results: Results, default: str) -> Iterator[str]:
+    """Where a specialist is better, and where none is."""
+    lost, won = [], []
+    for bench in benches:
+        found = results[bench.name]
+        ours = figures(found[default], bench.protocols[0])[0]
+        best, theirs = max(((m, figures(found[m], bench.protocols[0])[0]) for m in bench.models), key=lambda x: x[1])
+        line = f"{bench.title}: {best} {theirs:.2f} dB, {default} {ours:.2f} dB ({ours - theirs:+.2f})"
+        (lost if theirs > ours else won).append(line)
+    yield from ("Where a specialist beats the default:", "", *(f"- {line}" for line in lost or ["nowhere"]), "")
+    yield from (
+        "Where the default beats every specialist measured:",
+        "",
+        *(f"- {line}" for line in won or ["nowhere"]),
+        "",
+    )
+
+
+def tables(benches: Sequence[Bench], results: Results, default: str) -> Iterator[str]:
+    """One table per set."""
+    for bench in benches:
+        found = results[bench.name]
+        low = found[default]["input"]
+        yield from (f"## {bench.title}", "")
+        yield f"Input: {low[0]:.2f} dB, SSIM {low[1]:.4f}." + (
+            f" Degraded by `{bench.degrade}`." if bench.degrade else ""
+        )
+        heads = [f"{p}: PSNR / SSIM" for p in bench.protocols]
+        yield from ("", f"| model | {' | '.join(heads)} | CPU s per picture | peak MiB | parameters |")
+        yield "|---" * (len(heads) + 4) + "|"
+        ranked = sorted(found, key=lambda m: -figures(found[m], bench.protocols[0])[0])
+        for model in ranked:
+            r = found[model]
+            shown = " | ".join("{:.2f} / {:.4f}".format(*figures(r, p)) for p in bench.protocols)
+            name = f"**{model}**" if model == default else model
+            yield f"| {name} | {shown} | {r['seconds']:.2f} | {r['peak'] / 2**20:.0f} | {r['parameters']:,} |"  # type: ignore[operator]
+        yield ""
+        if bench.name == "lol":
+            yield from reproduced(results)
+
+
+def reproduced(results: Results) -> Iterator[str]:
+    """Published rows on the complete LOL eval15, each under the protocol of its own test code."""
+    yield from ("Published rows, each under the protocol of its own test code:", "")
+    yield from ("| model | published | measured | protocol |", "|---|---|---|---|")
+    for model, (psnr, ssim, protocol) in PUBLISHED.items():
+        measured = "{:.3f} / {:.4f}".format(*figures(results["lol"][model], protocol))
+        yield f"| {model} | {psnr} / {ssim} | {measured} | {protocol} |"
+    if RATIO in results.get("ratio", {}):
+        psnr, ssim, protocol = RATIO_PUBLISHED
+        measured = "{:.3f} / {:.4f}".format(*figures(results["ratio"][RATIO], protocol))
+        yield f"| {RATIO} (no blind result) | {psnr} / {ssim} | {measured} | {protocol} |"
+    yield ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, required=True, help="folder that holds data/test/ and peers/")
+    parser.add_argument("--model", default="irtool-small.v1", help="irtool's own")
+    parser.add_argument("--set", action="append", choices=[b.name for b in BENCHES], help="only these")
+    parser.add_argument("--results", type=Path, help="keep what is measured here, and do not measure it again")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--one", nargs=2, metavar=("SET", "MODEL"), help=argparse.SUPPRESS)
+    parser.add_argument("--truth-ratio", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        bench = next(b for b in BENCHES if b.name == given.one[0])
+        print(json.dumps(measure(bench, given.one[1], given.shared, given.truth_ratio)))
+        return
+    import torch
+
+    from irtool.weights import get, locate
+
+    begun = time.monotonic()
+    benches = [b for b in BENCHES if not given.set or b.name in given.set]
+    results: Results = {
+        b.name: {m: apart(b, m, given.shared, given.results) for m in (given.model, *b.models)} for b in benches
+    }
+    if "lol" in results:
+        results["ratio"] = {RATIO: apart(benches[0], "uretinex.lol", given.shared, given.results, truth_ratio=True)}
+    sha = hashlib.sha256(locate(given.model).read_bytes()).hexdigest()[:16]
+    lines = [
+        "# Peers",
+        "",
+        *verdicts(benches, results, given.model),
+        "Printed by `python benchmarks/peers.py --shared SHARED --out benchmarks/peers.md`: every network in a process",
+        "of its own, one CPU thread, float32; every picture restored once. Sets of which only a part is here are said",
+        "to be so: their figures are not those of the whole. Published weights, compared with the sha256 in",
+        "weights.toml; none of them ships. The default is one network for all tasks and is told the task; the peers know",
+        "one task each. CPU seconds are of the restoration alone.",
+        "",
+        f"{get(given.model).id} (sha256 {sha}...), torch {torch.__version__}.",
+        "",
+        *tables(benches, results, given.model),
+    ]
+    text = "\n".join(lines).rstrip("\n") + "\n"
+    print(text)
+    if given.out:
+        given.out.write_text(text, encoding="utf-8")
+    print(f"{time.monotonic() - begun:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
