@@ -24,6 +24,7 @@ from .errors import PictureError, UsageError
 from .language import understand
 from .language.understand import DEFAULT_TEXT_MODEL
 from .language.wish import check, looks, plan_wishes
+from .models import modulation
 from .picture import Picture
 from .plan import Plan, plan_auto, plan_tasks
 from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, locate, needs
@@ -191,7 +192,9 @@ def restore(
         plan = plan(diagnosis)
     tiles, peak = 0, None
     for step in plan.steps:
-        expert = _expert(step.model, tuple(step.mixture.items()), where, dtype, step.sampling, step.controller)
+        expert = _expert(
+            step.model, tuple(step.mixture.items()), where, dtype, step.sampling, step.controller, step.offsets
+        )
         outcome = engine.run(
             expert, pixels, device=where, dtype=dtype, tile=tile, max_memory=max_memory, on_progress=on_progress
         )
@@ -277,9 +280,15 @@ def _expert(
     dtype: str,
     sampling: Sampling | None,
     controller: str,
+    offsets: str,
 ) -> models.Expert | models.WholeExpert:
     # Device and type are part of the key because running an expert moves its weights there, and rounds them.
     expert = _restorer(reference, controller).specialise(dict(mixture))
+    if offsets:
+        net = getattr(expert, "net", None)
+        if net is None:
+            raise UsageError(f"{reference} takes no offsets.")
+        modulation.apply(net, Path(offsets))
     if sampling is None:
         return expert
     if not hasattr(expert, "sampled"):

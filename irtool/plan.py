@@ -36,6 +36,7 @@ class Step:
         strength: share of the result in the output; the rest is the input. In [0, 1].
         sampling: how a diffusion model is sampled; None for its own way, and for all other models.
         controller: reference of the DA-CLIP that steers the model; empty for the one that belongs to it.
+        offsets: path of a file of weight offsets (`irtool.models.modulation`) to be merged into the model; or empty.
     """
 
     mixture: Mapping[str, float]
@@ -43,6 +44,7 @@ class Step:
     strength: float = 1.0
     sampling: Sampling | None = None
     controller: str = ""
+    offsets: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.sampling, Mapping):
@@ -62,10 +64,12 @@ class Step:
         told: dict[str, Any] = {"mixture": dict(self.mixture), "model": self.model, "strength": self.strength}
         if self.sampling is not None:
             told["sampling"] = asdict(self.sampling)
-        return {**told, "controller": self.controller} if self.controller else told
+        return told | {k: v for k, v in (("controller", self.controller), ("offsets", self.offsets)) if v}
 
     def __str__(self) -> str:
         mixed = ", ".join(i if weight == 1 else f"{i} x {weight:g}" for i, weight in self.mixture.items())
+        if self.offsets:
+            mixed += f" with {self.offsets}"
         return mixed if self.strength == 1 else f"{mixed} at strength {self.strength:g}"
 
 

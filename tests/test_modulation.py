@@ -125,6 +125,27 @@ def test_any_network_takes_offsets_also_a_transformer():
     assert "body.encoder.layers.0.self_attn.in_proj_weight" in net.state_dict()
 
 
+def test_a_new_task_is_learned_with_the_network_as_it_is(tmp_path):
+    net = small()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    made = m.Adapted(net, ["0.weight", "2.weight", "4.weight"], rank=2)
+    torch.testing.assert_close(made(x), small()(x))
+    learn = [p for p in made.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(learn, lr=0.02)
+    losses = []
+    for _ in range(30):
+        loss = made(x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(torch.equal(net.state_dict()[k], v) for k, v in before.items())
+    m.save(made, tmp_path / "new.safetensors", tasks=["new"], base="small", notes={"like": "noise"})
+    assert m.begins(tmp_path / "new.safetensors") == "noise"
+    torch.testing.assert_close(m.apply(small(), tmp_path / "new.safetensors")(x), made(x), rtol=5e-3, atol=5e-3)
+
+
 def test_nothing_chosen_is_an_error():
     with pytest.raises(UsageError):
         m.modulate(small(), low_rank(), lambda name, layer: False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +26,10 @@ def restore(
     task: Annotated[
         list[str] | None,
         typer.Option("--task", metavar="TASK", help="What to undo, such as denoise; repeat it or use commas."),
+    ] = None,
+    offsets: Annotated[
+        Path | None,
+        typer.Option("--offsets", metavar="FILE", help="A task of your own, from irtool train --recipe add-task."),
     ] = None,
     strength: options.Strength = 1.0,
     existing: options.Existing = None,
@@ -57,8 +62,8 @@ def restore(
     from ..plan import plan_auto, plan_tasks
     from .restoring import Decision, Request, carry_out
 
-    if auto and task:
-        raise UsageError("--auto and --task exclude each other.", "Leave one of them out.")
+    if auto + bool(task) + (offsets is not None) > 1:
+        raise UsageError("--auto, --task and --offsets exclude each other.", "Leave one of them out.")
     if not 0 <= strength <= 1:
         raise UsageError(f"--strength lies from 0 to 1, not {strength:g}.")
     more: dict[str, Any] = {"sampling": options.sampling(steps, sampler, seed), "controller": controller}
@@ -68,7 +73,11 @@ def restore(
         dtype=dtype, tile=tile, max_memory=max_memory, threads=threads, json=json, quiet=quiet, verbose=verbose,
     )  # fmt: skip
     plan: Plan | Callable[[Diagnosis], Plan]
-    if task:
+    if offsets is not None:
+        from ..models.modulation import begins
+
+        plan = plan_tasks([begins(offsets)], strength, model, offsets=str(offsets), **more)
+    elif task:
         plan = plan_tasks(task, strength, model, **more)
     else:
         plan = partial(plan_auto, strength=strength, model=model, **more)

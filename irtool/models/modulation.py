@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from ..errors import UnavailableError, UsageError
 
+HINT = "Give a file that irtool train --recipe add-task has led to."
+
 
 class Mixture:
     """The mixture (N, tasks) that all modulated layers of a network work under; None for the common weights alone."""
@@ -197,25 +199,59 @@ def merge(net: nn.Module, now: Tensor | None) -> nn.Module:
     return net
 
 
+class Adapted(nn.Module):
+    """A frozen network and the low-rank offsets of one new task.
+
+    Args:
+        net: any network; none of its weights learn.
+        names: of the weights that get an offset, as in its state_dict; two or more dimensions each.
+        rank: of the offsets.
+    """
+
+    def __init__(self, net: nn.Module, names: Sequence[str], rank: int) -> None:
+        super().__init__()
+        self.net, self.names = net.requires_grad_(False), tuple(names)
+        weights = [net.get_parameter(name) for name in names]
+        self.down = nn.ParameterList(torch.randn(rank, w[0].numel()) * w[0].numel() ** -0.5 for w in weights)
+        self.up = nn.ParameterList(torch.zeros(len(w), rank) for w in weights)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The network's own inputs and output, under its weights plus the offsets."""
+        weights = {
+            name: self.net.get_parameter(name) + (up @ down).view_as(self.net.get_parameter(name))
+            for name, up, down in zip(self.names, self.up, self.down, strict=True)
+        }
+        out: Tensor = torch.func.functional_call(self.net, weights, inputs)
+        return out
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As `save` writes them."""
+        told: dict[str, Tensor] = {}
+        for name, up, down in zip(self.names, self.up, self.down, strict=True):
+            layer = name.removesuffix(".weight")
+            told[f"{layer}.down"], told[f"{layer}.up"] = down[None], up[None]
+        return told
+
+
 def save(
     net: nn.Module, path: Path, *, tasks: Sequence[str], base: str, notes: Mapping[str, str] | None = None
 ) -> None:
     """Write the low-rank offsets of a network as float16 safetensors, without the network.
 
     Args:
-        net: has `LowRank` layers.
+        net: has `LowRank` layers, or is `Adapted`.
         path: target, replaced atomically.
         tasks: a name for each, in order.
         base: id of the model that they belong to.
         notes: further header entries.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors = net.tensors() if isinstance(net, Adapted) else {}
     for name, module in layers(net).items():
         assert isinstance(module, LowRank)
         tensors[f"{name}.down"], tensors[f"{name}.up"] = module.down, module.up
-    header = {"architecture": "offsets", "tasks": json.dumps(list(tasks)), "base": base, **(notes or {})}
+    told = {"architecture": "offsets", "tasks": json.dumps(list(tasks)), "base": base, **(notes or {})}
     partial = path.with_suffix(".partial")
-    partial.write_bytes(serialise({k: v.detach().cpu().half().contiguous() for k, v in tensors.items()}, header))
+    partial.write_bytes(serialise({k: v.detach().cpu().half().contiguous() for k, v in tensors.items()}, told))
     partial.replace(path)
 
 
@@ -230,12 +266,24 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             header = dict(file.metadata() or {})
             tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError as error:
-        raise UnavailableError(f"{path} does not exist.", "Give a file that add-task has written.") from error
+        raise UnavailableError(f"{path} does not exist.", HINT) from error
     except (SafetensorError, OSError) as error:
-        raise UnavailableError(f"{path} is not a readable safetensors file: {error}.") from error
+        raise UnavailableError(f"{path} is not a readable safetensors file: {error}.", HINT) from error
     if header.get("architecture") != "offsets":
-        raise UnavailableError(f"{path} holds no offsets.", "Give a file that add-task has written.")
+        raise UnavailableError(f"{path} holds no offsets.", HINT)
     return tensors, header
+
+
+def begins(path: Path) -> str:
+    """The task of the model that the offsets of a file begin as.
+
+    Raises:
+        UnavailableError: as `read`, or the file does not say.
+    """
+    like = read(path)[1].get("like", "")
+    if not like:
+        raise UnavailableError(f"{path} does not say which task it begins as.", HINT)
+    return like
 
 
 @torch.no_grad()
@@ -251,8 +299,8 @@ def apply(net: nn.Module, path: Path, weights: Mapping[str, float] | None = None
         UnavailableError: the file is no offsets, or does not fit the network.
         UsageError: a task is not in the file, or none was named of several.
     """
-    tensors, header = read(path)
-    tasks: list[str] = json.loads(header["tasks"])
+    tensors, told = read(path)
+    tasks: list[str] = json.loads(told["tasks"])
     if weights is None:
         if len(tasks) > 1:
             raise UsageError(f"{path} has several tasks.", "Name one of: " + ", ".join(tasks) + ".")
@@ -268,7 +316,7 @@ def apply(net: nn.Module, path: Path, weights: Mapping[str, float] | None = None
         fits = weight is not None and down is not None and up is not None
         if not fits or up.shape[1] * down.shape[2] != weight.numel():  # type: ignore[union-attr]
             raise UnavailableError(
-                f"{path} does not fit the network: {name}.", f"It was learned on {header.get('base', 'another one')}."
+                f"{path} does not fit the network: {name}.", f"It was learned on {told.get('base', 'another one')}."
             )
         weight.add_(torch.einsum("t,tor,tri->oi", share, up, down).view(weight.shape).to(weight))  # type: ignore
     return net

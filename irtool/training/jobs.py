@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 JOBS: dict[str, str] = {
     "restorer": "training.restorer:RestorerJob",
     "detector": "training.detector:DetectorJob",
+    "add-task": "training.addtask:AddTaskJob",
+    "daclip-controller": "training.controller:ControllerJob",
+    "universal-ir": "training.steered:UniversalJob",
+    "nafnet-daclip": "training.steered:SteeredNAFNetJob",
 }
 
 

@@ -1,0 +1,68 @@
+"""A new task for a frozen restorer: low-rank offsets in a file of some hundred kB (weight modulation).
+
+irtool train --recipe add-task --data DATA --out runs/my-task settings.task=my-task settings.like=noise
+irtool train export runs/my-task/best.pt my-task.safetensors
+irtool restore photo.jpg --offsets my-task.safetensors
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ..degradation import IDS
+from ..errors import IrtoolError
+from ..models import loading, modulation
+from ..models.compact import CompactNet, Pointwise
+from ..weights import locate
+from .recipe import Recipe, unknown
+from .restorer import RestorerJob
+
+SETTINGS = ("base", "task", "like", "rank")
+
+
+class NewTask(modulation.Adapted):
+    """A merged `CompactNet` and the offsets of the new task; the mixture of a sample means nothing to it."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return super().forward(*inputs[:2])
+
+
+class AddTaskJob(RestorerJob):
+    """The `Job` of the kind "add-task": PSNR in dB of a new task on a network that stays as it is.
+
+    Settings: `base`, the restorer; `task`, a name for the new task; `like`, the task of the restorer that it begins as
+    (a degradation id); `rank` of the offsets.
+    """
+
+    def problems(self, recipe: Recipe) -> list[str]:
+        told, wrong = dict(recipe.settings), []
+        wrong += [f"settings: unknown key {unknown(key, SETTINGS)}" for key in told if key not in SETTINGS]
+        wrong += [f"settings: '{key}' is missing" for key in SETTINGS if key not in told]
+        if recipe.model:
+            wrong.append("model: the network is that of settings.base")
+        if told.get("like", IDS[0]) not in IDS:
+            wrong.append(f"settings: like is one of {', '.join(IDS)}, not {unknown(str(told['like']), IDS)}")
+        if not isinstance(told.get("rank", 1), int) or told.get("rank", 1) < 1:
+            wrong.append("settings: rank is a whole number from 1")
+        if wrong:
+            return wrong
+        try:
+            architecture = loading.describe(locate(str(told["base"])))[0]
+        except IrtoolError as error:
+            return [f"settings: base: {error.message}"]
+        return [] if architecture == "compact" else [f"settings: base is a {architecture}, not a compact restorer"]
+
+    def build(self, recipe: Recipe) -> NewTask:  # type: ignore[override]  # another network, the same samples
+        net = loading.read(locate(str(recipe.settings["base"])))[0]
+        assert isinstance(net, CompactNet)
+        net.merge({str(recipe.settings["like"]): 1.0})
+        names = [f"{name}.weight" for name, layer in net.named_modules() if isinstance(layer, Pointwise)]
+        return NewTask(net, names, int(recipe.settings["rank"]))
+
+    def export(self, net: nn.Module, recipe: Recipe, target: Path, notes: Mapping[str, str]) -> None:
+        told = recipe.settings
+        more = {"like": str(told["like"]), **notes}
+        modulation.save(net, target, tasks=[str(told["task"])], base=str(told["base"]), notes=more)
