@@ -1,6 +1,6 @@
 """irtool's default beside published networks with their own weights: one run, one protocol; printed as markdown.
 
-    python benchmarks/peers.py --shared SHARED [--model ID] [--set NAME ...] [--results FILE] [--out benchmarks/peers.md]
+    python benchmarks/peers.py --shared SHARED [--model ID] [--set NAME ...] [--results FILE] [--out FILE]
 
 SHARED holds data/test/ and peers/, the published files, which are compared with weights.toml and converted once. Every
 network gets a process of its own, one thread and float32, so that seconds and memory are its own. Every picture is

@@ -10,6 +10,7 @@ import pytest
 from irtool.data import between, clean, datasets, discover, get_dataset, get_protocol, names_hash
 from irtool.data.registry import parse
 from irtool.errors import IrtoolError, UnavailableError, UsageError
+from irtool.synth import parse as parse_chain
 
 
 @pytest.fixture
@@ -109,6 +110,7 @@ def test_the_sets_of_the_published_suites_are_known() -> None:
         assert known.page.startswith("https://")
         assert known.pairs > 0
         assert known.layout
+        assert all(str(parse_chain(chain)) for chain in known.degrade)
         for suite in known.suites:
             suites.setdefault(suite, set()).add(known.name)
     assert len(suites["daclip-10"]) == 10

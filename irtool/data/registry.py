@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from ..degradation import lookup
 from ..errors import IrtoolError, UsageError
-from .protocol import get_protocol
+from .protocol import closest, get_protocol
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -72,7 +72,7 @@ _TYPES: dict[str, type] = {
 def datasets() -> tuple[Dataset, ...]:
     """All that irtool knows, in the order of the file."""
     path = Path(__file__).with_name("datasets.toml")
-    return parse(path.read_text(encoding="utf-8"), path.name)
+    return parse(path.read_text(encoding="utf-8"), path.name, chains=False)
 
 
 def get_dataset(name: str) -> Dataset:
@@ -86,8 +86,6 @@ def get_dataset(name: str) -> Dataset:
     known = {d.name: d for d in datasets()}
     if name in known:
         return known[name]
-    from ..synth.spec import closest
-
     raise UsageError(f"There is no data set '{name}'.", f"{closest(name, known)} irtool eval datasets lists them.")
 
 
@@ -116,8 +114,11 @@ def read_own(path: Path) -> Dataset:
     return replace(own, lq=str(home / own.lq) if own.lq else "", gt=tuple(str(home / folder) for folder in own.gt))
 
 
-def parse(text: str, name: str) -> tuple[Dataset, ...]:
+def parse(text: str, name: str, *, chains: bool = True) -> tuple[Dataset, ...]:
     """Data sets from the text of a TOML file; `name` is for messages.
+
+    Args:
+        chains: check the degradations too, which imports torch; irtool's own file is checked by a test.
 
     Raises:
         IrtoolError: the text is no TOML or breaks the rules; the message names every mistake at once.
@@ -132,7 +133,7 @@ def parse(text: str, name: str) -> tuple[Dataset, ...]:
     problems = [f"'{n}' comes twice" for n in {n for n in names if n is not None and names.count(n) > 1}]
     found = []
     for number, table in enumerate(tables, 1):
-        wrong = list(_problems(table))
+        wrong = list(_problems(table, chains))
         problems += [f"{table.get('name', f'table {number}')}: {problem}" for problem in wrong]
         if not wrong:
             found.append(_dataset(table))
@@ -141,9 +142,7 @@ def parse(text: str, name: str) -> tuple[Dataset, ...]:
     return tuple(found)
 
 
-def _problems(table: Mapping[str, Any]) -> Iterable[str]:
-    from ..synth import parse as parse_chain
-
+def _problems(table: Mapping[str, Any], chains: bool) -> Iterable[str]:
     if not table.get("name"):
         yield "'name' is missing"
     for key, value in table.items():
@@ -153,9 +152,14 @@ def _problems(table: Mapping[str, Any]) -> Iterable[str]:
             yield f"'{key}' must be {_TYPES[key].__name__}, not {type(value).__name__}"
         elif isinstance(value, list) and not all(isinstance(item, str) for item in value):
             yield f"'{key}' must hold strings"
-    checks = [(lookup, [table.get("task")]), (get_protocol, [table.get("protocol")])]
+    checks: list[tuple[Callable[[str], Any], list[Any]]] = [
+        (lookup, [table.get("task")]),
+        (get_protocol, [table.get("protocol")]),
+    ]
     degrade = table.get("degrade", [])
-    if isinstance(degrade, list):
+    if chains and degrade and isinstance(degrade, list):
+        from ..synth import parse as parse_chain
+
         checks.append((parse_chain, degrade))
     for check, values in checks:
         for value in values:

@@ -51,7 +51,7 @@ def make(id: str, device: str = "cpu") -> Extra:
     """The metric called `id`.
 
     Raises:
-        UsageError: there is none; the hint names the closest.
+        UsageError: there is none.
         UnavailableError: its library or its weights are not here.
     """
     if id in ("lpips-alex", "lpips-vgg"):
@@ -60,9 +60,7 @@ def make(id: str, device: str = "cpu") -> Extra:
         return FID(device)
     if id == "blur":
         return Blur()
-    from ..synth.spec import closest
-
-    raise UsageError(f"There is no metric '{id}'.", closest(id, METRICS))
+    raise UsageError(f"There is no metric '{id}'.", f"Known: {', '.join(METRICS)}.")
 
 
 class Blur:
