@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,9 +43,8 @@ def records(text: str) -> list[dict[str, Any]]:
 
 def test_two_folders_are_scored_by_a_model(pairs: Path, models_dir: Path, run: Callable[..., Any]) -> None:
     model = f"local:{models_dir / 'restorer.safetensors'}"
-    code, out, err = run(
-        "eval", "--lq", pairs / "rain", "--gt", pairs / "norain", "--model", model, "--task", "derain", "--json"
-    )
+    folders = ("--lq", pairs / "rain", "--gt", pairs / "norain")
+    code, out, err = run("eval", *folders, "--model", model, "--task", "derain", "--json")
     assert code == 0, err
     told = records(out)
     assert [record["type"] for record in told] == ["run", "image", "image", "summary"]
@@ -55,8 +56,8 @@ def test_two_folders_are_scored_by_a_model(pairs: Path, models_dir: Path, run: C
 def test_everything_a_run_writes(pairs: Path, run: Callable[..., Any]) -> None:
     out_folder = pairs / "out"
     arguments = (
-        "eval", "--lq", pairs / "rain", "--gt", pairs / "norain", "--model", "none", "--metrics", "blur", "--report", out_folder,
-        "--csv", pairs / "t.csv", "--save-images", pairs / "restored",
+        "eval", "--lq", pairs / "rain", "--gt", pairs / "norain", "--model", "none", "--metrics", "blur",
+        "--report", out_folder, "--csv", pairs / "t.csv", "--save-images", pairs / "restored",
     )  # fmt: skip
     code, out, err = run(*arguments)
     assert code == 0, err
@@ -81,7 +82,7 @@ def test_everything_a_run_writes(pairs: Path, run: Callable[..., Any]) -> None:
 
 def test_broken_pairs_make_the_exit_code_one(pairs: Path, run: Callable[..., Any]) -> None:
     (pairs / "rain/0.png").write_bytes(b"x")
-    code, out, err = run("eval", "--lq", pairs / "rain", "--gt", pairs / "norain", "--model", "none")
+    code, _, err = run("eval", "--lq", pairs / "rain", "--gt", pairs / "norain", "--model", "none")
     assert code == 1
     assert "error: 0:" in err
     assert "1 of 2 pairs are broken" in err
@@ -153,10 +154,7 @@ def test_lists(run: Callable[..., Any]) -> None:
         assert word in run("eval", what)[1]
 
 
-def test_eval_datasets_does_without_torch(cli: Callable[..., Any]) -> None:
+def test_listing_sets_does_without_torch(environment: dict[str, str]) -> None:
     code = "import sys; from irtool.cli import main; main(['eval', 'datasets']); assert 'torch' not in sys.modules"
-    import subprocess
-    import sys
-
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr

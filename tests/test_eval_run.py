@@ -25,7 +25,7 @@ Photo = Callable[..., Path]
 
 @pytest.fixture
 def pairs(tmp_path: Path, photo: Photo) -> Path:
-    """Three pairs, ever further apart; and a fourth of two sizes, a fifth without a truth, a sixth that is no picture."""
+    """Three pairs, ever further apart; a fourth of two sizes, a fifth without a truth, a sixth that is no picture."""
     from PIL import Image
 
     for i in range(3):
