@@ -122,7 +122,6 @@ def test_local_pooling(shared: Path, name: str, fast: bool) -> None:
 
 @pytest.mark.parametrize("name", ["daclip_tiny_a", "daclip_tiny_b"])
 def test_controller(shared: Path, name: str, tmp_path: Path) -> None:
-    pytest.importorskip("open_clip", reason="the DA-CLIP controller needs open_clip", exc_type=ImportError)
     from irtool.models.daclip import DaCLIP
 
     case = read(shared, name)
