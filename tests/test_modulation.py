@@ -65,6 +65,20 @@ def test_each_sample_has_the_weights_of_its_own_mixture(wrap):
         torch.testing.assert_close(alone(x[i : i + 1])[0], together[i], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("wrap", [low_rank(), lambda n, layer, mix: m.Full(layer, mix, 3)])
+@pytest.mark.parametrize("shape", [(4, 16), (4, 7, 16), (4, 2, 3, 16)])
+def test_a_linear_layer_takes_any_number_of_dimensions(wrap, shape):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 5))
+    mixture = m.modulate(net, wrap)
+    disturb(net)
+    given = torch.randn(shape)
+    with m.under(mixture, mixtures):
+        together = net(given)
+    m.merge(net, mixtures[2])
+    torch.testing.assert_close(together[2], net(given)[2], rtol=1e-4, atol=1e-5)
+
+
 def test_common_weights_learn_from_all_and_an_offset_from_its_own_task():
     net = small()
     mixture = m.modulate(net, low_rank())

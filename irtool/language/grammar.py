@@ -35,9 +35,10 @@ _KEYS = dict(zip("qwertyuiopasdfghjklzxcvbnm", "wqerytuoipsadfghjlkxzcvbmn", str
 
 # How words are misheard, and what they are written instead.
 _ALIKE = (
-    ("f", "ph"), ("ite", "ight"), ("ei", "ie"), ("ie", "ei"), ("ee", "ea"), ("ea", "ee"), ("k", "ck"), ("k", "c"),
-    ("i", "y"), ("y", "ie"), ("sion", "tion"), ("u", "ou"), ("", "e$"), ("er", "or"), ("or", "er"), ("a", "ai"),
-    ("ai", "ay"), ("o", "ow"), ("z", "s"), ("s", "z"), ("ll", "l"), ("rr", "r"), ("e", "a"), ("i", "e"), ("", "h"),
+    ("f", "ph"), ("ite", "ight"), ("i", "igh"), ("ei", "ie"), ("ie", "ei"), ("ee", "ea"), ("ea", "ee"), ("k", "ck"),
+    ("k", "c"), ("i", "y"), ("y", "ie"), ("sion", "tion"), ("u", "ou"), ("", "e$"), ("er", "or"), ("or", "er"),
+    ("a", "ai"), ("ai", "ay"), ("o", "ow"), ("z", "s"), ("s", "z"), ("ll", "l"), ("rr", "r"), ("e", "a"), ("i", "e"),
+    ("", "h"),
 )  # fmt: skip
 
 
@@ -256,12 +257,12 @@ class Composer:
             frame = self.one(self.words["undo"]["n"])
             pieces = self.fill(frame, {"n": self.nouns([Mark(k) for k in kinds])})
             parts = [pieces, *(self._wanted(k) for k in kinds[2:])]
-        elif way < 0.45:
+        elif way < 0.38:
             level = self.rng.choice(("little", "full", "number", "hint"))
             marks = [Mark(k, "undo", level) for k in kinds]
             body = self.join([self.clause(m) for m in marks])
             # Without a pause before it, a strength would belong to the last clause alone.
-            frames = [t for t in self.words["strength"]["all"] if any(c in t for c in ",.、。")]
+            frames = [t for t in self.words["strength"]["all"] if any(c in t for c in ",.、。") and len(t) > 9]
             filled = self.fill(self.one(frames), {"x": body, "w": self.amount(level, "w")})
             return Composed(tuple(filled))
         elif way < 0.6:
@@ -388,7 +389,7 @@ def misspell(pieces: tuple[Piece, ...], rng: random.Random, rate: float) -> tupl
         if len(text) < 4 or rng.random() > rate:
             return text
         i = rng.randrange(len(text) - 1)
-        way = rng.randrange(6)
+        way = rng.randrange(7)
         if way == 0:
             return text[:i] + text[i + 1 :]
         if way == 1:
@@ -397,8 +398,9 @@ def misspell(pieces: tuple[Piece, ...], rng: random.Random, rate: float) -> tupl
             return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
         if way == 3:
             return text[:i] + _KEYS.get(text[i], text[i]) + text[i + 1 :]
-        if way == 4:
-            wrong, right = rng.choice(_ALIKE)
+        fitting = [pair for pair in _ALIKE if re.search(pair[1], text)]
+        if way < 6 and fitting:
+            wrong, right = rng.choice(fitting)
             return re.sub(right, wrong, text, count=1)
         return re.sub(r"(.)\1", r"\1", text, count=1)
 

@@ -184,7 +184,7 @@ def train(
     ]
     optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.001)
     steps = sentences // batch
-    part = 128 * batch
+    part = min(128 * batch, sentences)
     begun, step, losses = time.monotonic(), 0, []
     for number in range(-(-sentences // part)):
         made = [e for s in compose(part, seed * 100_003 + number) if (e := example(s)) is not None]

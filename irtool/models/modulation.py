@@ -66,7 +66,8 @@ class Modulated(nn.Module):
             return self.layer(x)
         weight = self.weight + self.offset(self.mixture)
         if isinstance(self.layer, nn.Linear):
-            y = torch.bmm(x.flatten(1, -2), weight.to(x.dtype).transpose(1, 2)).view(*x.shape[:-1], -1)
+            y = torch.bmm(x.reshape(len(x), -1, x.shape[-1]), weight.to(x.dtype).transpose(1, 2))
+            y = y.view(*x.shape[:-1], -1)
             return y if self.layer.bias is None else y + self.layer.bias
         # Samples become groups of one convolution.
         conv = self.layer
