@@ -107,3 +107,29 @@ def using(models_dir: Path) -> Callable[[str], dict[str, str]]:
         }
 
     return variables
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data to train on: in clean/ ten small pictures, one broken file and one too small; a manifest with licences."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("photos")
+    (root / "clean").mkdir()
+    draw = np.random.default_rng(0)
+    rows = ["file\tlicence"]
+    for i in range(10):
+        coarse = draw.integers(0, 255, (6, 9, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((90, 60), Image.Resampling.BICUBIC).save(root / "clean" / f"{i}.png")
+        rows.append(f"clean/{i}.png\tCC0")
+    # One of them without a licence.
+    (root / "manifest.tsv").write_text("\n".join(rows[:-1]) + "\n")
+    (root / "clean" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    Image.new("RGB", (20, 20)).save(root / "clean" / "small.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def decoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where tests of training keep decoded pictures, instead of the user's cache."""
+    return tmp_path_factory.mktemp("decoded")

@@ -124,12 +124,11 @@ def test_a_model_is_trained_exported_and_used(cli, using, photo, tmp_path):
         "weights={noise=1.0}",
         "model={width=8, encoder=[1], decoder=[1], middle=1, rank=1, hidden=8}",
     ]
-    done = cli(
-        "train", "--recipe", "default", "--data", "data", "--out", "run", "--device", "cpu", *changes, cwd=tmp_path
-    )
+    arguments = ("--recipe", "default", "--data", "data", "--out", "run", "--device", "cpu", *changes)
+    done = cli("train", *arguments, cwd=tmp_path, env={"HF_ASSETS_CACHE": str(tmp_path / "cache")})
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("checkpoint.pt") and "step 2" in done.stderr
-    done = cli("train", "--export", "run/checkpoint.pt", "tiny.safetensors", cwd=tmp_path)
+    done = cli("train", "export", "run/checkpoint.pt", "tiny.safetensors", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     used = cli(
         "restore",
@@ -144,5 +143,5 @@ def test_a_model_is_trained_exported_and_used(cli, using, photo, tmp_path):
     )
     assert used.returncode == 0, used.stderr
     assert Image.open(tmp_path / "x.png").size == (48, 48)
-    wrong = cli("train", "--export", "data/clean/a.png", "tiny.safetensors", cwd=tmp_path)
+    wrong = cli("train", "export", "data/clean/a.png", "tiny.safetensors", cwd=tmp_path)
     assert wrong.returncode == 2 and "no checkpoint" in wrong.stderr

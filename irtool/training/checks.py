@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from ..errors import UnavailableError
 from .recipe import Recipe, unknown
 
 
@@ -27,6 +28,8 @@ def misfits(network: type[nn.Module], recipe: Recipe, settings: Sequence[str] = 
         try:
             with torch.device("meta"):
                 network(**recipe.model)
+        except UnavailableError:
+            pass  # a package is missing here; the recipe is not to blame
         except Exception as error:  # whatever a network makes of a value that it cannot take
             problems.append(f"model: {network.__name__} cannot be built ({error})")
     return problems

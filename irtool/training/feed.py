@@ -38,9 +38,10 @@ def _by_workers(pools: Dataset[Any], first: int) -> Generator[Any, None, None]:
 
 
 def _begin_worker(number: int) -> None:
-    # Ctrl-C reaches every process of the terminal; the one that trains decides what becomes of it.
+    # Ctrl-C reaches every process of the terminal, and torchrun ends whole groups of them. The one that trains decides
+    # what becomes of it: it must still get its pools to come to the end of a step. A worker ends when it does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _by_thread(pools: Dataset[Any], first: int) -> Generator[Any, None, None]:

@@ -153,13 +153,12 @@ class Journal:
                     self.board.add_scalar(key, value, told["step"])
 
     def show(self, preview: Preview, step: int) -> None:
-        """The sheet of a preview and the curves so far."""
+        """The sheet of a preview."""
         if preview.rows:
             drawn = sheet(preview.rows, titles=preview.titles, captions=preview.captions, cell=(240, 240))
             _write_picture(self.out / "sheets" / f"step-{step:08d}.jpg", drawn)
             if self.board is not None:
                 self.board.add_image("held out", drawn, step, dataformats="HWC")
-        self.draw()
 
     def draw(self) -> None:
         """curve.png: the loss, and the figures in training and held out."""

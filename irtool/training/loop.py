@@ -82,6 +82,8 @@ def train(
             if journal is not None:
                 card.write(out, recipe, source.told, state, journal.lines, work.figure)
                 journal.close()
+        except ConnectionError:
+            raise  # not of the disk: `together` knows what it means
         except OSError as error:
             told = (error.strerror or str(error)) + (f": {error.filename}" if error.filename else "")
             raise IrtoolError(
@@ -144,14 +146,15 @@ def run(
                 raise not_a_number(state.step - ago, out)
             if report:
                 line = {"step": state.step, "minutes": state.seconds / 60, "rate": rate}
-                line |= means(group.collect(meter.take()))
+                line = line | means(group.collect(meter.take())) | line  # these names are the loop's
                 if journal is not None:
                     if look and source.held is not None:
                         line |= look_at(work, recipe, source.held, state, journal)
                         better = line[f"held_out/{work.figure}"] > state.best
                         state.best = max(state.best, line[f"held_out/{work.figure}"])
                     journal.add(line)
-                    journal.draw()
+                    if look:
+                        journal.draw()
                     watcher.line({"type": "log", **line})
             if (save or better) and journal is not None:
                 state.save(out, recipe)

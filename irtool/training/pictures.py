@@ -7,6 +7,7 @@ processes share what the system has read, and the next run begins at once.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import os
@@ -169,7 +170,8 @@ def _keep(pixels: np.ndarray, target: Path) -> None:
             np.save(file, np.ascontiguousarray(pixels))
         partial.replace(target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise IrtoolError(
             f"Decoded pictures cannot be kept in {target.parent}: {error.strerror or error}.",
             "Set HF_ASSETS_CACHE to a folder with room: three bytes per pixel of the training pictures.",

@@ -1,7 +1,9 @@
 """One process or many: torch's own launcher and DistributedDataParallel, and signals that end a run in order.
 
-``torchrun --nproc-per-node 2 -m irtool train ...`` starts the processes; `accelerate launch` sets the same variables
-and works too. The rest of the loop sees a `Group`, which of one process does nothing.
+``torchrun --nproc-per-node 2 -m irtool train ...`` starts the processes. The rest of the loop sees a `Group`, which of
+one process does nothing. Hugging Face Accelerate would wrap the same DistributedDataParallel; what it adds (sharded
+loaders, a checkpoint of several pickled files written in place, placement) is what a run that follows from its seed
+and resumes bit by bit has to do itself.
 """
 
 from __future__ import annotations
@@ -98,7 +100,7 @@ def together(device: torch.device) -> Iterator[Group]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         rank = dist.get_rank()
         yield Group(rank, size, device)
-    except RuntimeError as error:
+    except (RuntimeError, ConnectionError) as error:
         if not _is_lost(error):
             raise
         raise IrtoolError(
@@ -110,11 +112,11 @@ def together(device: torch.device) -> Iterator[Group]:
             dist.destroy_process_group()
 
 
-def _is_lost(error: RuntimeError) -> bool:
+def _is_lost(error: RuntimeError | ConnectionError) -> bool:
     # gloo raises plain RuntimeErrors that only their text tells from others.
     told = str(error).lower()
     words = ("connection", "gloo", "nccl", "socket", "peer", "process group")
-    return isinstance(error, dist.DistError) or any(word in told for word in words)
+    return isinstance(error, (dist.DistError, ConnectionError)) or any(word in told for word in words)
 
 
 class Stop:

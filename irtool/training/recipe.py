@@ -262,9 +262,8 @@ def _fill(cls: type, said: Mapping[str, Any], place: str, problems: list[str]) -
         if key not in fields:
             problems.append(f"{place}unknown key {unknown(key, fields)}")
             continue
-        before = len(problems)
         found = _value(str(fields[key].type), value, f"{place}{key}", problems)
-        if len(problems) == before:
+        if found is not None:
             values[key] = found
     lacking = [
         f.name
@@ -279,7 +278,7 @@ def _fill(cls: type, said: Mapping[str, Any], place: str, problems: list[str]) -
 
 
 def _value(kind: str, value: Any, place: str, problems: list[str]) -> Any:
-    """A value as the annotation `kind` of its field wants it."""
+    """A value as the annotation `kind` of its field wants it; None, or what is left of a table, where it is wrong."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind == "float" and number:
         return float(value)
@@ -287,7 +286,8 @@ def _value(kind: str, value: Any, place: str, problems: list[str]) -> Any:
         return value
     if kind.startswith("Mapping") and isinstance(value, Mapping):
         if kind.endswith("float]"):
-            return {k: _value("float", v, f"{place}.{k}", problems) for k, v in value.items()}
+            read = {k: _value("float", v, f"{place}.{k}", problems) for k, v in value.items()}
+            return {k: v for k, v in read.items() if v is not None}
         return value
     if kind == "tuple[str, ...]":
         listed = (value,) if isinstance(value, str) else value
@@ -295,7 +295,8 @@ def _value(kind: str, value: Any, place: str, problems: list[str]) -> Any:
             return tuple(listed)
     elif kind.startswith("tuple") and isinstance(value, (list, tuple)) and all(isinstance(v, Mapping) for v in value):
         cls = Phase if "Phase" in kind else Pairs
-        return tuple(_fill(cls, v, f"{place}: entry {i + 1}: ", problems) for i, v in enumerate(value))
+        entries = [_fill(cls, v, f"{place}: entry {i + 1}: ", problems) for i, v in enumerate(value)]
+        return tuple(entry for entry in entries if entry is not None)
     wanted = {"tuple[str, ...]": "list of str", "int": "int", "float": "float", "str": "str"}
     problems.append(
         f"{place}: expected {wanted.get(kind, 'tables' if 'tuple' in kind else 'table')}, found {type(value).__name__}"
@@ -334,12 +335,11 @@ def _out_of_range(recipe: Recipe) -> list[str]:
 
 
 def _phases(recipe: Recipe) -> list[str]:
-    phases = [p for p in recipe.phases if p is not None]
-    ends = [p.until for p in phases]
+    ends = [p.until for p in recipe.phases]
     problems = []
     if not ends or ends != sorted(set(ends)) or ends[0] <= 0 or ends[-1] != 1.0:
         problems.append("phases: 'until' must rise and end at 1.0")
-    for phase in phases:
+    for phase in recipe.phases:
         if phase.crop % 16 or phase.crop < 16:
             problems.append(f"phases: crop {phase.crop} must be a multiple of 16")
         if phase.crop > recipe.region:
@@ -350,8 +350,6 @@ def _phases(recipe: Recipe) -> list[str]:
 
 
 def _pairs(pairs: Pairs) -> list[str]:
-    if pairs is None:
-        return []
     problems = [f"pairs: unknown task {unknown(task, IDS)}" for task in pairs.task if task not in IDS]
     if not pairs.task:
         problems.append("pairs: 'task' must name at least one degradation")
