@@ -402,3 +402,35 @@ def test_preprocessing_is_that_of_torchvision() -> None:
         levels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
         pixels = torch.from_numpy(levels).permute(2, 0, 1).float() / 255
         assert torch.equal(preprocess(pixels), published(Image.fromarray(levels)))
+
+
+@pytest.mark.slow
+def test_a_full_size_model_on_a_photograph_of_a_megapixel(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    """Random weights of the published size, from files to a picture, whole and within 6 GiB.
+
+    It proves the path, not the quality: what comes out is noise.
+    """
+    from irtool.models.daclip import DaCLIP
+
+    clip = {
+        "embed_dim": 512,
+        "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 32},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12},
+    }
+    for name, net in {"universal": ContextUNet(), "controller": DaCLIP(**clip)}.items():  # type: ignore[arg-type]
+        aliases = {k: f"clip.{k}" for k in net.state_dict() if k.startswith("visual.")}
+        state = {k: v.contiguous() for k, v in net.state_dict().items() if k not in aliases}
+        save_file(state, tmp_path / f"{name}.safetensors", metadata={"aliases": json.dumps(aliases)})
+    model, controller = (f"local:{tmp_path / n}.safetensors" for n in ("universal", "controller"))
+    with Image.open(Path(__file__).parent / "pictures" / "kodak23.png") as photograph:
+        photograph.resize((1024, 1024)).save(tmp_path / "in.png")
+    done = cli("restore", tmp_path / "in.png", "-o", tmp_path / "out.png", "--task", "derain", "--model", model,
+               "--controller", controller, "--steps", 2, "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout.splitlines()[0])
+    print(f"{record['seconds']:.0f} s, {record['peak_bytes'] / 2**30:.2f} GiB, {record['tiles']} tile(s)")
+    assert record["tiles"] == 1 and record["peak_bytes"] < 6 << 30
+    with Image.open(tmp_path / "out.png") as made:
+        assert made.size == (1024, 1024)
+    found = cli("detect", tmp_path / "in.png", "--model", controller)
+    assert found.returncode == 0 and all(i in found.stdout for i in IDS)

@@ -117,7 +117,8 @@ class _Remembered(Sequence[Decoded]):
 
 
 class ControllerJob:
-    """The `Job` of the kind "daclip-controller". Its figure is the share of held-out samples whose word is found.
+    """The `Job` of the kind "daclip-controller". Its figure is the share of held-out samples whose
+    word is found among those that the recipe teaches.
 
     Settings:
         base: a CLIP to start from: reference of a file with its weights (`irtool.weights.locate`), or "random".
@@ -193,7 +194,7 @@ class ControllerJob:
             same_caption = (batch.extras["caption"][:, None] == batch.extras["caption"]).all(-1)
         content = contrastive(out["image_features"], out["text_features"], scale, same_caption)
         degradation = contrastive(out["image_degra_features"], out["text_degra_features"], scale, same_word)
-        said = _said(net, out["image_degra_features"], words)
+        said = _said(net, out["image_degra_features"], words, recipe)
         figures = {"content": content.detach(), "degradation": degradation.detach(), "accuracy": (said == word).float()}
         return content + degradation, figures
 
@@ -201,7 +202,7 @@ class ControllerJob:
         assert isinstance(net, DaCLIP)
         words, word = _words(net).to(held.labels.device), held.labels.argmax(1)
         seen = [net.embed(_shown(held.degraded[i : i + 8], net.size))[1] for i in range(0, len(held), 8)]
-        said = _said(net, F.normalize(torch.cat(seen).float(), dim=-1), words)
+        said = _said(net, F.normalize(torch.cat(seen).float(), dim=-1), words, recipe)
         names, right = held.names(), (said == word).float()
         figures = {"accuracy": float(right.mean())}
         for name in dict.fromkeys(names):
@@ -225,10 +226,12 @@ def _words(net: DaCLIP) -> Tensor:
     return tokens([d.prompt for d in DEGRADATIONS], net.clip.context_length)
 
 
-def _said(net: DaCLIP, degradation: Tensor, words: Tensor) -> Tensor:
-    """Index of the word closest to each embedding (N, K)."""
+def _said(net: DaCLIP, degradation: Tensor, words: Tensor, recipe: Recipe) -> Tensor:
+    """Index of the word closest to each embedding (N, K), among the words that the recipe teaches."""
+    taught = torch.tensor([recipe.weights.get(i, 0) > 0 for i in IDS], device=words.device)
     with torch.no_grad():
-        return (degradation @ net.encode_text(words, normalize=True).float().T).argmax(1)
+        near = degradation @ net.encode_text(words, normalize=True).float().T
+        return near.masked_fill(~taught, -torch.inf).argmax(1)
 
 
 def _shown(pictures: Tensor, size: int) -> Tensor:
