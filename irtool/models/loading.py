@@ -108,7 +108,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "models.nafnet:recognise",
         "models.single:nafnet",
     ),
-    # What aodnet asks for, zerodce's files have too; which of the two it is, their shapes tell.
+    # Peers. What aodnet asks for, zerodce's files have too; which of the two it is, their shapes tell.
     "prenet": Architecture(
         "models.peers.prenet:PReNet",
         ("conv0.0.weight", "res_conv1.0.weight", "conv.0.weight"),
@@ -173,6 +173,24 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("conv0.weight", "conv1.weight", "conv1.bias"),
         "models.peers.dncnn:recognise",
         "models.peers.dncnn:restorer",
+    ),
+    "airnet": Architecture(
+        "models.peers.airnet:AirNet",
+        ("E.E.encoder_q.E_pre.backbone.0.weight", "E.E.queue", "R.head.0.weight", "R.tail.0.weight"),
+        "models.peers.airnet:recognise",
+        "models.peers.airnet:restorer",
+    ),
+    "promptir": Architecture(
+        "models.peers.promptir:PromptIR",
+        ("patch_embed.proj.weight", "prompt1.prompt_param", "reduce_noise_level3.weight", "chnl_reduce3.weight"),
+        "models.peers.promptir:recognise",
+        "models.peers.promptir:restorer",
+    ),
+    "transweather": Architecture(
+        "models.peers.transweather:TransWeather",
+        ("Tenc.patch_embed1.proj.weight", "Tdec.block1.0.attn.task_query", "clean.conv2d.weight"),
+        "models.peers.transweather:recognise",
+        "models.peers.transweather:restorer",
     ),
     # What metrics look through.
     "alexnet": Architecture(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .wrap import Peer, capability
+from .wrap import Local, capability
 
 
 class AODNet(nn.Module):
@@ -41,6 +41,6 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {} if fits else None
 
 
-def restorer(net: AODNet, header: Mapping[str, str]) -> Peer:
+def restorer(net: AODNet, header: Mapping[str, str]) -> Local:
     """The restorer of a loaded network."""
-    return Peer(net, capability(net, header, "aodnet", "haze", margin=8, live=36))
+    return Local(net, capability(net, header, "aodnet", "haze", margin=8, live=36))

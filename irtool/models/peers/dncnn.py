@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .wrap import Peer, capability
+from .wrap import Local, capability
 
 
 class DnCNN(nn.Module):
@@ -50,6 +50,6 @@ def _names(depth: int) -> set[str]:
     return {f"conv{i}.{kind}" for i in range(depth) for kind in ("weight", "bias")}
 
 
-def restorer(net: DnCNN, header: Mapping[str, str]) -> Peer:
+def restorer(net: DnCNN, header: Mapping[str, str]) -> Local:
     """The restorer of a loaded network."""
-    return Peer(net, capability(net, header, "dncnn", "noise", margin=net.depth, live=3 * net.width))
+    return Local(net, capability(net, header, "dncnn", "noise", margin=net.depth, live=3 * net.width))

@@ -115,4 +115,4 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
 
 def restorer(net: GCANet, header: Mapping[str, str]) -> Peer:
     """The restorer of a loaded network. Its norms see the whole picture: cut in tiles it gives other colours."""
-    return Peer(net, capability(net, header, "gcanet", "haze", margin=96, live=6 * net.conv1.out_channels))
+    return Peer(net, capability(net, header, "gcanet", "haze", margin=96, live=6 * net.conv1.out_channels, multiple=8))

@@ -7,14 +7,14 @@ that tiles agree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .wrap import Peer, Sweep, capability
+from .wrap import Local, capability
 
 HEADS, DARKEST = 4, 1e-8
 
@@ -181,7 +181,7 @@ class IAT(nn.Module):
         return mixed ** gamma[:, :, None, None]
 
 
-class IATRestorer(Peer):
+class IATRestorer(Local):
     """The local branch in tiles, the global one once."""
 
     def context(self, pixels: Tensor) -> Tensor:
@@ -189,13 +189,9 @@ class IATRestorer(Peer):
         with torch.inference_mode():
             return torch.cat(self.net.global_net(pixels[None].to(self.device, self.dtype)), dim=1).float()
 
-    def restore(self, pixels: Tensor, context: Tensor, sweep: Sweep, on_progress: Callable[[int, int], None]) -> Tensor:
-        on_progress(0, 1)
+    def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
         with torch.inference_mode():
-            local = sweep(lambda x: self.net.local(x.to(self.dtype)).float(), pixels)
-            out = IAT.develop(local, context[:, :1], context[:, 1:])
-        on_progress(1, 1)
-        return out
+            return IAT.develop(self.net.local(tile.to(self.dtype)).float(), context[:, :1], context[:, 1:])
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .wrap import Peer, capability, settings
+from .wrap import Local, capability, settings
 
 EXPONENT = 0.2
 
@@ -67,8 +67,8 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width}
 
 
-def restorer(net: PairLIE, header: Mapping[str, str]) -> Peer:
+def restorer(net: PairLIE, header: Mapping[str, str]) -> Local:
     """The restorer of a loaded network; "settings" of the header may name the "exponent"."""
     net.exponent = float(settings(header).get("exponent", net.exponent))
     width = net.N_net.N_net[1].out_channels  # type: ignore[index, union-attr]
-    return Peer(net, capability(net, header, "pairlie", "lowlight", margin=12, live=4 * int(width)))
+    return Local(net, capability(net, header, "pairlie", "lowlight", margin=12, live=4 * int(width)))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .wrap import Peer, capability
+from .wrap import Local, capability
 
 BLOCKS = 5
 
@@ -76,7 +76,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width, "lstm": "conv_i.0.weight" in shapes, "blocks": blocks}
 
 
-def restorer(net: PReNet, header: Mapping[str, str]) -> Peer:
+def restorer(net: PReNet, header: Mapping[str, str]) -> Local:
     """The restorer of a loaded network."""
     # Thirteen 3x3 convolutions per pass.
-    return Peer(net, capability(net, header, "prenet", "rain", margin=13 * net.passes, live=8 * net.width))
+    return Local(net, capability(net, header, "prenet", "rain", margin=13 * net.passes, live=8 * net.width))

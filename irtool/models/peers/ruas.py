@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .wrap import Peer, capability
+from .wrap import Local, capability
 
 # Operation at each place of a cell: (kernel, dilation, adds its input); None passes through.
 Operation = tuple[int, int, bool] | None
@@ -130,6 +130,6 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"stages": stages, "width": width, "blocks": blocks}
 
 
-def restorer(net: RUAS, header: Mapping[str, str]) -> Peer:
+def restorer(net: RUAS, header: Mapping[str, str]) -> Local:
     """The restorer of a loaded network."""
-    return Peer(net, capability(net, header, "ruas", "lowlight", margin=32, live=64))
+    return Local(net, capability(net, header, "ruas", "lowlight", margin=32, live=64))

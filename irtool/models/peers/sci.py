@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .wrap import Peer, capability
+from .wrap import Local, capability
 
 
 def conv(channels: int, out: int, *after: nn.Module) -> nn.Sequential:
@@ -74,6 +74,6 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width, "layers": layers[0], "calibrate_width": other, "calibrate_layers": layers[1]}
 
 
-def restorer(net: SCI, header: Mapping[str, str]) -> Peer:
+def restorer(net: SCI, header: Mapping[str, str]) -> Local:
     """The restorer of a loaded network."""
-    return Peer(net, capability(net, header, "sci", "lowlight", margin=4, live=24))
+    return Local(net, capability(net, header, "sci", "lowlight", margin=4, live=24))

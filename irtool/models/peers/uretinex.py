@@ -156,4 +156,4 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
 def restorer(net: URetinexNet, header: Mapping[str, str]) -> Peer:
     """The restorer of a loaded network, which sees the whole picture; "settings" of the header may name the "ratio"."""
     net.ratio = float(settings(header).get("ratio", net.ratio))
-    return Peer(net, capability(net, header, "uretinex", "lowlight", margin=64, live=5 * 64))
+    return Peer(net, capability(net, header, "uretinex", "lowlight", margin=64, live=5 * 64, multiple=8))

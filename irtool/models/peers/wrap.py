@@ -1,4 +1,8 @@
-"""What the peers' restorers share: one pass over the picture, in tiles only where memory asks for it."""
+"""What the peers' restorers share: one pass over the picture, in tiles only where memory asks for it.
+
+A network that looks a bounded way is an `Expert`: its tiles carry as much around them, and agree with the whole. One
+that looks at the whole picture is a `WholeExpert`.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ def gmacs_per_megapixel(net: nn.Module) -> float:
 
 
 def capability(
-    net: nn.Module, header: Mapping[str, str], name: str, task: str, *, margin: int, live: int, multiple: int = 8
+    net: nn.Module, header: Mapping[str, str], name: str, task: str, *, margin: int, live: int, multiple: int = 1
 ) -> Capability:
     """The record of a network that undoes one thing and is told nothing.
 
@@ -37,7 +41,7 @@ def capability(
         task: id of the degradation it removes.
         margin: how far it looks, in pixels.
         live: float32 feature maps alive at once at full resolution.
-        multiple: tiles start at multiples of this.
+        multiple: tiles start at multiples of this; 1 so that no border is added to the picture.
     """
     return Capability(
         name=name,
@@ -51,8 +55,21 @@ def capability(
     )
 
 
+class Local(Single):
+    """A network that looks a bounded way (`Restorer` and `Expert`)."""
+
+    def context(self, pixels: Tensor) -> Tensor:
+        """Nothing: (1, 0)."""
+        return torch.zeros(1, 0)
+
+    def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
+        with torch.inference_mode():
+            out: Tensor = self.net(tile.to(self.dtype)).float()
+            return out
+
+
 class Peer(Single):
-    """A network called once per picture: ``net(image) -> restored``, both (N, 3, H, W) (`Restorer`, `WholeExpert`)."""
+    """A network that looks at the whole picture (`Restorer` and `WholeExpert`)."""
 
     def context(self, pixels: Tensor) -> Tensor:
         """Nothing: (1, 0)."""
@@ -61,9 +78,14 @@ class Peer(Single):
     def restore(self, pixels: Tensor, context: Tensor, sweep: Sweep, on_progress: Callable[[int, int], None]) -> Tensor:
         on_progress(0, 1)
         with torch.inference_mode():
-            out: Tensor = sweep(lambda x: self.net(x.to(self.dtype)).float(), pixels)
+            out: Tensor = sweep(lambda x: self.apply(x.to(self.dtype)).float(), pixels)
         on_progress(1, 1)
         return out
+
+    def apply(self, x: Tensor) -> Tensor:
+        """What the network makes of tiles (N, 3, h, w) in [0, 1]."""
+        made: Tensor = self.net(x)
+        return made
 
 
 def settings(header: Mapping[str, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .wrap import Peer, capability
+from .wrap import Local, capability
 
 
 class ZeroDCE(nn.Module):
@@ -53,6 +53,6 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width, "curves": out // 3}
 
 
-def restorer(net: ZeroDCE, header: Mapping[str, str]) -> Peer:
+def restorer(net: ZeroDCE, header: Mapping[str, str]) -> Local:
     """The restorer of a loaded network."""
-    return Peer(net, capability(net, header, "zerodce", "lowlight", margin=8, live=8 * net.width))
+    return Local(net, capability(net, header, "zerodce", "lowlight", margin=8, live=8 * net.width))
