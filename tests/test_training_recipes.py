@@ -26,7 +26,7 @@ def cache(decoded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_built_in_recipes_are_sound_and_say_what_they_are():
     names = recipe.built_in()
-    assert {"base", "default", "detector", "detector-finish", "finish", "nano", "pretrain"} <= set(names)
+    assert {"base", "default", "detector", "finish", "nano", "pretrain"} <= set(names)
     for name in names:
         recipe.load(recipe.find(name))
         said = recipe.comment(recipe.find(name))
