@@ -272,6 +272,10 @@ class Composer:
             if name in self.words["undo"] and self.rng.random() < 0.7:
                 body = self.fill(self.one(self.words["undo"][name]), {name: body})
             return Composed(tuple(body))
+        elif way < 0.8:
+            # One of them with a strength, the others without: the strength is that clause's alone.
+            strong = self.rng.choice(kinds)
+            parts = [self.strong(k) if k == strong else self.clause(Mark(k)) for k in kinds]
         else:
             parts = [self._wanted(k) for k in kinds]
         return Composed(tuple(self.join(parts)))
@@ -360,7 +364,7 @@ class Composer:
     def sentence(self) -> Composed:
         """One sentence, politely wrapped now and then."""
         makers = (
-            (self._single, 27), (self._strength, 14), (self._multi, 18), (self._keep, 18), (self._only, 5),
+            (self._single, 27), (self._strength, 14), (self._multi, 26), (self._keep, 18), (self._only, 5),
             (self._auto, 7), (self._left, 3), (self._ask, 8), (self._sequence, 5), (self._outside, 14), (self._word, 6),
         )  # fmt: skip
         made = self.rng.choices([m for m, _ in makers], [n for _, n in makers])[0]()

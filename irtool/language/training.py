@@ -148,7 +148,7 @@ def loss_of(told: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
     total = 0.5 * F.cross_entropy(told["order"], targets["order"])
     for name in HEADS:
         part = F.cross_entropy(told[name].flatten(0, 1), targets[name].flatten(), ignore_index=IGNORE)
-        total = total + {"kind": 2.0, "act": 1.5}.get(name, 1.0) * part
+        total = total + {"kind": 2.0, "act": 1.5, "level": 1.5}[name] * part
     return total
 
 

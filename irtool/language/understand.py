@@ -13,6 +13,7 @@ import numpy as np
 from ..degradation import IDS
 from ..errors import UsageError
 from ..weights import locate
+from . import grammar
 from .labels import ACTS, KINDS, LEVELS, ORDERS, OUTSIDE, STRENGTHS
 from .tagger import Tagger, Tags
 from .tokens import Token, normalise, tokenise
@@ -40,7 +41,62 @@ class Words:
         tokens = tokenise(normalise(text))
         if not tokens:
             return Wish(text=text)
-        return read(text, tokens, self.tagger(tokens))
+        tags = self.tagger(tokens)
+        for clause in clauses(tokens, tags):
+            # A strength belongs to its own clause: "remove the rain and brighten it a little".
+            tags.level[clause] = self.tagger([tokens[i] for i in clause]).level
+        return read(text, tokens, tags)
+
+
+def clauses(tokens: list[Token], tags: Tags) -> list[list[int]]:
+    """The clauses of a sentence that speak of one thing each, as places of tokens; none where it is not clearly so.
+
+    "remove the rain and brighten it a little" has two. "remove the rain and the fog a little" has one: what follows the
+    "and" has no verb of its own. "remove the rain and the fog, but only a little" is not taken apart either.
+    """
+    kinds = tags.kind.argmax(axis=1)
+    parts: list[list[int]] = [[]]
+    for i, token in enumerate(tokens):
+        if token.text in JOINTS:
+            parts.append([])
+        else:
+            parts[-1].append(i)
+    parts = [part for part in parts if part]
+    if len(parts) < 2 or not all(kinds[part].any() for part in parts):
+        return []
+    found: list[list[int]] = []
+    for part in parts:
+        first = next(i for i in part if kinds[i])
+        led = any(tokens[i].text not in _articles() for i in part if i < first)
+        if found and not led and tokens[first].text not in _verbs():
+            found[-1] += part
+        else:
+            found.append(part)
+    return found if len(found) > 1 else []
+
+
+JOINTS = frozenset(
+    (",", ";", ".", "&", "+", "and", "but", "y", "pero", "et", "mais", "und", "aber", "和", "并", "、", "。")
+)
+
+
+@lru_cache(maxsize=1)
+def _articles() -> frozenset[str]:
+    """Words that may stand between an "and" and a noun."""
+    lists = [grammar.words(language)["the"] for language in grammar.LANGUAGES if language not in grammar.WIDE]
+    return frozenset(t.text for entries in lists for e in entries for t in tokenise(normalise(e)))
+
+
+@lru_cache(maxsize=1)
+def _verbs() -> frozenset[str]:
+    """Words that begin a clause, being what is to be done, and are no nouns besides."""
+
+    def first(*slots: str) -> set[str]:
+        tables = [grammar.words(language) for language in grammar.LANGUAGES]
+        entries = [e for table in tables for kind in (*IDS, "auto") for s in slots for e in table[kind].get(s, ())]
+        return {tokens[0].text for e in entries if (tokens := tokenise(normalise(e)))}
+
+    return frozenset(first("v", "c") - first("n"))
 
 
 def read(text: str, tokens: list[Token], tags: Tags) -> Wish:
