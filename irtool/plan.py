@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MOST = 3
 """Degradations undone at once by `plan_auto`: the network saw mixtures of two and three in training."""
+SURE = {"shadow": 0.95}
+"""Score that `plan_auto` asks for beyond being found: a shadow mostly belongs to the picture."""
 
 
 @dataclass(frozen=True)
@@ -121,14 +123,21 @@ class Plan:
 def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_RESTORER, **more: Any) -> Plan:
     """Undo what was found: everything present, the strongest `MOST` where there is more; nothing in a clean picture.
 
-    `more` are further attributes of the step.
+    What `SURE` asks more of is left as it is below that score, and the plan says so. `more` are further attributes of
+    the step.
     """
     if diagnosis.is_clean:
         return Plan((), "the picture is clean")
-    found = ", ".join(f"{i} {diagnosis.scores[i]:.2f}" for i in diagnosis.present)
-    chosen = diagnosis.present[:MOST]
-    less = f"; the strongest {MOST} are undone" if len(diagnosis.present) > MOST else ""
-    return Plan((Step(dict.fromkeys(chosen, 1.0), model, strength, **more),), f"found {found}{less}")
+    named = {i: f"{i} {diagnosis.scores[i]:.2f}" for i in diagnosis.present}
+    unsure = [i for i in diagnosis.present if diagnosis.scores[i] < SURE.get(i, 0)]
+    chosen = [i for i in diagnosis.present if i not in unsure]
+    reason = f"found {', '.join(named[i] for i in chosen)}" if chosen else ""
+    if len(chosen) > MOST:
+        reason += f"; the strongest {MOST} are undone"
+    if unsure:
+        told = " and ".join(named[i] for i in unsure)
+        reason += f"{'; ' if reason else ''}{told} may belong to the picture and is left, --task {unsure[0]} undoes it"
+    return Plan((Step(dict.fromkeys(chosen[:MOST], 1.0), model, strength, **more),) if chosen else (), reason)
 
 
 def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT_RESTORER, **more: Any) -> Plan:

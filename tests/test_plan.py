@@ -64,6 +64,14 @@ def test_mixtures_are_listed_in_the_order_of_restoration():
     assert place("noise") < place("lowlight") and place("rain") < place("haze") and place("jpeg") < place("blur")
 
 
+def test_a_shadow_is_left_unless_it_is_all_but_certain():
+    plan = plan_auto(Found(shadow=0.9))
+    assert plan.steps == () and "--task shadow" in plan.reason and "shadow 0.90" in plan.reason
+    both = plan_auto(Found(shadow=0.9, noise=0.6))
+    assert tuple(both.steps[0].mixture) == ("noise",) and "is left" in both.reason and "found noise 0.60" in both.reason
+    assert tuple(plan_auto(Found(shadow=0.97)).steps[0].mixture) == ("shadow",)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -235,14 +236,14 @@ def cut(sample: Sample, row: int, rows: int, crop: int, g: torch.Generator) -> S
     return sample.map(take)
 
 
-def held_out(pools: Pools, each: int = 2) -> Sample:
+def held_out(pools: Any, each: int = 2) -> Sample:
     """Fixed samples of what is kept back: `each` of every kind in the recipe, alike in every run of it.
 
     Real pairs are not among them: too few are at hand to keep some back, and a test set serves better.
     """
     pictures, recipe = pools.pictures, pools.recipe
     if pictures.held:
-        pools = Pools(Pictures(pictures.held, (), pictures.pairs, ()), recipe, pools.share)
+        pools = type(pools)(Pictures(pictures.held, (), pictures.pairs, ()), recipe, pools.share)
     made = []
     for number, kind in enumerate(k for k in pools.kinds if isinstance(k, str)):
         for which in range(each):
@@ -251,7 +252,7 @@ def held_out(pools: Pools, each: int = 2) -> Sample:
     return join(made)
 
 
-def source(recipe: Recipe, root: Path, share: Share) -> Source[Sample]:
+def source(recipe: Recipe, root: Path, share: Share, kind: Callable[..., Any] = Pools) -> Source[Sample]:
     """The data of a job that learns from pictures.
 
     An epoch is as many samples as regions fit into the pictures: nothing is ever seen twice in the same way.
@@ -260,7 +261,7 @@ def source(recipe: Recipe, root: Path, share: Share) -> Source[Sample]:
         UsageError: see `pictures.gather`.
     """
     pictures = gather(recipe, root)
-    pools = Pools(pictures, recipe, share)
+    pools = kind(pictures, recipe, share)
     area = sum(p.height * p.width for p in pictures.clean)
     area += sum(t.clean.height * t.clean.width for pairs in pictures.pairs for t in pairs)
     told = {

@@ -1,0 +1,125 @@
+"""The detector: what its network looks at, what it is trained on, and how its findings become probabilities."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from training_samples import CPU, tiny
+
+from irtool.degradation import IDS, INDEX
+from irtool.detect.network import FINE, GRID, LOCAL, DetectorNet, views, where
+from irtool.training import calibrate
+from irtool.training.data import held_out, join
+from irtool.training.detector_data import CHANGE, SHAPES, DetectorPools
+from irtool.training.jobs import Share, job
+from irtool.training.pictures import gather
+
+SMALL = {"widths": [16, 16], "depths": [1, 1], "hidden": 8}
+
+
+@pytest.fixture
+def pools(tmp_path: Path, decoded: Path, monkeypatch: pytest.MonkeyPatch) -> DetectorPools:
+    monkeypatch.setenv("HF_ASSETS_CACHE", str(decoded))
+    (tmp_path / "clean").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        soft = Image.fromarray(rng.integers(90, 250, (12, 16, 3), dtype=np.uint8)).resize((160, 120), Image.BICUBIC)
+        soft.save(tmp_path / "clean" / f"{number}.png")
+    made = tiny(kind="detector", model=SMALL, pool=8, group=2, hold=0, phases=[{"until": 1.0, "crop": 48, "batch": 8}])
+    made = dataclasses.replace(
+        made, weights={"shadow": 1.0, "missing": 1.0, "noise": 1.0, "lowlight": 0.5, "clean": 1.0}
+    )
+    return DetectorPools(gather(made, tmp_path), made)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (20, 900), (96, 96), (500, 700)])
+def test_any_size_is_seen_whole_and_at_its_own_resolution(size: tuple[int, int]) -> None:
+    pixels = torch.rand(2, 3, *size)
+    fine, coarse = views(pixels)
+    assert fine.shape == (2, GRID * GRID, 3, FINE, FINE)
+    assert coarse.shape[-2] * coarse.shape[-1] <= 1.1 * 256 * 256
+    assert torch.equal(fine[:, 0, :, : min(FINE, size[0]), : min(FINE, size[1])], pixels[..., :FINE, :FINE])
+    if min(size) >= FINE:
+        assert torch.equal(fine[:, -1], pixels[..., -FINE:, -FINE:])
+    assert DetectorNet(**SMALL)(pixels).shape == (2, len(IDS))
+
+
+def test_the_maps_are_told_the_cells_that_changed() -> None:
+    change = torch.zeros(1, len(LOCAL), 128, 192)
+    change[0, 2, :64, :96] = 0.5
+    change[0, 1] = 0.01
+    near, far = where(change, torch.empty(1, GRID * GRID, len(LOCAL), 12, 12), torch.empty(1, len(LOCAL), 16, 24))
+    assert torch.equal(far[0, 2], torch.nn.functional.pad(torch.ones(8, 12), (0, 12, 0, 8)))
+    assert near[0, 0, 2, :8].eq(1).all() and near[0, -1, 2].eq(0).all()
+    assert far[0, [0, 1, 3, 4]].eq(0).all()
+
+
+def test_pools_are_the_same_however_many_make_them(pools: DetectorPools) -> None:
+    whole = pools[3]
+    halves = [DetectorPools(pools.pictures, pools.recipe, Share(rank, 2, CPU))[3] for rank in range(2)]
+    assert torch.equal(join(halves).degraded, whole.degraded)
+    assert torch.equal(join(halves).extras[CHANGE], whole.extras[CHANGE])
+    assert not torch.equal(pools[4].degraded[:1, :, :48, :48], whole.degraded[:1, :, :48, :48])
+    sizes = {tuple(pools[i].degraded.shape[-2:]) for i in range(12)}
+    assert len(sizes) > 3 and len(sizes) <= len(SHAPES)
+
+
+def test_what_changed_is_what_the_damage_changed(pools: DetectorPools) -> None:
+    seen = set()
+    for index in range(6):
+        pool = pools[index]
+        for row, name in enumerate(pool.names()):
+            seen.add(name)
+            change = pool.extras[CHANGE][row].float()
+            if name in LOCAL:
+                real = (pool.degraded[row] - pool.clean[row]).abs().mean(0)
+                assert (change[LOCAL.index(name)] - real).abs().max() < 0.5 / 255 + 1e-3
+                assert real.max() > 0.03
+            assert all(change[i].eq(0).all() for i, kind in enumerate(LOCAL) if kind != name)
+            assert pool.labels[row].sum() == (0 if name == "clean" else 1)
+    assert {"shadow", "missing", "noise", "clean"} <= seen
+    held = held_out(pools)
+    assert held.degraded.shape[-2:] == (48, 48) and held.labels[:, INDEX["shadow"]].sum() == 2
+
+
+def test_the_loss_reaches_every_weight(pools: DetectorPools) -> None:
+    work = job("detector")
+    net = work.build(pools.recipe)
+    batch = work.batch(pools[0], 0, 1, 48, torch.Generator())
+    loss, figures = work.loss(net, batch, pools.recipe, torch.Generator(), 0)
+    loss.backward()
+    assert len(figures["right"]) == len(batch)
+    # What a block mixes begins at zero, so what it spreads hears of the loss from the second step on.
+    silent = [n for n, p in net.named_parameters() if p.grad is None or (p.grad.eq(0).all() and ".spread." not in n)]
+    assert not silent
+
+
+def test_probabilities_are_stretched_back() -> None:
+    g = torch.Generator().manual_seed(0)
+    honest = 3 * torch.randn(4000, len(IDS), generator=g)
+    labels = (torch.rand(honest.shape, generator=g) < honest.sigmoid()).float()
+    stretch, shift = calibrate.platt(2.5 * honest + 1, labels)
+    assert torch.allclose(stretch, torch.full_like(stretch, 0.4), atol=0.05)
+    assert torch.allclose(shift, torch.full_like(shift, -0.4), atol=0.15)
+    net, x = DetectorNet(**SMALL).eval(), torch.rand(2, 3, 100, 100)
+    before = net(x)
+    calibrate.fold(net, stretch, shift)
+    assert torch.allclose(net(x), before * stretch + shift, atol=1e-5)
+
+
+def test_thresholds_follow_their_rule() -> None:
+    labels = np.zeros((400, len(IDS)))
+    labels[200:300, 0] = labels[300:, 2] = 1
+    scores = np.full(labels.shape, 0.01)
+    scores[200:300, 0] = np.linspace(0.3, 1, 100)
+    scores[:6, 0] = (0.9, 0.8, 0.7, 0.655, 0.645, 0.635)  # six clean ones of 200 look damaged; two in a hundred may
+    scores[:100, 1] = scores[300:, 2] = 0.99  # one kind never right, one always
+    chosen = calibrate.thresholds(scores, labels)
+    assert (chosen[IDS[0]], chosen[IDS[1]], chosen[IDS[2]]) == (0.65, 1.0, calibrate.LOWEST)
+    scores[300:305, 0] = 0.755  # five of the hundred that have something else; four may
+    assert calibrate.thresholds(scores, labels)[IDS[0]] == 0.76
