@@ -90,7 +90,7 @@ class RestorerJob:
         return Preview(
             figures,
             rows=[[p[i] for p in pictures] for i in shown],
-            captions=[[names[i], f"{after[i]:.2f} dB", f"input {before[i]:.2f} dB"] for i in shown],
+            captions=[[f"{names[i]}, {before[i]:.2f} dB", f"{after[i]:.2f} dB", ""] for i in shown],
         )
 
     def export(self, net: nn.Module, recipe: Recipe, target: Path, notes: Mapping[str, str]) -> None:
