@@ -189,9 +189,9 @@ def main() -> None:
     lines = [
         "# Diffusion restorers: speed, memory, samplers",
         "",
-        f"Printed by `python benchmarks/diffusion.py --device {given.device} --threads {given.threads}`; {where}, torch "
-        f"{torch.__version__}. Random weights of the universal net's size, 49.0 M parameters. The yardstick re-states "
-        "the published inference in plain PyTorch (`benchmarks/plain_irsde.py`). On a CPU, seconds are processor time.",
+        f"Printed by `python benchmarks/diffusion.py --device {given.device} --threads {given.threads}`; {where}, "
+        f"torch {torch.__version__}. Random weights of the universal net's size, 49.0 M parameters. The yardstick "
+        "re-states the published inference in plain PyTorch (`benchmarks/plain_irsde.py`). On a CPU, seconds are processor time.",
         "",
         *step_tables(given, device),
         "",

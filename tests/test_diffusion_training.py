@@ -63,7 +63,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clip = open_clip.CLIP(
         CLIP["embed_dim"], open_clip.CLIPVisionCfg(**CLIP["vision_cfg"]), open_clip.CLIPTextCfg(**CLIP["text_cfg"])
     )
-    # Drawn as it is, the tower hardly looks at anything but the place and the mark of the end; a trained one reads words.
+    # As drawn, the tower looks at little but the place and the mark of the end; a trained one reads words.
     clip.positional_embedding.data.zero_()
     clip.token_embedding.weight.data[49406:] = 0
     path = tmp_path_factory.mktemp("clip") / "clip.safetensors"

@@ -79,7 +79,6 @@ class DiffusionExpert:
         self.capability = restorer.capability
         self.net = restorer.net
         self.device, self.dtype = torch.device("cpu"), torch.float32
-        self.seen: Callable[[int, Tensor], None] = lambda t, x: None
 
     def sampled(self, sampling: Sampling) -> DiffusionExpert:
         """The same with other settings.
@@ -121,7 +120,7 @@ class DiffusionExpert:
             mu, hidden = (pixels, []) if latent is None else latent.encode(pixels)  # type: ignore[operator]
             route = times(p.T, min(p.T, self.sampling.count))
             network = self._network(context, sweep, on_progress, len(route) - 1)
-            x = irsde.sample(p, network, mu, route, sampler, partial(_draw, mu, generator), self.seen)
+            x = irsde.sample(p, network, mu, route, sampler, partial(_draw, mu, generator))
             if latent is not None:
                 x = latent.decode(x, hidden, pixels.shape[-2:])  # type: ignore[operator]
             return x
@@ -144,7 +143,6 @@ class DiffusionExpert:
                 x = denoising.reverse_sde(p, x, noise, t, s, _draw(x, generator))
             else:
                 x = denoising.posterior(p, x, noise, t, s, _draw(x, generator))
-            self.seen(s, x)
         return x
 
     def _network(
