@@ -141,7 +141,7 @@ def test_usage(cli, photo, tmp_path, arguments):
 
 def test_a_missing_picture_is_no_sentence(cli, tmp_path):
     done = cli("instruct", tmp_path / "no.png", "denoise", "--dry-run")
-    assert done.returncode != 0 and "no.png" in done.stderr
+    assert done.returncode == 1 and "no.png does not exist" in done.stderr
 
 
 def test_words_are_understood_without_torch(environment, tmp_path):

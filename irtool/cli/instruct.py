@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import UsageError
+from ..errors import PictureError, UsageError
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
 
@@ -120,6 +120,7 @@ def split(said: Sequence[str]) -> tuple[list[str], list[str]]:
 
     Raises:
         UsageError: a picture comes after a sentence.
+        PictureError: what is named like a picture is not there.
     """
     from ..picture.formats import SUFFIXES
 
@@ -134,6 +135,9 @@ def split(said: Sequence[str]) -> tuple[list[str], list[str]]:
         return Path(text).suffix.lower() in SUFFIXES and (" " not in text.strip() or "/" in text)
 
     inputs = [text for text in said if is_path(text)]
+    for text in inputs:
+        if text != "-" and not Path(text).exists():
+            raise PictureError(f"{text} does not exist.")
     sentences = [text for text in said if not is_path(text)]
     if said and list(said) != inputs + sentences:
         raise UsageError("Pictures come first, then sentences.", 'irtool instruct a.jpg b.jpg "remove the rain"')
