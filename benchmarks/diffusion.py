@@ -191,7 +191,8 @@ def main() -> None:
         "",
         f"Printed by `python benchmarks/diffusion.py --device {given.device} --threads {given.threads}`; {where}, "
         f"torch {torch.__version__}. Random weights of the universal net's size, 49.0 M parameters. The yardstick "
-        "re-states the published inference in plain PyTorch (`benchmarks/plain_irsde.py`). On a CPU, seconds are processor time.",
+        "re-states the published inference in plain PyTorch (`benchmarks/plain_irsde.py`). "
+        "On a CPU, seconds are processor time.",
         "",
         *step_tables(given, device),
         "",
