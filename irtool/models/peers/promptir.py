@@ -21,18 +21,12 @@ class ChannelNorm(nn.Module):
 
     def __init__(self, width: int, bias: bool) -> None:
         super().__init__()
-        self.body = nn.Module()
-        self.body.weight = nn.Parameter(torch.ones(width))
-        if bias:
-            self.body.bias = nn.Parameter(torch.zeros(width))
-        self.bias = bias
+        self.body = nn.ParameterDict({"weight": torch.ones(width)} | ({"bias": torch.zeros(width)} if bias else {}))
 
     def forward(self, x: Tensor) -> Tensor:
         variance, mean = torch.var_mean(x, dim=1, keepdim=True, correction=0)
-        weight = self.body.weight[:, None, None]
-        if self.bias:
-            return (x - mean) / torch.sqrt(variance + 1e-5) * weight + self.body.bias[:, None, None]
-        return x / torch.sqrt(variance + 1e-5) * weight
+        scale = self.body["weight"][:, None, None] / torch.sqrt(variance + 1e-5)
+        return (x - mean) * scale + self.body["bias"][:, None, None] if "bias" in self.body else x * scale
 
 
 class Attention(nn.Module):
