@@ -44,7 +44,7 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.nn.init.normal_(net.head.weight, std=0.02)
     torch.nn.init.constant_(net.head.bias, 0.05)
     loading.save(net, folder / "restorer.safetensors", architecture="compact", config=config)
-    small: Mapping[str, object] = {"widths": [16], "hidden": 8}
+    small: Mapping[str, object] = {"widths": [16, 16], "depths": [1, 1], "hidden": 8}
     detector = DetectorNet(**small)  # type: ignore[arg-type]
     for name, found in {"clean": (), "rain": ("rain",), "mixed": ("rain", "noise", "jpeg", "haze")}.items():
         thresholds = {i: 0.0 if i in found else 2.0 for i in IDS}
