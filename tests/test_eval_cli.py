@@ -85,7 +85,7 @@ def test_broken_pairs_make_the_exit_code_one(pairs: Path, run: Callable[..., Any
     code, _, err = run("eval", "--lq", pairs / "rain", "--gt", pairs / "norain", "--model", "none")
     assert code == 1
     assert "error: 0:" in err
-    assert "1 of 2 pairs are broken" in err
+    assert "1 of 2 pairs are broken and in no mean: 0" in err
 
 
 def test_a_set_that_is_not_here_is_exit_three_with_its_origin(tmp_path: Path, run: Callable[..., Any]) -> None:

@@ -295,7 +295,10 @@ def _checks(known: Dataset | None, rules: Protocol, found: Found, whole: int, su
     notes = []
     scored = summary["scored"]
     if summary["failed"]:
-        notes.append(f"{summary['failed']} of {summary['pairs']} pairs are broken and in no mean")
+        names = summary["failed_names"]
+        more = "" if len(names) <= 10 else f" and {len(names) - 10} more"
+        told = f"{len(names)} of {summary['pairs']} pairs are broken and in no mean"
+        notes.append(f"{told}: {', '.join(names[:10])}{more}")
     if known is None or not known.pairs:
         return notes
     if scored != known.pairs:

@@ -117,7 +117,7 @@ class Report:
                 "picks": [
                     _pick(role, record, files) for role, record, files in shown if all(f.is_file() for f in files)
                 ],
-                "notes": [*notes, *_failures(summary)],
+                "notes": list(notes),
                 "cost": cost(summary),
                 "published": [row.to_dict() for row in rows],
                 "published_note": "As printed by their authors; comparable only where the protocol is the same.",
@@ -176,14 +176,6 @@ def _told(record: Record) -> str:
     return f"{shown[0]} to {shown[1]}, SSIM {record['output']['ssim']:.4f}{plan}"
 
 
-def _failures(summary: Record) -> list[str]:
-    names = summary.get("failed_names", [])
-    if not names:
-        return []
-    more = "" if len(names) <= 10 else f" and {len(names) - 10} more"
-    return [f"{len(names)} of {summary['pairs']} pairs are broken and in no mean: {', '.join(names[:10])}{more}."]
-
-
 def subtitle(head: Record, summary: Record) -> str:
     """Set, count, protocol."""
     made = f", degraded by {head['degrade']}" if head["degrade"] else ""
@@ -211,12 +203,11 @@ def origin(head: Record, summary: Record) -> list[tuple[str, str]]:
             return ", ".join(map(flat, value))
         return str(value)
 
-    pairs = [
-        (key.replace("_", " "), flat(value))
-        for key, value in head.items()
-        if key != "type" and value not in ("", None, {})
+    told = [(key.replace("_", " "), flat(value)) for key, value in head.items() if key != "type" and value is not None]
+    return [
+        *((key, value) for key, value in told if value),
+        ("content of all scored files, sha256", summary.get("content", "")),
     ]
-    return [*pairs, ("content of all scored files, sha256", summary.get("content", ""))]
 
 
 def to_csv(records: Sequence[Record]) -> str:
