@@ -288,7 +288,7 @@ class Composer:
         if self.rng.random() < 0.12:
             table, whole = self.words["except"], Mark("auto")
             named = self.nouns(marks) if len(marks) == 2 else self.noun(marks[0])
-            slots = {"x": [(self.one(table["all"]), whole)], "y": named}
+            slots: dict[str, list[Piece]] = {"x": [(self.one(table["all"]), whole)], "y": named}
             return Composed(tuple(self.fill(self.one(table["frames"]), slots)))
         if len(marks) == 2 and self.rng.random() < 0.6:
             keeping = self.fill(self.one(self.words["keep"]["n"]), {"n": self.nouns(marks)})
