@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import irtool
 from irtool.cli import app, main
@@ -16,7 +17,7 @@ from irtool.cli.options import one_of, parse_bytes
 from irtool.degradation import IDS
 from irtool.errors import UsageError
 
-VERBS = ("compare", "degrade", "detect", "doctor", "models", "restore", "train")
+VERBS = ("compare", "degrade", "detect", "doctor", "download", "eval", "instruct", "models", "restore", "train")
 
 
 @pytest.mark.parametrize(
@@ -193,4 +194,4 @@ def test_choices():
 
 
 def test_every_verb_is_here():
-    assert sorted(command.callback.__name__ for command in app.app.registered_commands) == list(VERBS)
+    assert sorted(typer.main.get_command(app.app).commands) == list(VERBS)
