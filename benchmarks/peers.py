@@ -153,7 +153,11 @@ def measure(bench: Bench, model: str, shared: Path, truth_ratio: bool = False) -
 
 def apart(bench: Bench, model: str, shared: Path, kept: Path | None, truth_ratio: bool = False) -> dict[str, object]:
     """`measure` in a process of its own, unless its result is kept already."""
-    key = f"{bench.name} {model}" + (" truth-ratio" if truth_ratio else "")
+    from irtool.weights import get
+
+    record = get(model)
+    version = f" {(record.files[0].sha256 or '')[:12]}" if record.kind == "asset" else ""  # ours changes, theirs do not
+    key = f"{bench.name} {model}{version}" + (" truth-ratio" if truth_ratio else "")
     results = json.loads(kept.read_text()) if kept and kept.exists() else {}
     if key in results:
         return dict(results[key])

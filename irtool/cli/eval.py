@@ -195,7 +195,8 @@ def eval(
     if against and not rows:
         notes.append("no published rows are known for this set")
     out.record(summary)
-    title = f"{known.title if known else lq.name if lq else gt[0].name if gt else ''}, {model}"
+    subject = known.title or known.name if known else (lq or (gt or [Path()])[0]).name
+    title = f"{subject}, {model}"
     _show(out, title, head, summary, rows)
     if csv is not None:
         save_bytes(to_csv(records).encode(), csv)
@@ -367,7 +368,8 @@ def _table(lines: Sequence[Sequence[str]]) -> list[str]:
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for number, name in enumerate(lines[0]):
-        drawn.add_column(name, justify="left" if number == 0 or number > 3 else "right", overflow="fold")
+        figures = all(line[number][-1:].isdigit() or line[number] in ("", "equal") for line in lines[1:])
+        drawn.add_column(name, justify="right" if figures and number else "left", overflow="fold")
     for line in lines[1:]:
         drawn.add_row(*line)
     console = Console()
