@@ -5,8 +5,9 @@
     python benchmarks/modulation.py ranks --data DATA --out docs/pictures
 
 Every method has about the same number of parameters in all (the table says how many), sees the same samples and takes
-the same number of steps of the same batch size; whatever must be learned in stages shares those steps out. The task is told to all
-methods but "none". Numbers are PSNR in dB over the pixels of held-out crops, means and standard deviations over seeds.
+the same number of steps of the same batch size; whatever must be learned in stages shares those steps out. The task is
+told to all methods but "none". Numbers are PSNR in dB over the pixels of held-out crops, means and standard deviations
+over seeds.
 """
 
 from __future__ import annotations
