@@ -57,10 +57,9 @@ def test_a_general_wish_is_auto_without_what_is_to_stay(cli, using, photo, tmp_p
 
 def test_a_question_is_answered_and_nothing_written(cli, using, photo, tmp_path):
     source = photo(tmp_path / "a.png")
-    done = cli("instruct", source, "is it rainy? ", env=using("rain"))
-    assert done.returncode == 0 and "rain: yes" in done.stdout
-    done = cli("instruct", source, "what is wrong with it?", "--json", env=using("rain"))
+    done = cli("instruct", source, "is it rainy?", "--json", env=using("rain"))
     image, summary = lines(done.stdout)
+    assert image["plan"]["reason"].startswith("rain: yes")
     assert image["status"] == "answered" and "output" not in image and image["diagnosis"]["present"] == ["rain"]
     assert summary["answered"] == 1 and summary["restored"] == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png"]
@@ -87,7 +86,6 @@ def test_folders_and_stdin(cli, using, photo, tmp_path):
         photo(tmp_path / "in" / name)
     arguments = ("instruct", tmp_path / "in", "去雨", "-r", "-o", tmp_path / "out", "--json")
     assert lines(cli(*arguments, env=using("clean")).stdout)[-1]["restored"] == 2
-    assert lines(cli(*arguments, env=using("clean")).stdout)[-1]["skipped"] == 2
     with (tmp_path / "in" / "a.png").open("rb") as stdin:
         done = cli("instruct", "-", "quita la lluvia", stdin=stdin, env=using("clean"), text=False)
     assert done.returncode == 0 and done.stdout[:4] == b"\x89PNG" and b"undid rain" in done.stderr
@@ -106,6 +104,10 @@ def test_a_list_of_instructions(cli, using, photo, tmp_path, kind):
             {"picture": "in/b.png", "instruction": "is it dark?"},
         ]
         listed.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    if kind == "jsonl":  # the reading is what differs
+        planned = lines(cli("instruct", "--from", listed, "--dry-run", "--json", env=using("clean")).stdout)
+        assert {Path(i["input"]).name: i["status"] for i in planned[:-1]} == {"a.png": "planned", "b.png": "answered"}
+        return
     done = cli("instruct", "--from", listed, "-o", tmp_path / "out", "--json", env=using("clean"))
     assert done.returncode == 0, done.stderr
     *images, summary = lines(done.stdout)
