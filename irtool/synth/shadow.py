@@ -1,4 +1,4 @@
-"""Cast shadows: polygons and blobs with a penumbra, darker and bluer than the sunlit scene.
+"""Cast shadows: polygons, figures and blobs with a penumbra, darker and bluer than the sunlit scene.
 
 In a shadow the sun is gone and the blue sky remains, so in linear light each channel keeps its own share
 (the model behind SRD and ISTD: Qu et al., CVPR 2017; Wang et al., CVPR 2018).
@@ -15,7 +15,27 @@ from torch import Tensor
 from .tools import grid, per_sample, smooth_noise, to_linear, to_srgb, uniform
 
 _EDGES = 4
+_LIMBS = 6
 _QUANTILE_SIDE = 64
+
+
+def _figure(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Height (N,1,H,W) of a shape of overlapping ellipses, drawn out to one side: people, trees and signs cast such."""
+    n = images.shape[0]
+    y, x = grid(images)
+    turn = uniform(generator, (n, 1, 1), 0, 2 * math.pi, images)
+    drawn_out = uniform(generator, (n, 1, 1), 1, 3, images)
+    centre = uniform(generator, (2, n, 1, 1), 0.1, 0.9, images)
+    along = ((x - centre[1]) * turn.cos() + (y - centre[0]) * turn.sin()) / drawn_out
+    across = (y - centre[0]) * turn.cos() - (x - centre[1]) * turn.sin()
+    place = torch.zeros(2, n, 1, 1, device=images.device)
+    height = torch.full(torch.broadcast_shapes(along.shape, across.shape), -math.inf, device=images.device)
+    for _ in range(_LIMBS):
+        place = place + uniform(generator, (2, n, 1, 1), -0.12, 0.12, images)
+        radius = uniform(generator, (2, n, 1, 1), 0.03, 0.12, images)
+        away = ((along - place[0]) / radius[0]) ** 2 + ((across - place[1]) / radius[1]) ** 2
+        height = torch.maximum(height, 0.1 * (1 - away.sqrt()))
+    return height[:, None]
 
 
 def shadow_mask(images: Tensor, generator: torch.Generator, softness: float, coverage: float) -> Tensor:
@@ -35,7 +55,9 @@ def shadow_mask(images: Tensor, generator: torch.Generator, softness: float, cov
     ragged = per_sample(uniform(generator, (n,), 0, 1, images)) ** 3
     leaves = 0.15 * smooth_noise(generator, images, 12, 2)
     mixed = per_sample((uniform(generator, (n,), 0, 1, images) < 0.35).float())
-    field = (1 - mixed) * polygon[:, None] + mixed * blobs + ragged * leaves
+    figure = per_sample((uniform(generator, (n,), 0, 1, images) < 0.3).float())
+    field = (1 - mixed) * polygon[:, None] + mixed * blobs
+    field = (1 - figure) * field + figure * _figure(images, generator) + ragged * leaves
     small = F.adaptive_avg_pool2d(field, _QUANTILE_SIDE).flatten(1)
     level = torch.quantile(small, min(max(1 - coverage, 0.0), 1.0), dim=1)
     return torch.sigmoid((field - per_sample(level)) * (4 / max(softness, 1e-3)))

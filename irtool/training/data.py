@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from .. import synth
 from ..degradation import CLEAN, IDS, INDEX
 from ..models.context import describe
+from ..synth.tools import gaussian_blur
 from .jobs import Share, Source
 from .pictures import Pictures, Twins, gather, licences
 from .recipe import Recipe
@@ -154,6 +155,8 @@ class Pools(Dataset[Sample]):
             # The truth behind a low-light sample must be a well-exposed picture, or "how bright" has no answer.
             brightness = 0.3 if "lowlight" in kinds else 0.0
             clean = torch.stack([self._region(g, self.recipe.region, brightness) for _ in range(count)])
+            if "blur" not in kinds and _draw(g, 4) == 0:
+                clean = soften(clean, g)
             degraded = clean
             pixel = g
             if clean.device.type != "cpu":
@@ -208,6 +211,14 @@ class Pools(Dataset[Sample]):
     def _cut(self, pixels: np.ndarray, top: int, left: int, side: int) -> Tensor:
         piece = np.array(pixels[top : top + side, left : left + side])  # a copy: the file itself must not change
         return torch.from_numpy(piece).to(self.share.device).permute(2, 0, 1).float() / 255
+
+
+def soften(clean: Tensor, g: torch.Generator) -> Tensor:
+    """Pictures (N, 3, H, W) as soft as a lens and a colour filter array leave them, seen pixel by pixel.
+
+    The pictures to learn from have mostly been made smaller, and are sharper than what comes out of a camera.
+    """
+    return gaussian_blur(clean, 0.4 + 1.2 * float(torch.rand((), generator=g)))
 
 
 def _draw(g: torch.Generator, n: int) -> int:

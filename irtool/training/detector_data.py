@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from .. import synth
 from ..degradation import CLEAN, IDS, INDEX
 from ..detect.network import LOCAL
-from .data import MIXED, Sample, join, seed_of
+from .data import MIXED, Sample, join, seed_of, soften
 from .jobs import Share
 from .pictures import Pictures
 from .recipe import Recipe
@@ -77,12 +77,15 @@ class DetectorPools(Dataset[Sample]):
             content = self._region(g, *content.shape[-2:])
         h, w = content.shape[-2:]
         labels, change = torch.zeros(1, len(IDS)), torch.zeros(1, len(LOCAL), h, w)
-        degraded = content[None]
+        degraded = content[None] if _draw(g, 5) > 1 else soften(content[None], g)
         for each in kinds:
             labels[0, INDEX[each]] = 1
             before, degraded = degraded, synth.random_chain(each, g).apply(degraded, g)
             if each in LOCAL:
                 change[:, LOCAL.index(each)] = (degraded - before).abs().mean(1)
+        if "jpeg" not in kinds and _draw(g, 2):
+            # Whatever else is wrong with it, a photograph mostly comes as a JPEG of a quality that harms nobody.
+            degraded = synth.parse(f"jpeg(q={80 + _draw(g, 18)})").apply(degraded, g)
         degraded = (degraded * 255).round() / 255
         made = Sample(degraded, content[None], torch.zeros(1, 0), labels, labels.clone(), {CHANGE: change.half()})
         return made.to(self.share.device)
