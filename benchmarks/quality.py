@@ -90,6 +90,7 @@ class Bench:
         self.detector = load_detector(detector, device) if detector.exists() else None
         self.device, self.dtype = device, dtype
         self.experts: dict[tuple[str, ...], models.Expert] = {}
+        self.losses: list[str] = []
 
     def restore(self, pixels: Tensor, ids: tuple[str, ...]) -> Tensor:
         if not ids:
@@ -116,6 +117,7 @@ def row(bench: Bench, name: str, cases: list[tuple[Tensor, Tensor]], ids: tuple[
     table = np.array(figures).reshape(len(cases), 3, 2).mean(axis=0)
     (p0, s0), (p1, s1), (p2, s2) = table
     print(f"{name}: {p0:.2f} -> {p1:.2f} (auto {p2:.2f})", file=sys.stderr, flush=True)
+    bench.losses += [f"{name}, {way} ({p - p0:+.2f} dB)" for way, p in (("task given", p1), ("auto", p2)) if p < p0]
     return (
         f"| {name} | {len(cases)} | {p0:.2f} / {s0:.3f} | {p1:.2f} / {s1:.3f} | {p1 - p0:+.2f} | {p2:.2f} / {s2:.3f} |"
     )
@@ -160,12 +162,18 @@ def confusion(bench: Bench, root: Path, kodak: dict[str, Tensor]) -> Iterator[st
             for draw in range(3):
                 g = seeded("detector", kind, name, str(draw))
                 drawn.append((kind, rounded(synth.random_chain(kind, g).apply(x[None], g)[0])))
-    real = [(task, load(low)) for _, task, folder, highs in PAIRS for _, low, _ in pairs(root, folder, highs)]
+    listed = [(task, low, high) for _, task, folder, highs in PAIRS for _, low, high in pairs(root, folder, highs)]
+    real = [(task, load(low)) for task, low, _ in listed]
+    real += [(CLEAN, load(high)) for high in sorted({high for _, _, high in listed})]
     yield from ("", "## Detector: strongest finding, single degradations of the table above, and clean photographs", "")
     yield from lines(counted(fixed))
     yield from ("", "The same for three seeded draws from the training ranges per photograph:", "")
     yield from lines(counted(drawn))
-    yield from ("", "And for the degraded pictures of the pairs:", "")
+    yield from (
+        "",
+        "And for the pairs, their truths as clean (some of them are not: real haze, dim rooms, shadows):",
+        "",
+    )
     yield from lines(counted(real))
 
 
@@ -187,9 +195,15 @@ def tables(bench: Bench, root: Path) -> Iterator[str]:
         ].round()
         cases.append((keep * x + (1 - keep), x))
     yield row(bench, "missing, public masks, white", cases, ("missing",))
+    single = []
     for chain in MIXED:
         ids = tuple(step.id for step in synth.parse(chain).steps)
-        yield row(bench, f"`{chain}`", [(degrade(x, chain, n), x) for n, x in kodak.items()], ids)
+        cases = [(degrade(x, chain, n), x) for n, x in kodak.items()]
+        yield row(bench, f"`{chain}`", cases, ids)
+        alone = [np.mean([metrics.psnr(eight(y), eight(bench.restore(x, (i,)))) for x, y in cases]) for i in ids]
+        single.append(f"`{chain}` {max(alone):.2f} ({ids[int(np.argmax(alone))]})")
+    yield from ("", f"The best of the single tasks on these mixtures: {', '.join(single)}.")
+    yield from ("", f"**Not improved, but made worse:** {'; '.join(bench.losses) or 'nothing'}.")
     if bench.detector is None:
         return
     yield from confusion(bench, root, kodak)
