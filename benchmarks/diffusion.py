@@ -28,7 +28,9 @@ from torch import Tensor
 from irtool import engine, picture
 from irtool.diffusion import irsde
 from irtool.diffusion.schedules import process, times
+from irtool.models.graphs import Recorded
 from irtool.models.irsde_unet import ContextUNet
+from irtool.models.macs import gmacs_per_megapixel
 
 PHOTO = Path(__file__).resolve().parent.parent / "tests" / "pictures" / "kodak23.png"
 COUNTS = (100, 50, 20, 10, 5)
@@ -54,6 +56,7 @@ def inputs(side: int, device: torch.device) -> tuple[Tensor, Tensor, float, Tens
 def entries(device: torch.device, side: int, which: tuple[str, ...]) -> dict[str, Callable[[], Tensor]]:
     """One evaluation of the network, on each side."""
     x, mu, t, degradation, content = inputs(side, device)
+    when = torch.full((1,), t, device=device)
     net = network().to(device)
     plain = PlainUNet(net.state_dict())
     made: dict[str, Callable[[], Tensor]] = {}
@@ -63,7 +66,8 @@ def entries(device: torch.device, side: int, which: tuple[str, ...]) -> dict[str
         if name in which:
             ours = network().to(device, kind, memory_format=torch.channels_last)
             told = (degradation.to(kind), content.to(kind))
-            made[f"irtool, {name}"] = lambda ours=ours, told=told: ours(x, mu, t, *told).float()  # type: ignore[misc]
+            run: Callable[..., Tensor] = Recorded(ours) if device.type == "cuda" else ours
+            made[f"irtool, {name}"] = lambda run=run, told=told: run(x, mu, when, *told).float()  # type: ignore[misc]
     return made
 
 
@@ -115,6 +119,8 @@ def step_tables(given: argparse.Namespace, device: torch.device) -> list[str]:
         off = (out - truth).abs()
         told = "" if name == "plain, fp32" else f"{off.max():.1e}, {off.mean():.1e}"
         lines.append(f"| {name} | {mid:.2f} ({least:.2f}) | {base / mid:.2f} | {memory:.2f} | {told} |")
+    if device.type == "cuda":
+        lines += ["", on_a_gpu(small["irtool, bf16"][0], device)]
     lines += [
         "",
         f"The output has a standard deviation of {truth.std():.2f}.",
@@ -139,6 +145,18 @@ def step_tables(given: argparse.Namespace, device: torch.device) -> list[str]:
             whole = count * small[name][0]
             lines.append(f"| {name} | {count} | {whole:.0f} | {100 * base / whole:.0f} |")
     return lines
+
+
+def on_a_gpu(spent: float, device: torch.device) -> str:
+    """Steps a second, and the share of what bfloat16 reaches at best: a large matrix product, measured here."""
+    side = 8192
+    a, b = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
+    best = 2 * side**3 / min(seconds(lambda: a @ b, device)[0] for _ in range(10)) / 1e12
+    rate = 2e9 * gmacs_per_megapixel(network()) * 256**2 / 1e6 / spent / 1e12
+    return (
+        f"bf16: {1 / spent:.1f} steps a second, {rate:.1f} TFLOP/s, {100 * rate / best:.0f} % of the {best:.0f} "
+        f"TFLOP/s of a product of {side}x{side} matrices."
+    )
 
 
 def samplers() -> list[str]:

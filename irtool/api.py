@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 Source = Picture | str | Path | bytes
 Progress = Callable[[int, int], None]
+States = Callable[[int, torch.Tensor], None]
 STEERED = ("universal-unet", "wild-unet", "nafnet-daclip")
 """Families whose networks a DA-CLIP controller steers."""
 
@@ -146,6 +147,7 @@ def restore(
     tile: str = "auto",
     max_memory: int | None = None,
     on_progress: Progress | None = None,
+    on_state: States | None = None,
 ) -> Result:
     """Put a picture right.
 
@@ -167,6 +169,8 @@ def restore(
         tile: "auto", "off", or the side of a tile in pixels.
         max_memory: bytes to stay under.
         on_progress: called with (tiles done, tiles in all) during each step.
+        on_state: of a diffusion model, called with every time reached, from T down to 0, and the state there: (3, H, W)
+            float32 on the CPU, about [0, 1].
 
     Raises:
         PictureError: the picture cannot be read, or the memory allowed is too small for it.
@@ -195,6 +199,10 @@ def restore(
         expert = _expert(
             step.model, tuple(step.mixture.items()), where, dtype, step.sampling, step.controller, step.offsets
         )
+        if on_state is not None:
+            if not hasattr(expert, "watched"):
+                raise UsageError(f"{step.model} is no diffusion model: it has no steps to show.")
+            expert = expert.watched(on_state)
         outcome = engine.run(
             expert, pixels, device=where, dtype=dtype, tile=tile, max_memory=max_memory, on_progress=on_progress
         )

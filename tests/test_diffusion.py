@@ -26,7 +26,9 @@ from irtool.engine.tiling import grid
 from irtool.models import loading
 from irtool.models.base import Capability
 from irtool.models.diffusion import DiffusionRestorer, noise_level
+from irtool.models.graphs import Recorded
 from irtool.models.irsde_unet import ConditionalUNet, ContextUNet
+from irtool.models.latent_unet import LatentUNet
 from irtool.models.nafnet import NAFNet
 from irtool.models.refusion_nafnet import ConditionalNAFNet
 
@@ -254,6 +256,21 @@ def test_a_local_nafnet_agrees_with_itself_in_tiles(tmp_path: Path) -> None:
     assert tiled.tiles > 1 and (tiled.pixels - whole).abs().max() < 1 / 255
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_replayed_evaluations_are_those_of_the_network() -> None:
+    net = drawn(ConditionalUNet(nf=8, depth=2)).to("cuda")
+    recorded = Recorded(net)
+    g = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        for size in ((32, 48), (16, 16), (32, 48)):
+            for t in (1.0, 50.0):
+                x, mu = torch.rand(2, 1, 3, *size, generator=g).to("cuda")
+                time = torch.full((1,), t, device="cuda")
+                assert torch.allclose(recorded(x, mu, time), net(x, mu, time), atol=1e-5)
+    assert len(recorded.recordings) == 2 and not recorded.refused
+
+
 # ---- with a controller, through the command line
 
 
@@ -348,6 +365,40 @@ def test_command_line(steered: Path, tmp_path: Path, run: Run, photo: Callable[.
     scores = json.loads(told.splitlines()[0])["diagnosis"]["scores"]
     assert set(scores) == {*IDS, "clean"} and sum(scores.values()) == pytest.approx(1, abs=1e-3)
     assert all(i in run("detect", source, "--model", controller)[1] for i in IDS)
+
+
+def test_the_steps_are_shown(steered: Path, tmp_path: Path, run: Run, photo: Callable[..., Path]) -> None:
+    source = photo(tmp_path / "in.png", (40, 400))
+    model, controller = (f"local:{steered / n}.safetensors" for n in ("universal", "controller"))
+    steered_by = ["--task", "derain", "--model", model, "--controller", controller, "--steps", 12]
+    code, _, err = run("restore", source, *steered_by, "--preview-steps", "--dtype", "fp32")
+    assert code == 0, err
+    with Image.open(tmp_path / "in.restored.steps.jpg") as page:
+        assert page.width > 5 * 200 and page.height > 2 * 20  # ten states of thirteen, in two rows, at half size
+        last = np.asarray(page.crop((page.width - 205, page.height - 45, page.width - 5, page.height - 25))).mean()
+    with Image.open(tmp_path / "in.restored.png") as made:
+        assert abs(np.asarray(made).mean() - last) < 20
+    plain = ["--task", "derain", "--model", f"local:{steered / 'nafnet-daclip'}.safetensors", "--preview-steps"]
+    code, _, err = run("restore", source, *plain, "--controller", controller, "-o", tmp_path / "b.png")
+    assert code == 2 and "no steps to show" in err
+    code, _, err = run("restore", source, *steered_by, "--preview-steps", "-o", "-")
+    assert code == 2 and "--preview-steps needs an output file" in err
+
+
+def test_every_state_is_seen_as_a_picture() -> None:
+    latent = DiffusionRestorer(
+        drawn(ConditionalNAFNet(img_channel=4, width=8, enc_blk_nums=[1], dec_blk_nums=[1], skip=True)), {},
+        drawn(LatentUNet(ch=8, ch_mult=[1, 2], embed_dim=4)),
+    )  # fmt: skip
+    whole = DiffusionRestorer(drawn(ConditionalUNet(nf=8, depth=2, conditional=False)), {})
+    for restorer in (latent, whole):
+        seen: list[tuple[int, Tensor]] = []
+        expert = restorer.specialise({"noise": 1.0}).sampled(Sampling(3)).watched(lambda t, x: seen.append((t, x)))  # noqa: B023
+        made = engine.run(expert, PIXELS, device=CPU, dtype="fp32").pixels
+        times_seen = [t for t, _ in seen]
+        assert times_seen == sorted(times_seen, reverse=True) and len(seen) > 1 and times_seen[-1] == 0
+        assert all(x.shape == PIXELS.shape for _, x in seen)
+        assert torch.equal(seen[-1][1].clamp(0, 1), made)
 
 
 def test_command_line_mistakes(steered: Path, tmp_path: Path, run: Run, photo: Callable[..., Path]) -> None:

@@ -257,14 +257,17 @@ def test_samples_carry_the_caption_of_their_picture(photos: Path, base: Path, co
     known = {tuple(tokens([f"the picture {c}"])[0].tolist()): c for c in "abcdefghijkl"}
     letters = [known[tuple(row.tolist())] for row in pool.extras["caption"]]
     assert len(set(letters)) > 4
-    # Samples of one caption come from one picture: their clean regions share its colours, others' do not.
+    # A sample's clean region may have been made softer; its colours are those of the picture it is said to be.
     from irtool import picture
 
+    colours = {
+        c: torch.from_numpy(picture.read(photos / "clean" / f"red_door_{c}.png").pixels.reshape(-1, 3)[::3])
+        for c in "abcdefghijkl"
+    }
     for letter, clean in zip(letters, pool.clean, strict=True):
-        pixels = picture.read(photos / "clean" / f"red_door_{letter}.png").pixels.reshape(-1, 3)
-        levels = {tuple(c) for c in (pixels * 255).round().astype(int).tolist()}
-        shown = [tuple(c) for c in (clean.permute(1, 2, 0).reshape(-1, 3) * 255).round().int().tolist()]
-        assert sum(c in levels for c in shown) > 0.9 * len(shown) or len(levels) > 9000
+        shown = clean.permute(1, 2, 0).reshape(-1, 3)[::16]
+        distance = {c: float(torch.cdist(shown, its).amin(1).mean()) for c, its in colours.items()}
+        assert min(distance, key=lambda c: distance[c]) == letter
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hubserver import Faults, Repository, digest_of
@@ -101,8 +102,9 @@ def test_a_training_checkpoint_is_converted_without_holding_it(published, home, 
     assert most - before < 0.1 * path.stat().st_size
 
 
-def test_universal_da_clip_from_the_hub_to_a_picture(published, server, registered, tmp_path, capsys):  # noqa: F811
-    server.repositories[REPO] = Repository(dict(published))
+@pytest.fixture
+def known(published, registered) -> None:  # noqa: F811
+    """The records of universal DA-CLIP, but for what the files of this test weigh and hash to."""
     made = []
     for id in ("daclip-vit-b-32.universal", "daclip-universal.ten-tasks"):
         real = weights.get(id)
@@ -112,6 +114,10 @@ def test_universal_da_clip_from_the_hub_to_a_picture(published, server, register
             Record(id, real.family, (file,), "MIT", "random", real.tasks, needs=real.needs, settings=real.settings)
         )
     registered(*made)
+
+
+def test_universal_da_clip_from_the_hub_to_a_picture(published, server, known, tmp_path, capsys):  # noqa: F811
+    server.repositories[REPO] = Repository(dict(published))
     server.faults = Faults(cuts=[100 << 20])
     assert cli.main(["download", "daclip-universal", "--json"]) == 0
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -132,3 +138,40 @@ def test_universal_da_clip_from_the_hub_to_a_picture(published, server, register
     assert cli.main(["restore", str(photo), *arguments]) == 0
     with Image.open(out) as restored:
         assert restored.size == (128, 96) and restored.mode == "RGB"
+
+
+def test_fetched_by_hand_it_restores_pictures_of_every_kind(published, server, known, tmp_path, capsys):  # noqa: F811
+    for id in ("daclip-vit-b-32.universal", "daclip-universal.ten-tasks"):
+        path = published[weights.get(id).files[0].name]
+        assert cli.main(["download", id, "--from", str(path), "--offline"]) == 0
+    assert not server.downloads()
+    photographs = {}
+    with Image.open(Path(__file__).parent / "pictures" / "kodak23.png") as picture:
+        small = picture.resize((192, 128))
+        photographs["grey"] = small.convert("L")
+        photographs["alpha"] = Image.merge("RGBA", (*small.split(), Image.linear_gradient("L").resize(small.size)))
+        photographs["deep"] = Image.fromarray(np.asarray(small.convert("L"), dtype=np.uint16) * 257)
+        photographs["megapixel"] = picture.resize((1024, 1024))
+    common = ["--model", "daclip-universal", "--task", "derain", "--offline", "--device", "cpu"]
+    samplers = {"grey": "posterior", "alpha": "sde", "deep": "ode", "megapixel": "posterior"}
+    for name, photograph in photographs.items():
+        source, out = tmp_path / f"{name}.png", tmp_path / f"{name}.out.png"
+        photograph.save(source)
+        more = ["--tile", "384", "--steps", "1"] if name == "megapixel" else ["--steps", "12", "--preview-steps"]
+        assert cli.main(["detect", str(source), "--model", "daclip-vit-b-32", "--offline", "--json"]) == 0
+        scores = json.loads(capsys.readouterr().out.splitlines()[0])["diagnosis"]["scores"]
+        assert sum(scores[id] for id in IDS) == pytest.approx(1, abs=5e-3)
+        asked = ["restore", str(source), *common, "--sampler", samplers[name], "-o", str(out), *more, "--json"]
+        assert cli.main(asked) == 0
+        record = json.loads(capsys.readouterr().out.splitlines()[0])
+        print(f"{name}: {record['seconds']} s, {record['peak_bytes'] / 2**30:.2f} GiB, {record['tiles']} tiles")
+        with Image.open(out) as restored:
+            assert restored.size == photograph.size and restored.mode == photograph.mode
+            assert not np.array_equal(np.asarray(restored), np.asarray(photograph))
+            if name == "alpha":
+                assert np.array_equal(np.asarray(restored)[..., 3], np.asarray(photograph)[..., 3])
+        if name == "megapixel":
+            assert record["tiles"] > 4 and record["peak_bytes"] < 6 << 30
+        else:
+            with Image.open(tmp_path / f"{name}.out.steps.jpg") as page:
+                assert page.width > 5 * 192 and page.height > 2 * 128

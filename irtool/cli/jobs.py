@@ -15,7 +15,8 @@ from ..picture import Found, find, format_for, format_named, sniff, suffix_for
 STDIO = "-"
 SUFFIX = ".restored"
 SIDE = ".side-by-side"
-_OURS = re.compile(rf"({re.escape(SUFFIX)}|\.degraded|{re.escape(SIDE)})(-\d+)?$")
+STEPS = ".steps"
+_OURS = re.compile(rf"({re.escape(SUFFIX)}|\.degraded|{re.escape(SIDE)}|{re.escape(STEPS)})(-\d+)?$")
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class Job:
         target: the output, None for stdout.
         format: of the output; None keeps the input's.
         side: where a before/after picture goes, if one is wanted.
+        trail: where a sheet of a diffusion model's steps goes, if one is wanted.
     """
 
     source: Path | None
     target: Path | None
     format: str | None
     side: Path | None = None
+    trail: Path | None = None
 
     @property
     def name(self) -> str:
@@ -77,7 +80,13 @@ def has_folder(inputs: Iterable[str]) -> bool:
 
 
 def make_jobs(
-    inputs: Sequence[str], *, output: str | None, recursive: bool, format: str | None, side_by_side: bool
+    inputs: Sequence[str],
+    *,
+    output: str | None,
+    recursive: bool,
+    format: str | None,
+    side_by_side: bool,
+    preview_steps: bool = False,
 ) -> list[Job]:
     """Name the output of every input.
 
@@ -87,6 +96,7 @@ def make_jobs(
         recursive: take folders with all below them.
         format: a format name, or None to keep that of each input.
         side_by_side: also name a before/after picture.
+        preview_steps: also name a sheet of a diffusion model's steps.
 
     Raises:
         UsageError: two inputs share an output, an output is an input, or `output` does not fit the inputs.
@@ -121,12 +131,22 @@ def make_jobs(
                 folder / relative.with_name(relative.stem + suffix) if relative.name else folder / f"unread{suffix}"
             )
         jobs.append(Job(source, target, kind or format_for(target).name))
-    if side_by_side:
-        if any(job.target is None for job in jobs):
-            raise UsageError("--side-by-side needs an output file to lie beside.", "Name one with -o.")
-        jobs = [replace(j, side=j.target.with_name(j.target.stem + SIDE + ".jpg")) for j in jobs if j.target]
+    if (side_by_side or preview_steps) and any(job.target is None for job in jobs):
+        flag = "--side-by-side" if side_by_side else "--preview-steps"
+        raise UsageError(f"{flag} needs an output file to lie beside.", "Name one with -o.")
+    jobs = [_with_sheets(job, side_by_side, preview_steps) for job in jobs]
     check_targets(jobs)
     return jobs
+
+
+def _with_sheets(job: Job, side: bool, trail: bool) -> Job:
+    """The job with names for the further pictures that are wanted, beside its output."""
+
+    def beside(mark: str) -> Path:
+        assert job.target is not None
+        return job.target.with_name(job.target.stem + mark + ".jpg")
+
+    return replace(job, side=beside(SIDE) if side else None, trail=beside(STEPS) if trail else None)
 
 
 def _output_folder(inputs: Sequence[str], output: str | None) -> Path | None:
@@ -171,7 +191,7 @@ def check_targets(jobs: Sequence[Job]) -> None:
             inputs[identity] = job.name
     taken: dict[Path, str] = {}
     for job in jobs:
-        for target in (job.target, job.side):
+        for target in (job.target, job.side, job.trail):
             if target is None:
                 continue
             identity = _identity(target)
@@ -233,8 +253,7 @@ def _renamed(job: Job, taken: set[Path | None]) -> Job:
             break
         number += 1
     taken.add(target)
-    side = None if job.side is None else target.with_name(target.stem + SIDE + job.side.suffix)
-    return replace(job, target=target, side=side)
+    return _with_sheets(replace(job, target=target), job.side is not None, job.trail is not None)
 
 
 def make_folder(path: Path) -> None:

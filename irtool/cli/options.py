@@ -108,6 +108,9 @@ Sampler = Annotated[str | None, typer.Option("--sampler", metavar="|".join(SAMPL
 Seed = Annotated[
     int | None, typer.Option("--seed", metavar="N", help="Of the noise in a diffusion model; 0 by default.")
 ]
+PreviewSteps = Annotated[
+    bool, typer.Option("--preview-steps", help="Also write NAME.steps.jpg, a diffusion model's way to its result.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines: one per picture, then a summary.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print more remarks.")]

@@ -50,6 +50,7 @@ def restore(
     steps: options.Steps = None,
     sampler: options.Sampler = None,
     seed: options.Seed = None,
+    preview_steps: options.PreviewSteps = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -70,7 +71,8 @@ def restore(
     request = Request(
         inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
         format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
-        dtype=dtype, tile=tile, max_memory=max_memory, threads=threads, json=json, quiet=quiet, verbose=verbose,
+        dtype=dtype, tile=tile, max_memory=max_memory, threads=threads, preview_steps=preview_steps, json=json,
+        quiet=quiet, verbose=verbose,
     )  # fmt: skip
     plan: Plan | Callable[[Diagnosis], Plan]
     if offsets is not None:

@@ -13,12 +13,15 @@ from . import options
 from .output import Output
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..api import Result
     from ..detect import Diagnosis
     from ..picture import Picture
     from ..plan import Plan
     from .jobs import Job
     from .run import Loaded, Run
+    from .trail import Trail
 
 Outcome = tuple[str, dict[str, Any]]
 
@@ -49,6 +52,7 @@ class Request:
     tile: str = "auto"
     max_memory: str | None = None
     threads: int | None = None
+    preview_steps: bool = False
     json: bool = False
     quiet: bool = False
     verbose: bool = False
@@ -106,9 +110,10 @@ def carry_out(request: Request, decide: Callable[[Job], Decision], models: Seque
         recursive=request.recursive,
         format=None if request.format == "preserve" else request.format,
         side_by_side=request.side_by_side,
+        preview_steps=request.preview_steps,
     )
     dry_run = request.dry_run
-    questions = [replace(job, target=None, side=None) for job in jobs if decide(job).answer is not None]
+    questions = [replace(job, target=None, side=None, trail=None) for job in jobs if decide(job).answer is not None]
     jobs = [job for job in jobs if decide(job).answer is None]
     to_stdout = any(job.target is None for job in jobs)
     if request.json and to_stdout and not dry_run:
@@ -136,27 +141,30 @@ def carry_out(request: Request, decide: Callable[[Job], Decision], models: Seque
     options.set_threads(request.threads)
 
     from .. import api
+    from ..picture import side_by_side
     from ..plan import Plan
+    from .trail import Trail
 
     memory = None if request.max_memory is None else options.parse_bytes(request.max_memory)
 
-    def work(job: Job, loaded: Loaded) -> tuple[Result, Picture | None]:
+    def work(job: Job, loaded: Loaded) -> tuple[Result, Picture | None, Trail | None]:
         picture, original = loaded
         plan, answer = decisions[job].plan, decisions[job].answer
         if dry_run or answer is not None:
             assert callable(plan)
             diagnosis = api.detect(picture, model=request.detector, device=request.device)
             made = plan(diagnosis) if answer is None else Plan((), answer(diagnosis))
-            return api.Result(picture, made, diagnosis), None
+            return api.Result(picture, made, diagnosis), None, None
+        trail = None if job.trail is None else Trail()
         result = api.restore(
             picture, plan=plan, detector=request.detector, device=request.device, dtype=request.dtype,
-            tile=request.tile, max_memory=memory, on_progress=run.bar.tiles,
+            tile=request.tile, max_memory=memory, on_progress=run.bar.tiles, on_state=trail,
         )  # fmt: skip
         # Pictures are large: the one before is kept only for those who want to see it.
-        return replace(result, original=original), picture if job.side is not None else None
+        return replace(result, original=original), picture if job.side is not None else None, trail
 
-    def write(job: Job, made: tuple[Result, Picture | None]) -> Outcome:
-        result, before = made
+    def write(job: Job, made: tuple[Result, Picture | None, Trail | None]) -> Outcome:
+        result, before, trail = made
         told = decisions[job].told
         if decisions[job].answer is not None:
             return outcome("answered", result.plan, result, told)
@@ -168,7 +176,9 @@ def carry_out(request: Request, decide: Callable[[Job], Decision], models: Seque
         else:
             result.save(job.target, format=job.format, quality=request.quality, strip=request.strip)
         if job.side is not None and before is not None:
-            _write_side_by_side(before, result.picture, job.side)
+            _write_drawn(side_by_side(before.pixels, result.picture.pixels), job.side)
+        if job.trail is not None and trail:
+            _write_drawn(trail.sheet(), job.trail)
         return outcome("clean" if result.untouched else "restored", result.plan, result, told)
 
     looks = any(callable(decisions[job].plan) for job in jobs)
@@ -231,10 +241,8 @@ def _tell_skipped(run: Run, job: Job) -> None:
     run.out.record(head(job, "skipped"))
 
 
-def _write_side_by_side(before: Picture, after: Picture, path: Path) -> None:
-    import numpy as np
+def _write_drawn(page: np.ndarray, path: Path) -> None:
+    """Write a drawn (H, W, 3) uint8 page."""
+    from ..picture import Picture, write
 
-    from ..picture import Picture, side_by_side, write
-
-    drawn = side_by_side(before.pixels, after.pixels)
-    write(Picture(drawn.astype(np.float32) / 255), path)
+    write(Picture(page.astype("float32") / 255), path)

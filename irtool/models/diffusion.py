@@ -23,11 +23,13 @@ from ..diffusion.schedules import process, times
 from ..errors import UnavailableError, UsageError
 from .base import Capability, Sweep
 from .daclip import DaCLIP, look
+from .graphs import Recorded
 from .macs import gmacs_per_megapixel
 
 MARGIN = 32
 # Feature maps of the finest level alive at once in a float32 pass, at most (measured: benchmarks/diffusion.md).
 LIVE = {"ContextUNet": 11, "ConditionalUNet": 14, "ConditionalNAFNet": 9}
+States = Callable[[int, Tensor], None]
 SETTINGS: Mapping[str, Any] = {"max_sigma": 50, "steps": 100, "schedule": "cosine", "eps": 0.005}
 """Of the process, where neither the record nor the file says otherwise; those of the universal net."""
 
@@ -79,6 +81,13 @@ class DiffusionExpert:
         self.capability = restorer.capability
         self.net = restorer.net
         self.device, self.dtype = torch.device("cpu"), torch.float32
+        self.on_state: States | None = None
+
+    def watched(self, on_state: States) -> DiffusionExpert:
+        """The same, showing every time it reaches, from T down to 0, and the picture (3, H, W) there."""
+        watched = copy.copy(self)
+        watched.on_state = on_state
+        return watched
 
     def sampled(self, sampling: Sampling) -> DiffusionExpert:
         """The same with other settings.
@@ -113,20 +122,31 @@ class DiffusionExpert:
     def restore(self, pixels: Tensor, context: Tensor, sweep: Sweep, on_progress: Callable[[int, int], None]) -> Tensor:
         generator = torch.Generator().manual_seed(self.sampling.seed)
         p, sampler = self.restorer.process, self.sampling.sampler
+        latent: Any = self.restorer.companion if not isinstance(self.restorer.companion, DaCLIP) else None
+        hidden: list[Tensor] = []
+
+        def picture(x: Tensor) -> Tensor:
+            return x if latent is None else latent.decode(x, hidden, pixels.shape[-2:])
+
+        def seen(t: int, x: Tensor) -> None:
+            if self.on_state is not None:
+                self.on_state(t, picture(x)[0].float().cpu())
+
         with torch.inference_mode():
             if self.restorer.denoises:
-                return self._denoise(pixels, sweep, on_progress, generator)
-            latent = self.restorer.companion if not isinstance(self.restorer.companion, DaCLIP) else None
-            mu, hidden = (pixels, []) if latent is None else latent.encode(pixels)  # type: ignore[operator]
+                return self._denoise(pixels, sweep, on_progress, generator, seen)
+            mu, hidden = (pixels, []) if latent is None else latent.encode(pixels)
             route = times(p.T, min(p.T, self.sampling.count))
             network = self._network(context, sweep, on_progress, len(route) - 1)
-            x = irsde.sample(p, network, mu, route, sampler, partial(_draw, mu, generator))
-            if latent is not None:
-                x = latent.decode(x, hidden, pixels.shape[-2:])  # type: ignore[operator]
-            return x
+            return picture(irsde.sample(p, network, mu, route, sampler, partial(_draw, mu, generator), seen))
 
     def _denoise(
-        self, pixels: Tensor, sweep: Sweep, on_progress: Callable[[int, int], None], generator: torch.Generator
+        self,
+        pixels: Tensor,
+        sweep: Sweep,
+        on_progress: Callable[[int, int], None],
+        generator: torch.Generator,
+        seen: Callable[[int, Tensor], None],
     ) -> Tensor:
         """A noisy picture is a state already: from the time whose noise is as strong, down to none."""
         p, sampler = self.restorer.process, self.sampling.sampler
@@ -134,6 +154,7 @@ class DiffusionExpert:
         route = times(first, min(first, self.sampling.count))
         network = self._network(torch.zeros(1, 0), sweep, on_progress, len(route) - 1)
         x = pixels
+        seen(first, x)
         for i, t in enumerate(route[:-1]):
             s = route[i + 1]
             noise = network(x, x, t * p.scale)
@@ -143,6 +164,7 @@ class DiffusionExpert:
                 x = denoising.reverse_sde(p, x, noise, t, s, _draw(x, generator))
             else:
                 x = denoising.posterior(p, x, noise, t, s, _draw(x, generator))
+            seen(s, x)
         return x
 
     def _network(
@@ -150,15 +172,17 @@ class DiffusionExpert:
     ) -> Callable[[Tensor, Tensor, float], Tensor]:
         """``(x, mu, t) -> noise`` over the whole picture, in float32."""
         done = 0
+        tile = self._tile_of(steps)
 
         def predict(x: Tensor, mu: Tensor, t: float) -> Tensor:
-            nonlocal done
+            nonlocal done, tile
             on_progress(done, steps)
-            noise = sweep(lambda a, b: self._tile(a, b, t, context), x, mu)
+            noise = sweep(lambda a, b: tile(a, b, t, context), x, mu)
             if self.dtype != torch.float32 and not bool(noise.isfinite().all()):
                 self.dtype = torch.float32
                 self._place(self.dtype)
-                noise = sweep(lambda a, b: self._tile(a, b, t, context), x, mu)
+                tile = self._tile_of(steps)
+                noise = sweep(lambda a, b: tile(a, b, t, context), x, mu)
             if not bool(noise.isfinite().all()):
                 raise UnavailableError(f"The network {self.capability.name} gave no numbers; its weights are damaged.")
             done += 1
@@ -167,10 +191,17 @@ class DiffusionExpert:
 
         return predict
 
-    def _tile(self, x: Tensor, mu: Tensor, t: float, context: Tensor) -> Tensor:
-        embeddings = context.to(x.device, self.dtype).chunk(2, dim=1) if context.shape[1] else ()
-        out: Tensor = self.net(x, mu, t, *embeddings)
-        return out.float()
+    def _tile_of(self, steps: int) -> Callable[[Tensor, Tensor, float, Tensor], Tensor]:
+        """``(x, mu, t, context) -> noise`` in float32 for a tile, called at least `steps` times."""
+        # To record an evaluation takes three.
+        net = Recorded(self.net) if self.device.type == "cuda" and steps > 4 else self.net
+
+        def tile(x: Tensor, mu: Tensor, t: float, context: Tensor) -> Tensor:
+            embeddings = context.to(x.device, self.dtype).chunk(2, dim=1) if context.shape[1] else ()
+            out: Tensor = net(x, mu, torch.full((1,), t, device=x.device), *embeddings)
+            return out.float()
+
+        return tile
 
 
 def _draw(like: Tensor, generator: torch.Generator) -> Tensor:

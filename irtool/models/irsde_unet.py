@@ -31,6 +31,7 @@ from .unet_blocks import (
     Residual,
     SpatialTransformer,
     Times,
+    Up,
     as_times,
     down,
     pad_to,
@@ -72,7 +73,7 @@ class _UNet(nn.Module):
         self.init_conv = nn.Conv2d(inputs, nf, 7, 1, 3, bias=False)
         if core != 1:
             self.downsample = nn.Conv2d(nf, nf, 4, 2, 1)
-            self.upsample = nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(nf, nf, 3, 1, 1))
+            self.upsample = Up(nf, nf)
         self.core = core
         self.time_mlp: Any = nn.Sequential(Times(nf), nn.Linear(nf, times), nn.GELU(), nn.Linear(times, times))
         self.downs: Any = nn.ModuleList()

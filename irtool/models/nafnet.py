@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .unet_blocks import pad_to
+from .unet_blocks import PixelConv, pad_to
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -101,11 +101,11 @@ class Block(nn.Module):
 
     def __init__(self, c: int, pool: LocalPool) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(c, 2 * c, 1)
+        self.conv1 = PixelConv(c, 2 * c)
         self.conv2 = nn.Conv2d(2 * c, 2 * c, 3, 1, 1, groups=2 * c)
-        self.conv3 = nn.Conv2d(c, c, 1)
+        self.conv3 = PixelConv(c, c)
         self.sca = nn.Sequential(pool, nn.Conv2d(c, c, 1))
-        self.conv4, self.conv5 = nn.Conv2d(c, 2 * c, 1), nn.Conv2d(c, c, 1)
+        self.conv4, self.conv5 = PixelConv(c, 2 * c), PixelConv(c, c)
         self.norm1, self.norm2 = LayerNorm2d(c), LayerNorm2d(c)
         self.beta, self.gamma = nn.Parameter(torch.zeros(1, c, 1, 1)), nn.Parameter(torch.zeros(1, c, 1, 1))
 
@@ -151,7 +151,7 @@ class NAFNet(nn.Module):
         self.middle_blks = nn.Sequential(*(Block(c, pools[levels]) for _ in range(middle_blk_num)))
         for level, count in zip(reversed(range(levels)), dec_blk_nums, strict=True):
             c = width << level
-            self.ups.append(nn.Sequential(nn.Conv2d(2 * c, 4 * c, 1, bias=False), nn.PixelShuffle(2)))
+            self.ups.append(nn.Sequential(PixelConv(2 * c, 4 * c, bias=False), nn.PixelShuffle(2)))
             self.decoders.append(nn.Sequential(*(Block(c, pools[level]) for _ in range(count))))
 
     def forward(self, x: Tensor) -> Tensor:

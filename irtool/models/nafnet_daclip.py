@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .nafnet import layout
 from .refusion_nafnet import ConditionalBlock, Gate, descend
-from .unet_blocks import HEAD, PreNorm, Residual, SpatialTransformer, pad_to
+from .unet_blocks import HEAD, PixelConv, PreNorm, Residual, SpatialTransformer, pad_to
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -67,7 +67,7 @@ class ContextNAFNet(nn.Module):
         self.middle_blks = stage(levels, middle_blk_num)
         for level, count in zip(reversed(range(levels)), dec_blk_nums, strict=True):
             c = width << level
-            self.ups.append(nn.Sequential(nn.Conv2d(2 * c, 4 * c, 1, bias=False), nn.PixelShuffle(2)))
+            self.ups.append(nn.Sequential(PixelConv(2 * c, 4 * c, bias=False), nn.PixelShuffle(2)))
             self.decoders.append(stage(level, count))
 
     def forward(self, x: Tensor, text_context: Tensor, image_context: Tensor | None = None) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .nafnet import LocalPool, gate, layout
-from .unet_blocks import ChannelNorm, Times, as_times, pad_to
+from .unet_blocks import ChannelNorm, PixelConv, Times, as_times, pad_to
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -32,15 +32,15 @@ class ConditionalBlock(nn.Module):
     def __init__(self, c: int, times: int, attention: nn.Module | None = None) -> None:
         super().__init__()
         self.mlp = nn.Sequential(Gate(), nn.Linear(times // 2, 4 * c))
-        self.conv1 = nn.Conv2d(c, 2 * c, 1)
+        self.conv1 = PixelConv(c, 2 * c)
         self.conv2 = nn.Conv2d(2 * c, 2 * c, 3, 1, 1, groups=2 * c)
-        self.conv3 = nn.Conv2d(c, c, 1)
+        self.conv3 = PixelConv(c, c)
         # Simplified channel attention; `irtool.models.nafnet_daclip` puts another attention in its place.
         if attention is None:
             self.sca = nn.Sequential(LocalPool(), nn.Conv2d(c, c, 1))
         else:
             self.att = attention
-        self.conv4, self.conv5 = nn.Conv2d(c, 2 * c, 1), nn.Conv2d(c, c, 1)
+        self.conv4, self.conv5 = PixelConv(c, 2 * c), PixelConv(c, c)
         self.norm1, self.norm2 = ChannelNorm(c), ChannelNorm(c)
         self.beta, self.gamma = nn.Parameter(torch.zeros(1, c, 1, 1)), nn.Parameter(torch.zeros(1, c, 1, 1))
 
@@ -92,7 +92,7 @@ class ConditionalNAFNet(nn.Module):
         self.middle_blks = nn.ModuleList(ConditionalBlock(c, times) for _ in range(middle_blk_num))
         for level, count in zip(reversed(range(levels)), dec_blk_nums, strict=True):
             c = width << level
-            self.ups.append(nn.Sequential(nn.Conv2d(2 * c, 4 * c, 1, bias=False), nn.PixelShuffle(2)))
+            self.ups.append(nn.Sequential(PixelConv(2 * c, 4 * c, bias=False), nn.PixelShuffle(2)))
             self.decoders.append(nn.ModuleList(ConditionalBlock(c, times) for _ in range(count)))
 
     def forward(self, x: Tensor, mu: Tensor, t: Tensor | float) -> Tensor:

@@ -4,7 +4,8 @@ State-dict names are the published ones (Algolzw/image-restoration-sde and Algol
 published too; how is our own, and exact up to rounding:
 
 * everything runs on channels-last memory, where a normalisation over channels is one fused kernel and a 1x1
-  convolution one matrix product;
+  convolution one matrix product (`PixelConv`);
+* doubling the resolution before a 3x3 convolution is done by a 2x2 convolution that gives all four phases;
 * linear attention is a single sweep over the tokens for its 32x32 contexts, which are then folded into the output
   projection: two matrix products per token and no copy of queries, keys and values for the whole picture;
 * self-attention never holds the token-by-token map;
@@ -55,6 +56,39 @@ class Times(nn.Module):
 def as_times(t: Tensor | float, x: Tensor) -> Tensor:
     """A time, or one per sample, as a vector of length 1 or N on the device of `x`."""
     return torch.as_tensor(t, device=x.device, dtype=torch.float32).reshape(-1)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear` over tokens (N, L, inputs) with weight (outputs, inputs), by the quicker of the CPU's two libraries.
+
+    In float32 torch multiplies by MKL, which keeps its widest instructions from processors of other makers and is half
+    as fast as oneDNN there; torch calls oneDNN for convolutions alone. Both round to float32 alike.
+    """
+    quick = x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    if not quick or x.ndim != 3 or torch.is_grad_enabled():
+        return F.linear(x, weight, bias)
+    image = x.transpose(1, 2)[:, :, None]  # (N, inputs, 1, L), channels last
+    y = torch.mkldnn_convolution(image, weight[:, :, None, None], bias, (0, 0), (1, 1), (1, 1), 1)
+    return y[:, :, 0].transpose(1, 2)
+
+
+class PixelConv(nn.Conv2d):
+    """A 1x1 convolution as a matrix product over the pixels, through `linear`."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W), channels last in memory -> (N, outputs, H, W), likewise."""
+        y = linear(x.permute(0, 2, 3, 1).flatten(1, 2), self.weight.flatten(1), self.bias)
+        return y.unflatten(1, x.shape[-2:]).permute(0, 3, 1, 2)
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear` through `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
 
 
 class ChannelNorm(nn.Module):
@@ -112,7 +146,7 @@ class ResBlock(nn.Module):
         super().__init__()
         self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(times, 2 * outputs)) if times is not None else None
         self.block1, self.block2 = _Convolution(inputs, outputs), _Convolution(outputs, outputs)
-        self.res_conv = nn.Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else nn.Identity()
+        self.res_conv = PixelConv(inputs, outputs, bias=False) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """x (N, inputs, H, W), time (1 or N, times) -> (N, outputs, H, W)."""
@@ -130,13 +164,7 @@ class ResBlock(nn.Module):
                 y = torch.addcmul(shift[..., None, None], self.block1.proj(x), scale[..., None, None])
         y = self.block2.proj(F.silu(y, inplace=inner))
         y = F.silu(y, inplace=inner)
-        return y.add_(self.shortcut(x)) if inner else y + self.shortcut(x)
-
-    def shortcut(self, x: Tensor) -> Tensor:
-        if isinstance(self.res_conv, nn.Identity):
-            return x
-        # A matrix product over channels-last pixels: the CPU's 1x1 convolution is several times slower.
-        return F.linear(x.permute(0, 2, 3, 1), self.res_conv.weight.flatten(1)).permute(0, 3, 1, 2)
+        return y.add_(self.res_conv(x)) if inner else y + self.res_conv(x)
 
 
 class LinearAttention(nn.Module):
@@ -162,7 +190,7 @@ class LinearAttention(nn.Module):
         # The softmax over space in one sweep: sums so far, brought to the largest key so far.
         top = sums = context = torch.empty(0)
         for i, part in enumerate(parts):
-            k, v = (y.unflatten(2, (self.heads, HEAD)) for y in F.linear(part, w_qkv[hidden:]).chunk(2, dim=2))
+            k, v = (y.unflatten(2, (self.heads, HEAD)) for y in linear(part, w_qkv[hidden:]).chunk(2, dim=2))
             k = k.float()
             high = torch.maximum(top, k.amax(1)) if i else k.amax(1)  # (N, heads, d)
             k = (k - high[:, None]).exp()
@@ -174,14 +202,14 @@ class LinearAttention(nn.Module):
                 sums, context = k.sum(1), here
             top = high
         context = context * (HEAD**-0.5 / count) / sums[..., None]
-        # Context and output projection make one matrix (N, hidden, C).
-        folded = torch.einsum("nhde,che->nhdc", context, w_out.unflatten(1, (self.heads, HEAD)).float())
-        folded = folded.flatten(1, 2).to(x.dtype)
+        # Context and output projection make one matrix (N, C, hidden).
+        folded = torch.einsum("nhde,che->nchd", context, w_out.unflatten(1, (self.heads, HEAD)).float())
+        folded = folded.flatten(2).to(x.dtype)
 
         out = []
         for part in parts:
-            q = F.linear(part, w_qkv[:hidden]).unflatten(2, (self.heads, HEAD)).softmax(-1).flatten(2)
-            out.append(torch.baddbmm(self.to_out[0].bias, q, folded))
+            q = linear(part, w_qkv[:hidden]).unflatten(2, (self.heads, HEAD)).softmax(-1).flatten(2)
+            out.append(torch.cat([linear(q[i : i + 1], folded[i], self.to_out[0].bias) for i in range(n)]))
         y = out[0] if len(out) == 1 else torch.cat(out, dim=1)
         return self.to_out[1](y.view(n, h, w, c).permute(0, 3, 1, 2))
 
@@ -197,26 +225,26 @@ class FullAttention(nn.Module):
 
     def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         n, _c, h, w = x.shape
-        tokens = F.linear(x.permute(0, 2, 3, 1).reshape(n, h * w, -1), self.to_qkv.weight.flatten(1))
+        tokens = linear(x.permute(0, 2, 3, 1).flatten(1, 2), self.to_qkv.weight.flatten(1))
         q, k, v = tokens.unflatten(2, (3, self.heads, HEAD)).permute(2, 0, 3, 1, 4)
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, h * w, -1)
-        y = F.linear(y, self.to_out.weight.flatten(1), self.to_out.bias)
+        y = linear(y, self.to_out.weight.flatten(1), self.to_out.bias)
         return y.view(n, h, w, -1).permute(0, 3, 1, 2)
 
 
 class _Attention(nn.Module):
     def __init__(self, channels: int, source: int) -> None:
         super().__init__()
-        self.to_q = nn.Linear(channels, channels, bias=False)
-        self.to_k = nn.Linear(source, channels, bias=False)
-        self.to_v = nn.Linear(source, channels, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(channels, channels), nn.Identity())
+        self.to_q = Linear(channels, channels, bias=False)
+        self.to_k = Linear(source, channels, bias=False)
+        self.to_v = Linear(source, channels, bias=False)
+        self.to_out = nn.Sequential(Linear(channels, channels), nn.Identity())
 
 
 class _Gated(nn.Module):
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(channels, 2 * hidden)
+        self.proj = Linear(channels, 2 * hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         x, gate = self.proj(x).chunk(2, dim=-1)
@@ -226,7 +254,7 @@ class _Gated(nn.Module):
 class _FeedForward(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.net = nn.Sequential(_Gated(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels))
+        self.net = nn.Sequential(_Gated(channels, 4 * channels), nn.Identity(), Linear(4 * channels, channels))
 
 
 class _TransformerBlock(nn.Module):
@@ -260,20 +288,18 @@ class SpatialTransformer(nn.Module):
     def __init__(self, channels: int, source: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(32, channels, eps=1e-6)
-        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.proj_in = PixelConv(channels, channels)
         self.transformer_blocks = nn.ModuleList([_TransformerBlock(channels, source)])
-        self.proj_out = nn.Conv2d(channels, channels, 1)
+        self.proj_out = PixelConv(channels, channels)
         nn.init.zeros_(self.proj_out.weight)
         nn.init.zeros_(self.proj_out.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x (N, C, H, W), context (N, source) -> (N, C, H, W)."""
         n, c, h, w = x.shape
-        y = self.norm(x).permute(0, 2, 3, 1).reshape(n, h * w, c)
-        y = F.linear(y, self.proj_in.weight.flatten(1), self.proj_in.bias)
-        y = self.transformer_blocks[0](y, context)
-        y = F.linear(y, self.proj_out.weight.flatten(1), self.proj_out.bias)
-        return y.view(n, h, w, c).permute(0, 3, 1, 2) + x
+        tokens = self.proj_in(self.norm(x)).permute(0, 2, 3, 1).flatten(1, 2)
+        tokens = self.transformer_blocks[0](tokens, context)
+        return self.proj_out(tokens.view(n, h, w, c).permute(0, 3, 1, 2)) + x
 
 
 def down(inputs: int, outputs: int, last: bool) -> nn.Module:
@@ -281,8 +307,39 @@ def down(inputs: int, outputs: int, last: bool) -> nn.Module:
     return nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False) if last else nn.Conv2d(inputs, outputs, 4, 2, 1)
 
 
+class Up(nn.Sequential):
+    """Twice the resolution by repetition, then a 3x3 convolution.
+
+    Of a repeated pixel's three rows under the kernel two are the same, so each of the four phases of the result is a
+    2x2 convolution of the picture as it was, its weights sums of the given ones: 4 products for 9.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(inputs, outputs, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, outputs, 2 H, 2 W)."""
+        conv: Any = self[1]
+        if torch.is_grad_enabled():
+            return conv(self[0](x))
+        n, _, h, w = x.shape
+        weight = torch.cat([both for rows in _phases(conv.weight, 2) for both in _phases(rows, 3)])
+        phases = F.conv2d(x, weight, conv.bias.repeat(4), padding=1).chunk(4, dim=1)
+        y = x.new_empty(n, 2 * h, 2 * w, conv.out_channels).permute(0, 3, 1, 2)
+        for i, phase in enumerate(phases):
+            a, b = divmod(i, 2)
+            y[..., a::2, b::2] = phase[..., a : a + h, b : b + w]
+        return y
+
+
+def _phases(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """For even and odd pixels of the result: three weights along `dim` as the two that they amount to."""
+    first, middle, last = weight.split(1, dim)
+    return torch.cat([first, middle + last], dim), torch.cat([first + middle, last], dim)
+
+
 def up(inputs: int, outputs: int, last: bool) -> nn.Module:
     """To twice the resolution; the last level keeps it."""
     if last:
         return nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
-    return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(inputs, outputs, 3, 1, 1))
+    return Up(inputs, outputs)
