@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from irtool.models import loading
 from irtool.training import loop, recipe
 from irtool.training.controller import ControllerJob, caption_of, captions, contrastive
 from irtool.training.export import export
+from irtool.training.jobs import job
 from irtool.training.journal import Watcher
 
 CPU = torch.device("cpu")
@@ -291,3 +293,20 @@ def test_a_controller_of_another_size_is_told(photos: Path, base: Path, controll
     table = tables("universal-ir", base, controller) | {"data": ["clean"], "model": {"nf": 32, "ch_mult": [1]}}
     with pytest.raises(UsageError, match="the network takes 512"):
         run(table, photos, tmp_path / "run")
+
+
+def test_the_published_optimisers_are_named() -> None:
+    from irtool.training.loop import rate_of
+    from irtool.training.state import State
+
+    published = {
+        "daclip-controller": (2e-5, 0.9, 0.98, 1e-6, 0.05, 0.0, 0.0),
+        "universal-ir": (2e-4, 0.9, 0.99, 1e-8, 0.0, 1e-6, 0.9995),
+    }
+    for name, (rate, beta1, beta2, eps, decay, last, ema) in published.items():
+        made = recipe.build(recipe.table(recipe.find(name)), name)
+        assert rate_of(made, made.warmup, 0.0) == pytest.approx(rate)
+        assert rate_of(made, made.steps, 1.0) == pytest.approx(last) and made.ema == ema
+        small = replace(made, kind="restorer", model={"width": 8, "rank": 2, "hidden": 8})
+        group = State(job("restorer"), small, CPU).optimizer.param_groups[0]
+        assert (*group["betas"], group["eps"], group["weight_decay"]) == (beta1, beta2, eps, decay)

@@ -145,6 +145,7 @@ def test_fetched_by_hand_it_restores_pictures_of_every_kind(published, server, k
         path = published[weights.get(id).files[0].name]
         assert cli.main(["download", id, "--from", str(path), "--offline"]) == 0
     assert not server.downloads()
+    capsys.readouterr()
     photographs = {}
     with Image.open(Path(__file__).parent / "pictures" / "kodak23.png") as picture:
         small = picture.resize((192, 128))
@@ -164,7 +165,8 @@ def test_fetched_by_hand_it_restores_pictures_of_every_kind(published, server, k
         asked = ["restore", str(source), *common, "--sampler", samplers[name], "-o", str(out), *more, "--json"]
         assert cli.main(asked) == 0
         record = json.loads(capsys.readouterr().out.splitlines()[0])
-        print(f"{name}: {record['seconds']} s, {record['peak_bytes'] / 2**30:.2f} GiB, {record['tiles']} tiles")
+        with capsys.disabled():
+            print(f"{name}: {record['seconds']} s, {record['peak_bytes'] / 2**30:.2f} GiB, {record['tiles']} tiles")
         with Image.open(out) as restored:
             assert restored.size == photograph.size and restored.mode == photograph.mode
             assert not np.array_equal(np.asarray(restored), np.asarray(photograph))

@@ -8,7 +8,7 @@ tiles then agree with the whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -115,6 +115,35 @@ class Block(nn.Module):
         return x + self.conv5(gate(self.conv4(self.norm2(x)))) * self.gamma
 
 
+def lay_out(
+    net: Any,
+    width: int,
+    middle: int,
+    encoders: Sequence[int],
+    decoders: Sequence[int],
+    stage: Callable[[int, int], nn.Module],
+) -> None:
+    """Give a network the stages of the NAFNet layout, under their published names, and the steps between them.
+
+    Args:
+        net: the network.
+        width: channels of the first level; they double per level.
+        middle, encoders, decoders: numbers of blocks; decoders from the deepest level up.
+        stage: ``(level, blocks) -> module``, of `width << level` channels; the middle is one level below the last.
+    """
+    net.encoders, net.decoders = nn.ModuleList(), nn.ModuleList()
+    net.ups, net.downs = nn.ModuleList(), nn.ModuleList()
+    for level, count in enumerate(encoders):
+        c = width << level
+        net.encoders.append(stage(level, count))
+        net.downs.append(nn.Conv2d(c, 2 * c, 2, 2))
+    net.middle_blks = stage(len(encoders), middle)
+    for level, count in zip(reversed(range(len(encoders))), decoders, strict=True):
+        c = width << level
+        net.ups.append(nn.Sequential(PixelConv(2 * c, 4 * c, bias=False), nn.PixelShuffle(2)))
+        net.decoders.append(stage(level, count))
+
+
 class NAFNet(nn.Module):
     """NAFNet; with `train_size` its test-time local form.
 
@@ -125,6 +154,12 @@ class NAFNet(nn.Module):
         train_size: (height, width) of the crops it was trained on, for local pooling; None pools over all.
         fast_imp: the published approximate form of local pooling.
     """
+
+    encoders: nn.ModuleList
+    decoders: nn.ModuleList
+    ups: nn.ModuleList
+    downs: nn.ModuleList
+    middle_blks: nn.Sequential
 
     def __init__(
         self,
@@ -141,18 +176,11 @@ class NAFNet(nn.Module):
         pools = windows(train_size, levels, fast_imp) if train_size else [LocalPool()] * (levels + 1)
         self.multiple = 2**levels
         self.intro, self.ending = nn.Conv2d(img_channel, width, 3, 1, 1), nn.Conv2d(width, img_channel, 3, 1, 1)
-        self.encoders, self.decoders = nn.ModuleList(), nn.ModuleList()
-        self.ups, self.downs = nn.ModuleList(), nn.ModuleList()
-        for level, count in enumerate(enc_blk_nums):
-            c = width << level
-            self.encoders.append(nn.Sequential(*(Block(c, pools[level]) for _ in range(count))))
-            self.downs.append(nn.Conv2d(c, 2 * c, 2, 2))
-        c = width << levels
-        self.middle_blks = nn.Sequential(*(Block(c, pools[levels]) for _ in range(middle_blk_num)))
-        for level, count in zip(reversed(range(levels)), dec_blk_nums, strict=True):
-            c = width << level
-            self.ups.append(nn.Sequential(PixelConv(2 * c, 4 * c, bias=False), nn.PixelShuffle(2)))
-            self.decoders.append(nn.Sequential(*(Block(c, pools[level]) for _ in range(count))))
+
+        def stage(level: int, count: int) -> nn.Module:
+            return nn.Sequential(*(Block(width << level, pools[level]) for _ in range(count)))
+
+        lay_out(self, width, middle_blk_num, enc_blk_nums, dec_blk_nums, stage)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, img_channel, H, W) in [0, 1], any size -> the same shape, not clamped."""

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .nafnet import layout
+from .nafnet import lay_out, layout
 from .refusion_nafnet import ConditionalBlock, Gate, descend
-from .unet_blocks import HEAD, PixelConv, PreNorm, Residual, SpatialTransformer, pad_to
+from .unet_blocks import HEAD, PreNorm, Residual, SpatialTransformer, pad_to
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -50,8 +50,6 @@ class ContextNAFNet(nn.Module):
         self.text_mlp = nn.Sequential(nn.Linear(context_dim, times), nn.SiLU(), nn.Linear(times, times))
         self.prompt_mlp = nn.Sequential(nn.Linear(times, 2 * times), Gate(), nn.Linear(times, times))
         self.intro, self.ending = nn.Conv2d(img_channel, width, 3, 1, 1), nn.Conv2d(width, img_channel, 3, 1, 1)
-        self.encoders, self.decoders = nn.ModuleList(), nn.ModuleList()
-        self.ups, self.downs = nn.ModuleList(), nn.ModuleList()
 
         def stage(level: int, count: int) -> nn.ModuleList:
             c, bottom = width << level, use_image_context and level >= levels - 1
@@ -60,15 +58,7 @@ class ContextNAFNet(nn.Module):
                 for _ in range(count)
             )
 
-        for level, count in enumerate(enc_blk_nums):
-            c = width << level
-            self.encoders.append(stage(level, count))
-            self.downs.append(nn.Conv2d(c, 2 * c, 2, 2))
-        self.middle_blks = stage(levels, middle_blk_num)
-        for level, count in zip(reversed(range(levels)), dec_blk_nums, strict=True):
-            c = width << level
-            self.ups.append(nn.Sequential(PixelConv(2 * c, 4 * c, bias=False), nn.PixelShuffle(2)))
-            self.decoders.append(stage(level, count))
+        lay_out(self, width, middle_blk_num, enc_blk_nums, dec_blk_nums, stage)
 
     def forward(self, x: Tensor, text_context: Tensor, image_context: Tensor | None = None) -> Tensor:
         """Restore pictures.

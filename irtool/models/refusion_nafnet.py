@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .nafnet import LocalPool, gate, layout
+from .nafnet import LocalPool, gate, lay_out, layout
 from .unet_blocks import ChannelNorm, PixelConv, Times, as_times, pad_to
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -76,24 +76,17 @@ class ConditionalNAFNet(nn.Module):
         skip: bool | None = None,
     ) -> None:
         super().__init__()
-        times, levels = 4 * width, len(enc_blk_nums)
+        times = 4 * width
         self.skip = img_channel != 3 if skip is None else skip
-        self.multiple = 2**levels
+        self.multiple = 2 ** len(enc_blk_nums)
         self.time_mlp: Any = nn.Sequential(Times(width), nn.Linear(width, 2 * times), Gate(), nn.Linear(times, times))
         self.intro = nn.Conv2d(2 * img_channel, width, 3, 1, 1)
         self.ending = nn.Conv2d(width, img_channel, 3, 1, 1)
-        self.encoders, self.decoders = nn.ModuleList(), nn.ModuleList()
-        self.ups, self.downs = nn.ModuleList(), nn.ModuleList()
-        for level, count in enumerate(enc_blk_nums):
-            c = width << level
-            self.encoders.append(nn.ModuleList(ConditionalBlock(c, times) for _ in range(count)))
-            self.downs.append(nn.Conv2d(c, 2 * c, 2, 2))
-        c = width << levels
-        self.middle_blks = nn.ModuleList(ConditionalBlock(c, times) for _ in range(middle_blk_num))
-        for level, count in zip(reversed(range(levels)), dec_blk_nums, strict=True):
-            c = width << level
-            self.ups.append(nn.Sequential(PixelConv(2 * c, 4 * c, bias=False), nn.PixelShuffle(2)))
-            self.decoders.append(nn.ModuleList(ConditionalBlock(c, times) for _ in range(count)))
+
+        def stage(level: int, count: int) -> nn.Module:
+            return nn.ModuleList(ConditionalBlock(width << level, times) for _ in range(count))
+
+        lay_out(self, width, middle_blk_num, enc_blk_nums, dec_blk_nums, stage)
 
     def forward(self, x: Tensor, mu: Tensor, t: Tensor | float) -> Tensor:
         """States and conditions (N, img_channel, H, W), times from 1, one or one per sample -> noise, as x."""

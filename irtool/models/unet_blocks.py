@@ -103,11 +103,14 @@ class ChannelNorm(nn.Module):
         self.g = nn.Parameter(torch.ones(1, channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
         y = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.g.flatten(), None, 1e-5)
         return y.permute(0, 3, 1, 2)
 
 
 class PreNorm(nn.Module):
+    """``fn`` of the normalised features (N, C, H, W), under the published names."""
+
     def __init__(self, channels: int, fn: nn.Module) -> None:
         super().__init__()
         self.fn = fn
@@ -118,6 +121,8 @@ class PreNorm(nn.Module):
 
 
 class Residual(nn.Module):
+    """Features (N, C, H, W) and what ``fn`` makes of them, added."""
+
     def __init__(self, fn: nn.Module) -> None:
         super().__init__()
         self.fn = fn

@@ -199,9 +199,10 @@ def phase_of(recipe: Recipe, progress: float) -> int:
 
 
 def rate_of(recipe: Recipe, step: int, progress: float) -> float:
-    """Learning rate: linear warm-up, then a cosine down to a hundredth."""
-    cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return recipe.rate * min(1.0, (step + 1) / max(1, recipe.warmup)) * cosine
+    """Learning rate: linear warm-up, then a cosine down to the recipe's floor."""
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    share = recipe.floor + (1 - recipe.floor) * cosine
+    return recipe.rate * min(1.0, (step + 1) / max(1, recipe.warmup)) * share
 
 
 def require_divisible(recipe: Recipe, processes: int) -> None:

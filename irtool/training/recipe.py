@@ -89,6 +89,8 @@ class Recipe:
             second-order chain), "mixed" (two or three degradations) and "clean".
         rate, warmup, decay, clip, ema: peak learning rate, warm-up steps, weight decay, gradient-norm
             clip, decay of the exponential moving average of the weights.
+        floor: share of the peak rate that the cosine ends at.
+        beta1, beta2, eps: of AdamW.
         seed: of the data and of the initial weights.
         precision: "bf16" (autocast) or "fp32".
         save_every: steps between checkpoints.
@@ -115,6 +117,10 @@ class Recipe:
     decay: float = 0.0
     clip: float = 1.0
     ema: float = 0.999
+    floor: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.99
+    eps: float = 1e-8
     seed: int = 0
     precision: str = "bf16"
     save_every: int = 500
@@ -322,11 +328,14 @@ def _out_of_range(recipe: Recipe) -> list[str]:
     for name in ("region", "group", "pool", "save_every", "report_every", "preview_every", "keep"):
         if getattr(recipe, name) < 1:
             problems.append(f"{name}: 1 or more, not {getattr(recipe, name)}")
-    for name in ("rate", "clip"):
+    for name in ("rate", "clip", "eps"):
         if not 0 < getattr(recipe, name) < float("inf"):
             problems.append(f"{name}: above 0, not {getattr(recipe, name)}")
-    if not 0 <= recipe.ema < 1:
-        problems.append(f"ema: 0 or more and below 1, not {recipe.ema}")
+    for name in ("ema", "beta1", "beta2"):
+        if not 0 <= getattr(recipe, name) < 1:
+            problems.append(f"{name}: 0 or more and below 1, not {getattr(recipe, name)}")
+    if not 0 <= recipe.floor <= 1:
+        problems.append(f"floor: 0 to 1, not {recipe.floor}")
     if recipe.minutes == 0 and recipe.steps < 1:
         problems.append("steps: at least 1 where minutes is 0")
     if recipe.group >= 1 and recipe.pool % recipe.group:

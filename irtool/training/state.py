@@ -42,8 +42,9 @@ class State:
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
         self.optimizer = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=recipe.rate, betas=(0.9, 0.99), fused=True
-        )
+            [g for g in groups if g["params"]], lr=recipe.rate, betas=(recipe.beta1, recipe.beta2), eps=recipe.eps,
+            fused=True,
+        )  # fmt: skip
         self.step, self.seconds = 0, 0.0
         self.pool, self.row, self.phase = 0, 0, 0
         self.best = float("-inf")
