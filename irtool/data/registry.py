@@ -12,6 +12,7 @@ from typing import Any
 
 from ..degradation import lookup
 from ..errors import IrtoolError, UsageError
+from ..weights.registry import File
 from .protocol import closest, get_protocol
 
 if sys.version_info >= (3, 11):
@@ -28,11 +29,13 @@ class Known:
         psnr: in dB, mean over pictures.
         protocol: it was taken under.
         within: dB that decoders may differ by.
+        source: where the figure is from; empty where it was measured on the complete set.
     """
 
     psnr: float
     protocol: str = "canonical"
     within: float = 0.05
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Dataset:
 
     Attributes beyond that file's:
         lq, gt: folders of a user's own set, beside its file; empty for those that irtool knows.
+        archive: what a program may fetch; None for most.
     """
 
     name: str
@@ -58,14 +62,18 @@ class Dataset:
     note: str = ""
     lq: str = ""
     gt: tuple[str, ...] = ()
+    archive: File | None = None
+    members: tuple[str, ...] = ()
 
 
 _TYPES: dict[str, type] = {
     **dict.fromkeys(("name", "title", "task", "page", "licence", "layout", "protocol", "names", "note", "lq"), str),
-    **dict.fromkeys(("degrade", "suites", "gt"), list),
+    **dict.fromkeys(("degrade", "suites", "gt", "members"), list),
+    **dict.fromkeys(("input", "archive"), dict),
     "pairs": int,
-    "input": dict,
 }
+_TABLES = {"input": ({"psnr"}, {"protocol", "within", "source"}), "archive": ({"file"}, {"sha256", "bytes"})}
+"""Keys that the tables inside a record must have, and may."""
 
 
 @cache
@@ -168,15 +176,20 @@ def _problems(table: Mapping[str, Any], chains: bool) -> Iterable[str]:
                     check(value)
                 except UsageError as error:
                     yield error.message.rstrip(".")
-    given = table.get("input", {})
-    if isinstance(given, dict) and given and ("psnr" not in given or set(given) - {"psnr", "protocol", "within"}):
-        yield "'input' takes psnr, protocol, within"
+    for key, (must, may) in _TABLES.items():
+        given = table.get(key)
+        if isinstance(given, dict) and not must <= set(given) <= must | may:
+            yield f"'{key}' takes {', '.join(sorted(must | may))}"
 
 
 def _dataset(table: Mapping[str, Any]) -> Dataset:
-    known = table.get("input")
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k != "input"}
-    return Dataset(**values, input=Known(**known) if known else None)
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k not in _TABLES}
+    known, archive = table.get("input"), dict(table.get("archive", {}))
+    return Dataset(
+        **values,
+        input=Known(**known) if known else None,
+        archive=File(archive.pop("file"), **archive) if archive else None,
+    )
 
 
 def names_hash(names: Sequence[str]) -> str:

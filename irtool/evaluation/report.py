@@ -18,14 +18,20 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..metrics.extra import LOWER_IS_BETTER
 from .published import Row
 from .summary import Record, read_run
 
 PAGE, RUN, SHOWN = "index.html", "run.jsonl", "pictures"
-SIDE = 960
+SIDE = 1200
 """Longer side, in pixels, of the pictures on the page."""
+COPIES = 200
+"""Pictures of which copies lie on the disk until it is known which are shown; of larger sets only those that are worst
+and best so far, and the median is restored once more."""
 VOLATILE = ("versions", "device", "layout", "pairs")
 """What may differ between the parts of a resumed run."""
+KINDS = ("before", "after", "truth")
+PUBLISHED_NOTE = "As their authors print them. Only rows of the same protocol are comparable with the one measured."
 
 
 class Report:
@@ -47,6 +53,7 @@ class Report:
         self.folder, self.head = folder, head
         self.file = folder / RUN
         self.done: dict[str, Record] = {}
+        self._ranked: dict[str, float] = {}
         if self.file.exists():
             if not resume:
                 raise UsageError(f"{folder} holds a run already.", "Go on with it by --resume, or name another folder.")
@@ -75,12 +82,24 @@ class Report:
         if record["name"] not in self.done:
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
+        if "error" not in record:
+            self._ranked[record["name"]] = _rank(record)
+            if len(self._ranked) > COPIES:
+                self._spare()
+
+    def _spare(self) -> None:
+        """Remove the copies of all but the worst and the best."""
+        low, high = min(self._ranked, key=self._ranked.__getitem__), max(self._ranked, key=self._ranked.__getitem__)
+        for name in self._ranked.keys() - {low, high}:
+            del self._ranked[name]
+            for kind in KINDS:
+                self._shown(name, kind).unlink(missing_ok=True)
 
     def keep(self, name: str, before: np.ndarray, after: np.ndarray, truth: np.ndarray) -> None:
         """Keep small copies of a picture (H, W, 3) uint8 until it is known which are shown."""
         from PIL import Image
 
-        for kind, pixels in (("before", before), ("after", after), ("truth", truth)):
+        for kind, pixels in zip(KINDS, (before, after, truth), strict=True):
             image = Image.fromarray(pixels)
             image.thumbnail((SIDE, SIDE))
             image.save(self._shown(name, kind), "JPEG", quality=92, subsampling=0)
@@ -102,11 +121,7 @@ class Report:
         rows: Sequence[Row] = (),
     ) -> Path:
         """Write the page, and drop the copies of pictures that are not on it."""
-        picked = picks(records)
-        shown = [
-            (role, record, [self._shown(record["name"], k) for k in ("before", "after", "truth")])
-            for role, record in picked
-        ]
+        shown = [(role, r, [self._shown(r["name"], kind) for kind in KINDS]) for role, r in picks(records)]
         page = render(
             {
                 "title": title,
@@ -114,13 +129,15 @@ class Report:
                 "run": self.head,
                 "summary": summary,
                 "images": list(records),
-                "picks": [
-                    _pick(role, record, files) for role, record, files in shown if all(f.is_file() for f in files)
-                ],
+                "picks": [_pick(role, r, files) for role, r, files in shown if all(f.is_file() for f in files)],
+                "lower": LOWER_IS_BETTER,
                 "notes": list(notes),
                 "cost": cost(summary),
+                "measured": measured(self.head, summary).to_dict() if rows else None,
                 "published": [row.to_dict() for row in rows],
-                "published_note": "As printed by their authors; comparable only where the protocol is the same.",
+                "published_note": PUBLISHED_NOTE,
+                "csv": to_csv(records),
+                "cite": cite(title, self.head, summary),
                 "origin": origin(self.head, summary),
             }
         )
@@ -144,12 +161,15 @@ def render(data: Mapping[str, Any]) -> str:
     )
 
 
+def _rank(record: Record) -> float:
+    """PSNR of the result in dB; infinite where it equals the truth."""
+    psnr = record["output"]["psnr"]
+    return float("inf") if psnr is None else float(psnr)
+
+
 def picks(records: Sequence[Record]) -> list[tuple[str, Record]]:
     """The worst, median and best scored pictures by PSNR; each once."""
-    scored = sorted(
-        (r for r in records if "error" not in r),
-        key=lambda r: np.inf if r["output"]["psnr"] is None else r["output"]["psnr"],
-    )
+    scored = sorted((r for r in records if "error" not in r), key=_rank)
     if not scored:
         return []
     places = {"worst": 0, "best": len(scored) - 1, "median": (len(scored) - 1) // 2}
@@ -157,23 +177,23 @@ def picks(records: Sequence[Record]) -> list[tuple[str, Record]]:
     return [(chosen[place], scored[place]) for place in sorted(chosen)]
 
 
-def _pick(role: str, record: Record, files: Sequence[Path]) -> dict[str, str]:
-    before, after, truth = ("data:image/jpeg;base64," + base64.b64encode(file.read_bytes()).decode() for file in files)
+def _pick(role: str, record: Record, files: Sequence[Path]) -> dict[str, Any]:
+    coded = ("data:image/jpeg;base64," + base64.b64encode(file.read_bytes()).decode() for file in files)
+    low, high = (_decibels(record[side]["psnr"]) for side in ("input", "output"))
+    plan = f"; {record['plan']}" if "plan" in record else ""
     return {
         "role": role,
         "name": record["name"],
-        "told": _told(record),
-        "before": before,
-        "after": after,
-        "truth": truth,
+        "psnr": high,
+        "told": f"{low} to {high}, SSIM {record['output']['ssim']:.4f}{plan}",
+        "width": record["width"],
+        "height": record["height"],
+        **dict(zip(KINDS, coded, strict=True)),
     }
 
 
-def _told(record: Record) -> str:
-    low, high = record["input"]["psnr"], record["output"]["psnr"]
-    shown = ["equal" if v is None else f"{v:.2f} dB" for v in (low, high)]
-    plan = f"; {record['plan']}" if "plan" in record else ""
-    return f"{shown[0]} to {shown[1]}, SSIM {record['output']['ssim']:.4f}{plan}"
+def _decibels(psnr: float | None) -> str:
+    return "equal" if psnr is None else f"{psnr:.2f} dB"
 
 
 def subtitle(head: Record, summary: Record) -> str:
@@ -184,13 +204,56 @@ def subtitle(head: Record, summary: Record) -> str:
     return f"{summary['scored']} of {summary['pairs']} pairs scored{made}; {rules}"
 
 
-def cost(summary: Record) -> str:
+def cost(summary: Record) -> list[str]:
     """Seconds and memory in words."""
     if not summary.get("scored"):
-        return ""
+        return []
     peak = summary.get("peak_bytes")
-    memory = f", peak memory {peak / 2**20:.0f} MiB" if peak else ""
-    return f"{summary['seconds'] / summary['scored']:.2f} s per picture{memory}"
+    return [
+        f"{summary['seconds'] / summary['scored']:.2f} s per picture",
+        *([f"peak memory {peak / 2**20:.0f} MiB"] if peak else []),
+    ]
+
+
+def measured(head: Record, summary: Record) -> Row:
+    """The run as a row beside published ones."""
+    means = {metric: summary.get("output", {}).get(metric, {}).get("mean") for metric in ("psnr", "ssim")}
+    part = f"{summary['scored']} of {summary['pairs']} pairs"
+    return Row(
+        head["dataset"],
+        head["model"],
+        **means,
+        protocol=head["protocol"]["id"],
+        source=f"measured here on {part}",
+        note=_weights(head),
+    )
+
+
+def _weights(head: Record) -> str:
+    loaded = head["weights"].get("loaded_sha256", "")
+    return f"weights {loaded[:12]}" if loaded else ""
+
+
+def cite(title: str, head: Record, summary: Record) -> str:
+    """All that makes the figures of a run mean one thing, in one sentence."""
+    figures = [
+        f"{'PSNR' if metric == 'psnr' else metric.upper()} {value['mean']:.{2 if metric in ('psnr', 'fid') else 4}f}"
+        + (" dB" if metric == "psnr" else "")
+        for metric, value in summary.get("output", {}).items()
+        if value["mean"] is not None
+    ]
+    versions = head["versions"]
+    parts = [
+        f"{summary['scored']} of {summary['pairs']} pairs",
+        *([f"degraded by {head['degrade']}, seed {head['seed']}"] if head["degrade"] else []),
+        f"protocol {head['protocol']['id']}",
+        *filter(None, [_weights(head)]),
+        f"files {summary.get('content', '')[:12]}",
+        f"{head['dtype']} on {head['device'].partition(' ')[0]}",
+        f"irtool {versions['irtool']}",
+        f"torch {versions['torch']}",
+    ]
+    return f"{title}: {', '.join(figures)} ({', '.join(parts)})"
 
 
 def origin(head: Record, summary: Record) -> list[tuple[str, str]]:

@@ -15,6 +15,8 @@ from ..errors import UsageError
 Record = dict[str, Any]
 DRAWS = 2000
 LEVEL = 0.95
+AT_ONCE = 1 << 20
+"""Values drawn at once for a bootstrap: what bounds its memory on a set of any size."""
 SAME = ("protocol", "dataset", "listing", "degrade", "seed")
 """What two runs must share for their pictures to be comparable one by one."""
 
@@ -28,8 +30,11 @@ def interval(values: Sequence[float], *, draws: int = DRAWS, level: float = LEVE
         level: share of the means that the interval holds.
     """
     data = np.asarray(values, dtype=np.float64)
-    chosen = np.random.default_rng(0).integers(0, len(data), (draws, len(data)))
-    low, high = np.quantile(data[chosen].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    generator = np.random.default_rng(0)
+    at_once = max(1, AT_ONCE // len(data))
+    counts = [min(at_once, draws - done) for done in range(0, draws, at_once)]
+    means = [data[generator.integers(0, len(data), (count, len(data)))].mean(axis=1) for count in counts]
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

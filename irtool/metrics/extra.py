@@ -1,23 +1,26 @@
 """Metrics beyond PSNR and SSIM: LPIPS, FID, and one that needs no truth. Each through a kept library.
 
-    lpips-alex, lpips-vgg   Zhang et al. 2018, by the package lpips: 0 is alike
-    fid                     Heusel et al. 2017 as pytorch-fid defines it, by torch-fidelity: of the set, 0 is alike
-    blur                    Crete et al. 2007, by scikit-image: without a truth, 0 is sharp and 1 is blurred
+LPIPS by the package lpips, FID by torch-fidelity, blur by scikit-image.
 
 The weights of their networks are records in weights.toml, fetched and compared like any others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..errors import UsageError
 
-METRICS = ("lpips-alex", "lpips-vgg", "fid", "blur")
-LOWER_IS_BETTER = ("lpips-alex", "lpips-vgg", "fid", "blur")
+ABOUT = {
+    "lpips-alex": "Zhang et al. 2018 over AlexNet: 0 is alike",
+    "lpips-vgg": "Zhang et al. 2018 over VGG-16: 0 is alike",
+    "fid": "Heusel et al. 2017 as pytorch-fid defines it: of the whole set, 0 is alike",
+    "blur": "Crete et al. 2007, without a truth: 0 is sharp, 1 is blurred",
+}
+METRICS = tuple(ABOUT)
+LOWER_IS_BETTER = METRICS
 
 
 class Extra(Protocol):
@@ -156,7 +159,7 @@ class FID:
         inception()  # says at once what is missing
         self.device = device
         self.net: Any = loading.read(locate(self.record))[0].to(device)
-        self.features: tuple[list[Any], list[Any]] = ([], [])
+        self.moments = Moments(), Moments()
 
     def weights(self) -> dict[str, str]:
         return _weights(self.record)
@@ -166,24 +169,62 @@ class FID:
 
         from . import to_8bit
 
-        for kept, pixels in zip(self.features, (truth, image), strict=True):
+        for moments, pixels in zip(self.moments, (truth, image), strict=True):
             whole = pixels if pixels.dtype == np.uint8 else to_8bit(pixels)
             with torch.inference_mode():
                 batch = torch.from_numpy(np.ascontiguousarray(whole)).permute(2, 0, 1)[None].to(self.device)
-                kept.append(self.net(batch)[0].cpu())
+                moments.add(self.net(batch)[0].cpu().numpy())
         return None
 
     def total(self) -> float | None:
-        return distance(*self.features) if len(self.features[0]) > 1 else None
+        return distance(*self.moments) if self.moments[0].count > 1 else None
 
 
-def distance(first: Sequence[Any], second: Sequence[Any]) -> float:
-    """Frechet distance of Gaussians fitted to two lists of at least two feature vectors."""
-    import torch
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+class Moments:
+    """Mean and covariance of vectors that come one after the other, in memory that does not grow with their number.
 
-    sides = [fid_features_to_statistics(torch.stack(list(side)).double()) for side in (first, second)]
-    return float(fid_statistics_to_metric(*sides, verbose=False)[KEY_METRIC_FID])
+    Attributes:
+        count: vectors added.
+    """
+
+    AT_ONCE = 64
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._waiting: list[np.ndarray] = []
+        self._mean = self._squares = np.zeros(0)
+
+    def add(self, vector: np.ndarray) -> None:
+        """Take one more vector (K,)."""
+        self._waiting.append(vector)
+        self.count += 1
+        if len(self._waiting) == self.AT_ONCE:
+            self._merge()
+
+    def _merge(self) -> None:
+        """Combine what waits with what came before: means, and sums of squared deviations (Chan et al., 1983)."""
+        group = np.asarray(self._waiting, dtype=np.float64)
+        mean, before = group.mean(axis=0), self.count - len(group)
+        deviations = group - mean
+        if before == 0:
+            self._mean, self._squares = np.zeros(len(mean)), np.zeros((len(mean), len(mean)))
+        shift = mean - self._mean
+        self._squares += deviations.T @ deviations + np.outer(shift, shift) * (before * len(group) / self.count)
+        self._mean = self._mean + shift * (len(group) / self.count)
+        self._waiting = []
+
+    def statistics(self) -> dict[str, np.ndarray]:
+        """Mean (K,) and covariance (K, K), as torch-fidelity names them; of at least two vectors."""
+        if self._waiting:
+            self._merge()
+        return {"mu": self._mean, "sigma": self._squares / (self.count - 1)}
+
+
+def distance(first: Moments, second: Moments) -> float:
+    """Frechet distance of Gaussians with the moments of two sets of at least two feature vectors."""
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+    return float(fid_statistics_to_metric(first.statistics(), second.statistics(), verbose=False)[KEY_METRIC_FID])
 
 
 def _weights(record: str) -> dict[str, str]:

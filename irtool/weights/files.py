@@ -97,7 +97,7 @@ def obtain(record: Record, source: Path | None = None, notify: Notify = lambda t
         else:
             found[file.source] = source / file.name if source.is_dir() else source
         notify(f"{record.id}: checking {file.name}")
-        _compare(record, file, found[file.source], ours=source is None)
+        compare(record.id, record.page, file, found[file.source], ours=source is None)
     notify(f"{record.id}: converting to safetensors")
     from .convert import convert  # needs torch, which listing models does without
 
@@ -183,8 +183,18 @@ def _require_obtainable(record: Record) -> None:
     hub.require_space(room(record))
 
 
-def _compare(record: Record, file: File, path: Path, *, ours: bool) -> None:
-    """Hold a published file against its record; one of ours that differs is removed, so that it is fetched again."""
+def compare(id: str, page: str, file: File, path: Path, *, ours: bool) -> None:
+    """Hold a published file against what is registered of it.
+
+    Args:
+        id, page: of the record or data set it belongs to, for people.
+        file: size and sha256, as far as they are known.
+        path: where it lies.
+        ours: irtool has fetched it: one that differs is removed, so that it is fetched again.
+
+    Raises:
+        UnavailableError: it cannot be read, or is another file.
+    """
     try:
         size = path.stat().st_size
         if file.bytes is not None and size != file.bytes:
@@ -199,10 +209,8 @@ def _compare(record: Record, file: File, path: Path, *, ours: bool) -> None:
         path.resolve().unlink(missing_ok=True)
         path.unlink(missing_ok=True)
     raise UnavailableError(
-        f"{path.name} is not the file that '{record.id}' was registered with ({told}); it is not used.",
-        f"irtool download {record.id} fetches it again."
-        if ours
-        else f"The right one is {file.name} from {record.page}.",
+        f"{path.name} is not the file that '{id}' was registered with ({told}); it is not used.",
+        f"irtool download {id} fetches it again." if ours else f"The right one is {file.name} from {page}.",
     )
 
 

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from ..errors import UnavailableError, UsageError
 from .registry import File
 
+REPOSITORIES = {"hf-hub": "model", "hf-dataset": "dataset"}
+"""Kinds of sources on the hub, and what the hub calls such a repository."""
 GOES_ON = "Check the connection and run the same command again: it goes on where it stopped."
 
 
@@ -46,7 +48,7 @@ def cached(file: File) -> Path | None:
     """Where a published file lies already; None where it does not. Nothing is asked of anybody."""
     if file.kind == "manual":
         return None
-    if file.kind != "hf-hub":
+    if file.kind not in REPOSITORIES:
         path = _address_path(file)
         return path if path.is_file() else None
     from huggingface_hub import hf_hub_download
@@ -54,7 +56,16 @@ def cached(file: File) -> Path | None:
 
     repo, revision, name = split(file.source)
     try:
-        return Path(hf_hub_download(repo, name, revision=revision, cache_dir=hub_cache(), local_files_only=True))
+        return Path(
+            hf_hub_download(
+                repo,
+                name,
+                repo_type=REPOSITORIES[file.kind],
+                revision=revision,
+                cache_dir=hub_cache(),
+                local_files_only=True,
+            )
+        )
     except LocalEntryNotFoundError:
         return None
 
@@ -63,7 +74,7 @@ def fetch(file: File, *, refresh: bool = False) -> Path:
     """The published file on this disk, downloaded where it is not there yet.
 
     Args:
-        file: one that a program can fetch: "hf-hub" or "https".
+        file: one that a program can fetch: "hf-hub", "hf-dataset" or "https".
         refresh: ask the hub whether a revision that can move has moved.
 
     Raises:
@@ -78,7 +89,7 @@ def fetch(file: File, *, refresh: bool = False) -> Path:
             "Run it once without --offline, IRTOOL_OFFLINE and HF_HUB_OFFLINE.",
         )
     try:
-        return _from_hub(file) if file.kind == "hf-hub" else _from_address(file)
+        return _from_hub(file) if file.kind in REPOSITORIES else _from_address(file)
     except _failures() as error:
         if here:  # the hub cannot be asked whether its file has changed
             return here
@@ -88,10 +99,12 @@ def fetch(file: File, *, refresh: bool = False) -> Path:
 def split(source: str) -> tuple[str, str, str]:
     """Repository, revision and path in it of ``hf-hub:ORG/REPO[@REVISION][:PATH]``; "main" and "" where left out.
 
+    The same for ``hf-dataset:``, a repository of data.
+
     Raises:
         UsageError: it is not written so.
     """
-    match = re.fullmatch(r"hf-hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?(?::([^:]+))?", source)
+    match = re.fullmatch(r"(?:hf-hub|hf-dataset):([\w.-]+/[\w.-]+)(?:@([\w./-]+))?(?::([^:]+))?", source)
     if match is None or "--" in match[1] or ".." in source:
         raise UsageError(f"'{source}' names no file on the hub.", "Write hf-hub:ORG/REPO@REVISION:FILE.")
     return match[1], match[2] or "main", match[3] or ""
@@ -148,15 +161,16 @@ def _from_hub(file: File) -> Path:
     from huggingface_hub.file_download import repo_folder_name
 
     repo, revision, path = split(file.source)
-    address = hf_hub_url(repo, path, revision=revision)
+    type = REPOSITORIES[file.kind]
+    address = hf_hub_url(repo, path, repo_type=type, revision=revision)
     about = get_hf_file_metadata(address)
-    folder = hub_cache() / repo_folder_name(repo_id=repo, repo_type="model")
+    folder = hub_cache() / repo_folder_name(repo_id=repo, repo_type=type)
     (folder / "snapshots").mkdir(parents=True, exist_ok=True)  # without which it would pass for a damaged one
     if about.etag and not (folder / "blobs" / about.etag).exists():
         # A token is for the hub alone, not for the store of large files that it sends on to.
         own = urlsplit(about.location)[:2] == urlsplit(address)[:2]
         _download(about.location, folder / "blobs" / about.etag, about.size, path, authorised=own)
-    return Path(hf_hub_download(repo, path, revision=revision, cache_dir=hub_cache()))
+    return Path(hf_hub_download(repo, path, repo_type=type, revision=revision, cache_dir=hub_cache()))
 
 
 def _from_address(file: File) -> Path:
@@ -203,7 +217,7 @@ def _explained(error: Exception, file: File) -> UnavailableError:
     """For a person: what is wrong, and the next step."""
     from huggingface_hub import errors
 
-    repo = split(file.source)[0] if file.kind == "hf-hub" else ""
+    repo = split(file.source)[0] if file.kind in REPOSITORIES else ""
     login = "Run hf auth login"
     if isinstance(error, errors.GatedRepoError):
         return UnavailableError(
@@ -220,6 +234,7 @@ def _explained(error: Exception, file: File) -> UnavailableError:
     if isinstance(error, errors.EntryNotFoundError):
         return UnavailableError(f"{repo} has no file {split(file.source)[2]}.", "Its page lists what there is.")
     if getattr(getattr(error, "response", None), "status_code", None) == 404:
-        return UnavailableError(f"{file.source} is no longer there.")
+        have = "irtool download NAME --from FILE takes a copy that you have."
+        return UnavailableError(f"{file.source} is no longer there.", have)
     told = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return UnavailableError(f"{file.name} could not be downloaded: {told}.", GOES_ON)
