@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from irtool import models
 from irtool.degradation import IDS
 from irtool.errors import UnavailableError, UsageError
-from irtool.models import loading
+from irtool.models import compact, loading
 from irtool.models.compact import CompactNet, CompactRestorer
 from irtool.models.context import CONTEXT_SIZE, describe
 
@@ -146,3 +146,11 @@ def test_context_sees_light_and_noise() -> None:
     plain = describe(flat)
     assert (dark[:, :27] < plain[:, :27]).all()
     assert (noisy[:, 27:] > plain[:, 27:]).all()
+
+
+def test_what_is_spread_over_pixels_has_no_grid():
+    spread = compact._depth_to_space(torch.randn(1, 1, 1, 32).expand(1, 6, 5, 32))
+    assert spread.std(dim=(1, 2)).max() > 0.1  # the grid is there
+    even = compact._evened(spread)[:, 1:-1, 1:-1]
+    assert even.std(dim=(1, 2)).max() < 1e-6
+    assert torch.allclose(even[0, 0, 0], spread.mean(dim=(0, 1, 2)), atol=1e-6)
