@@ -141,7 +141,7 @@ def _handler(server: HubServer) -> type[BaseHTTPRequestHandler]:
                 return self._bytes(server.raw.get(path.removeprefix("/raw/")))
             if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)", path):
                 return self._tree(match[1])
-            if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            if match := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
                 return self._resolve(match[1], match[2], match[3], token)
             return self._plain(404, {})
 

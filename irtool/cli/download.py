@@ -1,11 +1,11 @@
-"""irtool download: published weights fetched, checked and converted, ahead of time."""
+"""irtool download: published weights, and the data sets that a program may fetch, brought and checked ahead of time."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,11 +17,16 @@ from . import options
 from .models import in_words, tell_models
 from .output import Output, is_plain
 
+if TYPE_CHECKING:
+    from ..data import Dataset
+
 
 def download(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", help="Models, as irtool models lists them.", show_default=False),
+        typer.Argument(
+            metavar="NAME", help="Models, as irtool models lists them; or data sets, as eval does.", show_default=False
+        ),
     ] = None,
     all: Annotated[bool, typer.Option("--all", help="Every model that a program can fetch.")] = False,
     list: Annotated[
@@ -36,18 +41,31 @@ def download(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Fetch published weights.
+    """Fetch published weights, or a data set.
 
     A model comes with those it needs. Every file is held against its registered sha256 and converted to safetensors
     once; nothing in it is run. Downloads go on where they stopped, into the Hugging Face cache (HF_HOME, HF_HUB_CACHE,
     HF_ENDPOINT and proxies as usual).
 
+    Few data sets may be fetched by a program: only where their authors state a licence and they lie on the hub.
+
     irtool download daclip-universal
     """
     out = Output(json=json, quiet=quiet)
+    from ..data import datasets
+
     if list:
         tell_models(out, [record for record in records() if record.kind != "asset"])
+        for known in datasets():
+            if known.archive is not None:
+                out.result(f"\ndata set {known.name}: {known.title}, {known.licence}")
+                out.record({"type": "dataset", "id": known.name, "licence": known.licence})
         return EXIT_OK
+    sets = [found for found in datasets() if found.name in (names or ())]
+    if sets:
+        if len(sets) != len(names or ()):
+            raise UsageError("Data sets and models are fetched by commands of their own.", f"Leave {sets[0].name} out.")
+        return _sets(out, sets, source, dry_run)
     wanted = _wanted(names or [], all, source)
     if all:
         hand = ", ".join(record.id for record in records() if state(record) == "by hand")
@@ -66,6 +84,34 @@ def download(
             out.failure(error, record.id)
             out.record({"type": "download", "id": record.id, "state": "failed", "error": error.message})
     out.record({"type": "summary", "models": len(wanted), "failed": failed})
+    return EXIT_UNAVAILABLE if failed else EXIT_OK
+
+
+def _sets(out: Output, wanted: Sequence[Dataset], source: Path | None, dry_run: bool) -> int:
+    """Bring data sets; each that cannot be had is named, with where it is from."""
+    from ..data.fetch import expected, home, obtain
+
+    if source is not None and (len(wanted) != 1 or not source.expanduser().is_file()):
+        raise UsageError("--from takes the archive of one data set.", f"irtool download {wanted[0].name} --from FILE")
+    _quieten(out.quiet)
+    failed = 0
+    for known in wanted:
+        here = home(known.name)
+        if dry_run:
+            told = f"is here, {here}" if here.is_dir() else known.archive.source if known.archive else "by hand"
+            out.result(f"{known.name}: {told}" + ("" if known.archive else f". {expected(known)}"))
+            out.record({"type": "plan", "id": known.name, "state": told, "licence": known.licence})
+            continue
+        try:
+            path = obtain(known, source.expanduser() if source else None, out.note)
+        except IrtoolError as error:
+            failed += 1
+            out.failure(error, known.name)
+            out.record({"type": "download", "id": known.name, "state": "failed", "error": error.message})
+            continue
+        out.result(f"{known.name} is here ({known.licence}): {path}")
+        out.record({"type": "download", "id": known.name, "state": "here", "path": str(path)})
+    out.record({"type": "summary", "sets": len(wanted), "failed": failed})
     return EXIT_UNAVAILABLE if failed else EXIT_OK
 
 

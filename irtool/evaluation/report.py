@@ -230,8 +230,9 @@ def measured(head: Record, summary: Record) -> Row:
 
 
 def _weights(head: Record) -> str:
-    loaded = head["weights"].get("loaded_sha256", "")
-    return f"weights {loaded[:12]}" if loaded else ""
+    told = head["weights"]
+    hashes = (told.get("published_sha256") or told.get("loaded_sha256", "")).split()
+    return f"weights sha256 {' '.join(h[:12] for h in hashes)}" if hashes else ""
 
 
 def cite(title: str, head: Record, summary: Record) -> str:
