@@ -7,19 +7,32 @@ which of seven tasks is meant.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import UnavailableError
+from .base import Capability, Sweep
+from .macs import SIDE, counted
 from .nafnet import Block, LocalPool, layout
+from .single import Single
 from .unet_blocks import pad_to
 
 Shapes = Mapping[str, tuple[int, ...]]
 CLASSES = ("noise", "blur", "rain", "haze", "lowlight", "outscale", "auto")
 """What the seven outputs of the language head stand for: five degradations, enlargement, general enhancement."""
+SENTENCES = {
+    "noise": "Remove the noise from this photo.",
+    "blur": "Sharpen this photo, it is blurry from motion.",
+    "rain": "Remove the rain from this photo.",
+    "haze": "Remove the haze from this photo.",
+    "lowlight": "This photo is too dark, make it brighter.",
+}
+"""What is said to the network for each task; a mixture is said in several sentences."""
 
 
 class InstructionBlock(nn.Module):
@@ -60,7 +73,7 @@ class InstructIR(nn.Module):
     ) -> None:
         super().__init__()
         levels, pool = len(enc_blks), LocalPool()
-        self.multiple = 2**levels
+        self.multiple, self.txtdim = 2**levels, txtdim
         self.intro = nn.Conv2d(input_channels, width, 3, 1, 1)
         self.ending = nn.Conv2d(width, input_channels, 3, 1, 1)
         self.encoders, self.enc_cond, self.downs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
@@ -140,3 +153,76 @@ def recognise_head(shapes: Shapes) -> dict[str, Any] | None:
         return None
     hidden, embedding = shapes["fc1.weight"]
     return {"embedding_dim": embedding, "hidden_dim": hidden, "num_classes": shapes["fc2.weight"][0]}
+
+
+Steer = Callable[[list[str]], tuple[Tensor, Tensor]]
+"""Sentences -> what steers the network (N, 256), and the scores of `CLASSES` (N, 7)."""
+
+
+class InstructIRRestorer(Single):
+    """An `InstructIR` with its language head (`Restorer`).
+
+    Attributes:
+        head: the loaded head.
+        steer: how sentences become embeddings; whoever has a sentence encoder sets it before `specialise` is called.
+    """
+
+    def __init__(self, net: InstructIR, capability: Capability, head: LanguageHead) -> None:
+        super().__init__(net, capability)
+        self.head = head
+        self.steer: Steer | None = None
+
+    def specialise(self, mixture: Mapping[str, float]) -> InstructIRExpert:
+        """Say the tasks of a mixture to the network; their weights cannot be said.
+
+        Raises:
+            UsageError: it was not trained on one of them.
+            UnavailableError: nothing turns sentences into embeddings.
+        """
+        super().specialise(mixture)
+        if self.steer is None:
+            raise UnavailableError("InstructIR needs a sentence encoder.", "pip install 'irtool[text]'")
+        embedding, _ = self.steer([" ".join(SENTENCES[task] for task in mixture)])
+        return InstructIRExpert(self.source, self.capability, embedding)
+
+
+class InstructIRExpert(Single):
+    """An `InstructIR` that was told what to do (`WholeExpert`): its channel attention pools over all that it sees."""
+
+    def __init__(self, net: InstructIR, capability: Capability, embedding: Tensor) -> None:
+        super().__init__(net, capability)
+        self.embedding = embedding
+
+    def context(self, pixels: Tensor) -> Tensor:
+        """The embedding of the sentence, (1, 256), whatever the picture."""
+        return self.embedding
+
+    def restore(self, pixels: Tensor, context: Tensor, sweep: Sweep, on_progress: Callable[[int, int], None]) -> Tensor:
+        """As `WholeExpert.restore`, in one pass."""
+        text = context.to(self.device, self.dtype)
+        on_progress(0, 1)
+        with torch.inference_mode():
+            out: Tensor = sweep(lambda x: self.net(x.to(self.dtype), text.expand(len(x), -1)).float(), pixels)
+        on_progress(1, 1)
+        return out
+
+
+def restorer(net: InstructIR, header: Mapping[str, str], *companions: nn.Module) -> InstructIRRestorer:
+    """The restorer of a loaded network.
+
+    Raises:
+        UnavailableError: its language head is missing.
+    """
+    if not companions or not isinstance(companions[0], LanguageHead):
+        raise UnavailableError("InstructIR needs its language head.", "irtool download instructir-lm.7d")
+    inputs = torch.empty(1, 3, SIDE, SIDE, device="meta"), torch.empty(1, net.txtdim, device="meta")
+    capability = Capability(
+        name="instructir",
+        tasks=tuple(task for task in json.loads(header.get("tasks", "[]")) if task in SENTENCES) or tuple(SENTENCES),
+        multiple=net.multiple,
+        margin=128,
+        parameters=sum(p.numel() for p in net.parameters()),
+        gmacs_per_megapixel=counted(net, *inputs),
+        bytes_per_pixel=4 * 9 * net.intro.out_channels,
+    )
+    return InstructIRRestorer(net, capability, companions[0])

@@ -6,27 +6,18 @@ that looks at the whole picture is a `WholeExpert`.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..base import Capability, Sweep
+from ..macs import counted
 from ..single import Single
 
-SIDE = 128
-
-
-def gmacs_per_megapixel(net: nn.Module) -> float:
-    """Multiply-accumulates of one pass over a 128x128 picture, in 1e9 per 1e6 pixels; counted on shapes alone."""
-    shell = copy.deepcopy(net).to("meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        shell(torch.empty(1, 3, SIDE, SIDE, device="meta"))
-    return counter.get_total_flops() / 2 / SIDE**2 / 1e3
+SIDE = 128  # of the picture that costs are counted on
 
 
 def capability(
@@ -49,7 +40,7 @@ def capability(
         multiple=multiple,
         margin=margin,
         parameters=sum(p.numel() for p in net.parameters()),
-        gmacs_per_megapixel=gmacs_per_megapixel(net),
+        gmacs_per_megapixel=counted(net, torch.empty(1, 3, SIDE, SIDE, device="meta")),
         bytes_per_pixel=4 * live,
         blind=True,
     )
