@@ -126,7 +126,11 @@ def test_files_of_other_families_are_not_taken_for_peers(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("name", "settings", "attribute"),
-    [("pairlie", {"exponent": 0.14}, "exponent"), ("uretinex", {"ratio": 3}, "ratio")],
+    [
+        ("pairlie", {"exponent": 0.14}, "exponent"),
+        ("uretinex", {"ratio": 3}, "ratio"),
+        ("gcanet", {"residual": False}, "residual"),
+    ],
 )
 def test_settings_of_a_record_reach_the_network(
     name: str, settings: dict[str, float], attribute: str, tmp_path: Path

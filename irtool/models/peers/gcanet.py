@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .wrap import Peer, capability
+from .wrap import Peer, capability, settings
 
 
 class SharedKernel(nn.Module):
@@ -114,5 +114,9 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
 
 
 def restorer(net: GCANet, header: Mapping[str, str]) -> Peer:
-    """The restorer of a loaded network. Its norms see the whole picture: cut in tiles it gives other colours."""
+    """The restorer of a loaded network; "settings" of the header may say that it is not "residual".
+
+    Its norms see the whole picture: cut in tiles it gives other colours.
+    """
+    net.residual = bool(settings(header).get("residual", net.residual))
     return Peer(net, capability(net, header, "gcanet", "haze", margin=96, live=6 * net.conv1.out_channels, multiple=8))
