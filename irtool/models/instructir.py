@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UnavailableError
-from .base import Capability, Sweep
+from .base import Capability
 from .macs import SIDE, counted
 from .nafnet import Block, LocalPool, layout
-from .single import Single
+from .single import Single, Whole
 from .unet_blocks import pad_to
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -186,7 +186,7 @@ class InstructIRRestorer(Single):
         return InstructIRExpert(self.source, self.capability, embedding)
 
 
-class InstructIRExpert(Single):
+class InstructIRExpert(Whole):
     """An `InstructIR` that was told what to do (`WholeExpert`): its channel attention pools over all that it sees."""
 
     def __init__(self, net: InstructIR, capability: Capability, embedding: Tensor) -> None:
@@ -197,14 +197,9 @@ class InstructIRExpert(Single):
         """The embedding of the sentence, (1, 256), whatever the picture."""
         return self.embedding
 
-    def restore(self, pixels: Tensor, context: Tensor, sweep: Sweep, on_progress: Callable[[int, int], None]) -> Tensor:
-        """As `WholeExpert.restore`, in one pass."""
-        text = context.to(self.device, self.dtype)
-        on_progress(0, 1)
-        with torch.inference_mode():
-            out: Tensor = sweep(lambda x: self.net(x.to(self.dtype), text.expand(len(x), -1)).float(), pixels)
-        on_progress(1, 1)
-        return out
+    def apply(self, x: Tensor, context: Tensor) -> Tensor:
+        made: Tensor = self.net(x, context.expand(len(x), -1))
+        return made
 
 
 def restorer(net: InstructIR, header: Mapping[str, str], *companions: nn.Module) -> InstructIRRestorer:

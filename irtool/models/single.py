@@ -19,7 +19,12 @@ from .nafnet import localise
 
 
 class Single:
-    """A network, its capability and its copy on a device; what both kinds below share."""
+    """A network, its capability and its copy on a device; what both kinds below share.
+
+    Attributes:
+        source: the network as it was loaded, on the CPU in float32.
+        net: the one that computes, in `dtype` on `device`.
+    """
 
     def __init__(self, net: Any, capability: Capability) -> None:
         self.source, self.net, self.capability = net, net, capability
@@ -38,13 +43,13 @@ class Single:
             self.net = copy.deepcopy(self.source).to(device, dtype, memory_format=torch.channels_last)
         return self
 
-
-class NAFNetRestorer(Single):
-    """A `NAFNet` pooling locally, so that tiles agree with the whole (`Restorer` and `Expert`)."""
-
     def context(self, pixels: Tensor) -> Tensor:
         """Nothing: (1, 0)."""
         return torch.zeros(1, 0)
+
+
+class Local(Single):
+    """A network that looks a bounded way, so that tiles agree with the whole (`Restorer` and `Expert`)."""
 
     def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -52,7 +57,25 @@ class NAFNetRestorer(Single):
             return out
 
 
-class SteeredRestorer(Single):
+class Whole(Single):
+    """A network that looks at all it is given (`Restorer` and `WholeExpert`): cut only where memory asks for it."""
+
+    def restore(self, pixels: Tensor, context: Tensor, sweep: Sweep, on_progress: Callable[[int, int], None]) -> Tensor:
+        """As `WholeExpert.restore`, in one pass."""
+        on_progress(0, 1)
+        told = context.to(self.device, self.dtype)
+        with torch.inference_mode():
+            out: Tensor = sweep(lambda x: self.apply(x.to(self.dtype), told).float(), pixels)
+        on_progress(1, 1)
+        return out
+
+    def apply(self, x: Tensor, context: Tensor) -> Tensor:
+        """What the network makes of tiles (N, 3, h, w) in [0, 1], and of what `context` gave (1, K)."""
+        made: Tensor = self.net(x)
+        return made
+
+
+class SteeredRestorer(Whole):
     """A `ContextNAFNet` with its controller (`Restorer` and `WholeExpert`).
 
     Its transformers see all that they are given, so a picture is cut only where memory asks for it.
@@ -67,13 +90,9 @@ class SteeredRestorer(Single):
         content, degradation = look(self.controller.to(self.device), pixels)
         return torch.cat([degradation, content], dim=1)
 
-    def restore(self, pixels: Tensor, context: Tensor, sweep: Sweep, on_progress: Callable[[int, int], None]) -> Tensor:
-        embeddings = context.to(self.device, self.dtype).chunk(2, dim=1)
-        on_progress(0, 1)
-        with torch.inference_mode():
-            out: Tensor = sweep(lambda x: self.net(x.to(self.dtype), *embeddings).float(), pixels)
-        on_progress(1, 1)
-        return out
+    def apply(self, x: Tensor, context: Tensor) -> Tensor:
+        made: Tensor = self.net(x, *context.chunk(2, dim=1))
+        return made
 
 
 def _capability(net: Any, header: Mapping[str, str], name: str, margin: int, live: int, blind: bool) -> Capability:
@@ -89,11 +108,11 @@ def _capability(net: Any, header: Mapping[str, str], name: str, margin: int, liv
     )
 
 
-def nafnet(net: nn.Module, header: Mapping[str, str]) -> NAFNetRestorer:
-    """The restorer of a loaded `NAFNet`; "settings" of the header may name its "train_size", else 256."""
+def nafnet(net: nn.Module, header: Mapping[str, str]) -> Local:
+    """The restorer of a loaded `NAFNet`, pooling locally; "settings" may name its "train_size", else 256."""
     side = int(json.loads(header.get("settings", "{}")).get("train_size", 256))
     # A window reaches three quarters of the crop to each side; the convolutions reach further by some pixels.
-    return NAFNetRestorer(localise(net, side), _capability(net, header, "nafnet", side * 3 // 4 + 32, 9, blind=True))
+    return Local(localise(net, side), _capability(net, header, "nafnet", side * 3 // 4 + 32, 9, blind=True))
 
 
 def nafnet_daclip(net: nn.Module, header: Mapping[str, str], *companions: nn.Module) -> SteeredRestorer:

@@ -8,18 +8,16 @@ its networks are taken too, and their names begin with "spandrel-nc:".
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from ..degradation import IDS
 from ..errors import UnavailableError
-from .base import Capability, Sweep
-from .single import Single
+from .base import Capability
+from .single import Whole
 
 EXTRA = "pip install 'irtool[spandrel]' runs many more community networks."
 MARGIN = 48
@@ -27,19 +25,8 @@ MARGIN = 48
 looks."""
 
 
-class SpandrelRestorer(Single):
+class SpandrelRestorer(Whole):
     """A network that keeps the size of its picture (`Restorer` and `WholeExpert`)."""
-
-    def context(self, pixels: Tensor) -> Tensor:
-        """Nothing: (1, 0)."""
-        return torch.zeros(1, 0)
-
-    def restore(self, pixels: Tensor, context: Tensor, sweep: Sweep, on_progress: Callable[[int, int], None]) -> Tensor:
-        on_progress(0, 1)
-        with torch.inference_mode():
-            out: Tensor = sweep(lambda x: self.net(x.to(self.dtype)).float(), pixels)
-        on_progress(1, 1)
-        return out
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Any:
         # The descriptor is no module: it moves its own, and refuses types in which the network is wrong.

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .wrap import Peer, capability
+from ..single import Whole
+from .wrap import capability
 
 SLOPE = 0.1
-TASKS = ("noise", "rain", "haze")
 
 
 def conv(channels: int, out: int, side: int = 3, *, bias: bool = True, stride: int = 1) -> nn.Conv2d:
@@ -194,8 +194,9 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     }
 
 
-def restorer(net: AirNet, header: Mapping[str, str]) -> Peer:
+def restorer(net: AirNet, header: Mapping[str, str]) -> Whole:
     """The restorer of a loaded network; the three tasks of its joint weights unless its record names others."""
     # Offsets are learned and have no bound; three convolutions of each of 25 blocks reach this far at most elsewhere.
-    named = dict(header) | ({} if header.get("tasks", "[]") != "[]" else {"tasks": '["noise", "rain", "haze"]'})
-    return Peer(net, capability(net, named, "airnet", "noise", margin=128, live=12 * net.width, multiple=8))
+    return Whole(
+        net, capability(net, header, "airnet", "noise", "rain", "haze", margin=128, live=12 * net.width, multiple=8)
+    )

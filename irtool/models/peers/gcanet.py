@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .wrap import Peer, capability, settings
+from ..single import Whole
+from .wrap import capability, settings
 
 
 class SharedKernel(nn.Module):
@@ -113,10 +114,10 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width}
 
 
-def restorer(net: GCANet, header: Mapping[str, str]) -> Peer:
+def restorer(net: GCANet, header: Mapping[str, str]) -> Whole:
     """The restorer of a loaded network; "settings" of the header may say that it is not "residual".
 
     Its norms see the whole picture: cut in tiles it gives other colours.
     """
     net.residual = bool(settings(header).get("residual", net.residual))
-    return Peer(net, capability(net, header, "gcanet", "haze", margin=96, live=6 * net.conv1.out_channels, multiple=8))
+    return Whole(net, capability(net, header, "gcanet", "haze", margin=96, live=6 * net.conv1.out_channels, multiple=8))

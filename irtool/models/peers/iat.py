@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .wrap import Local, capability
+from ..single import Local
+from .wrap import capability
 
 HEADS, DARKEST = 4, 1e-8
 

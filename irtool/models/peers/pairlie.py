@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .wrap import Local, capability, settings
+from ..single import Local
+from .wrap import capability, settings
 
 EXPONENT = 0.2
 

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .wrap import Peer, capability
+from ..single import Whole
+from .wrap import capability
 
 
 class ChannelNorm(nn.Module):
@@ -121,7 +122,7 @@ class PromptIR(nn.Module):
         dim: feature maps at full resolution.
         blocks: in each of the four levels.
         refinement: blocks behind them.
-        heads: of the attention at each level; not told by the weights of other families but by these.
+        heads: of the attention at each level.
         expansion: of the hidden layer in a feed-forward.
         bias, norm_bias: whether convolutions and norms have one.
         prompts: width of the prompts, from fine to coarse.
@@ -228,7 +229,8 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     }
 
 
-def restorer(net: PromptIR, header: Mapping[str, str]) -> Peer:
+def restorer(net: PromptIR, header: Mapping[str, str]) -> Whole:
     """The restorer of a loaded network; the three tasks of its joint weights unless its record names others."""
-    named = dict(header) | ({} if header.get("tasks", "[]") != "[]" else {"tasks": '["noise", "rain", "haze"]'})
-    return Peer(net, capability(net, named, "promptir", "noise", margin=64, live=16 * net.dim, multiple=8))
+    return Whole(
+        net, capability(net, header, "promptir", "noise", "rain", "haze", margin=64, live=16 * net.dim, multiple=8)
+    )

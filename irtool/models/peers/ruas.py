@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .wrap import Local, capability
+from ..single import Local
+from .wrap import capability
 
 # Operation at each place of a cell: (kernel, dilation, adds its input); None passes through.
 Operation = tuple[int, int, bool] | None

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .wrap import Local, capability
+from ..single import Local
+from .wrap import capability
 
 
 def conv(channels: int, out: int, *after: nn.Module) -> nn.Sequential:

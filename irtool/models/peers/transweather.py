@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .wrap import Peer, capability
+from ..single import Whole
+from .wrap import capability
 
 HEADS, REDUCTIONS, DEPTH, RATIO = (1, 2, 4, 4), (4, 2, 2, 1), 2, 2
 # The inner branches take their heads from one stage and their reduction from another.
@@ -250,10 +251,10 @@ class TransWeather(nn.Module):
         return self(2 * padded - 1)[..., :height, :width]
 
 
-class TransWeatherRestorer(Peer):
+class TransWeatherRestorer(Whole):
     """A picture in [0, 1] instead of [-1, 1]."""
 
-    def apply(self, x: Tensor) -> Tensor:
+    def apply(self, x: Tensor, context: Tensor) -> Tensor:
         restored: Tensor = self.net.restore(x)
         return restored
 
@@ -268,7 +269,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
 
 def restorer(net: TransWeather, header: Mapping[str, str]) -> TransWeatherRestorer:
     """The restorer of a loaded network; the three tasks of its paper unless its record names others."""
-    named = dict(header) | ({} if header.get("tasks", "[]") != "[]" else {"tasks": '["rain", "raindrop", "snow"]'})
+    tasks = ("rain", "raindrop", "snow")
     return TransWeatherRestorer(
-        net, capability(net, named, "transweather", "rain", margin=64, live=4 * net.width, multiple=MULTIPLE)
+        net, capability(net, header, "transweather", *tasks, margin=64, live=4 * net.width, multiple=MULTIPLE)
     )

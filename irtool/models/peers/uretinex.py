@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .wrap import Peer, capability, settings
+from ..single import Whole
+from .wrap import capability, settings
 
 RATIO = 5.0
 ROUNDS, GAMMA, LAMBDA, STEP = 3, 0.1, 0.5, 0.05
@@ -153,7 +154,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {} if fits else None
 
 
-def restorer(net: URetinexNet, header: Mapping[str, str]) -> Peer:
+def restorer(net: URetinexNet, header: Mapping[str, str]) -> Whole:
     """The restorer of a loaded network, which sees the whole picture; "settings" of the header may name the "ratio"."""
     net.ratio = float(settings(header).get("ratio", net.ratio))
-    return Peer(net, capability(net, header, "uretinex", "lowlight", margin=64, live=5 * 64, multiple=8))
+    return Whole(net, capability(net, header, "uretinex", "lowlight", margin=64, live=5 * 64, multiple=8))
