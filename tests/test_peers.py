@@ -99,6 +99,19 @@ def test_a_file_is_recognised_and_restores_any_size(name: str, tmp_path: Path) -
         assert (got - whole).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_half_the_precision_gives_nearly_the_same(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "published.safetensors"
+    save_file({key: value.clone() for key, value in build(name).state_dict().items()}, path)
+    restorer, pixels = loading.load(path), torch.rand(3, 24, 32)
+    full, half = (
+        engine.run(restorer.specialise({}), pixels, device=torch.device("cpu"), dtype=dtype).pixels
+        for dtype in ("fp32", "bf16")
+    )
+    assert half.dtype == torch.float32
+    assert (full - half).abs().mean() < 0.03
+
+
 @pytest.mark.parametrize("name", ["prenet", "aodnet", "zerodce", "ruas", "sci", "pairlie", "dncnn", "iat"])
 def test_tiles_agree_with_the_whole(name: str, tmp_path: Path) -> None:
     path = tmp_path / "published.safetensors"

@@ -40,7 +40,10 @@ class Single:
     def to(self, device: torch.device, dtype: torch.dtype) -> Any:
         if (device, dtype) != (self.device, self.dtype):
             self.device, self.dtype = device, dtype
-            self.net = copy.deepcopy(self.source).to(device, dtype, memory_format=torch.channels_last)
+            self.net = copy.deepcopy(self.source).to(device, dtype)
+            for weight in self.net.parameters():
+                if weight.dim() == 4:  # those of convolutions; Module.to would ask it of those with five, and fail
+                    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         return self
 
     def context(self, pixels: Tensor) -> Tensor:
