@@ -1,10 +1,13 @@
 """irtool's default beside published networks with their own weights: one run, one protocol; printed as markdown.
 
-    python benchmarks/peers.py --shared SHARED [--model ID] [--set NAME ...] [--results FILE] [--out FILE]
+    python benchmarks/peers.py --shared SHARED [--model ID] [--set NAME ...] [--again] [--out FILE]
 
 SHARED holds data/test/ and peers/, the published files, which are compared with weights.toml and converted once. Every
 network gets a process of its own, one thread and float32, so that seconds and memory are its own. Every picture is
-restored once and scored under each protocol of its table. With --results a run that was stopped goes on.
+restored once and scored under each protocol of its table.
+
+What is measured is kept in peers.json beside this file, by model, and ours by its sha256 too: what is there is not
+measured again, so that a new default takes a few minutes and a run that was stopped goes on. --again measures all.
 """
 
 from __future__ import annotations
@@ -67,6 +70,8 @@ BENCHES = (
     *(Bench(f"kodak-awgn-{s}", f"Gaussian noise {s}, neither clipped nor rounded, 12 Kodak photographs", "noise", "",
             "clean_kodak", NOISE, ("awgn",), f"noise({s})") for s in (15, 25, 50)),
 )  # fmt: skip
+
+KEPT = Path(__file__).with_suffix(".json")
 
 # The file or folder under SHARED/peers that a record is made of.
 FILES = {
@@ -151,15 +156,16 @@ def measure(bench: Bench, model: str, shared: Path, truth_ratio: bool = False) -
     }
 
 
-def apart(bench: Bench, model: str, shared: Path, kept: Path | None, truth_ratio: bool = False) -> dict[str, object]:
+def apart(bench: Bench, model: str, shared: Path, again: bool, truth_ratio: bool = False) -> dict[str, object]:
     """`measure` in a process of its own, unless its result is kept already."""
     from irtool.weights import get
 
     record = get(model)
+    own = f"{bench.name} {model}" + (" truth-ratio" if truth_ratio else "")
     version = f" {(record.files[0].sha256 or '')[:12]}" if record.kind == "asset" else ""  # ours changes, theirs do not
-    key = f"{bench.name} {model}{version}" + (" truth-ratio" if truth_ratio else "")
-    results = json.loads(kept.read_text()) if kept and kept.exists() else {}
-    if key in results:
+    key = own + version
+    results = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    if key in results and not again:
         return dict(results[key])
     command = [sys.executable, __file__, "--shared", str(shared), "--one", bench.name, model]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -174,8 +180,8 @@ def apart(bench: Bench, model: str, shared: Path, kept: Path | None, truth_ratio
         raise SystemExit(f"{bench.name}, {model}: {done.stderr}")
     told: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     print(f"{key}: {told}", file=sys.stderr, flush=True)
-    if kept:
-        kept.write_text(json.dumps(results | {key: told}, indent=1))
+    results = {k: v for k, v in results.items() if not (version and k.startswith(f"{own} "))}  # of older weights
+    KEPT.write_text(json.dumps(dict(sorted({**results, key: told}.items())), indent=1) + "\n", encoding="utf-8")
     return told
 
 
@@ -223,9 +229,17 @@ def tables(benches: Sequence[Bench], results: Results, default: str) -> Iterator
             shown = " | ".join("{:.2f} / {:.4f}".format(*figures(r, p)) for p in bench.protocols)
             name = f"**{model}**" if model == default else model
             yield f"| {name} | {shown} | {r['seconds']:.2f} | {r['peak'] / 2**20:.0f} | {r['parameters']:,} |"  # type: ignore[operator]
-        yield ""
+        yield from ("", f"    {command(bench, ranked[0] if ranked[0] != default else ranked[1])}", "")
         if bench.name == "lol":
             yield from reproduced(results)
+
+
+def command(bench: Bench, model: str) -> str:
+    """What prints the first column of one row again."""
+    root = "SHARED/data/test"
+    given = f"--lq {root}/{bench.lq} --gt {root}/{bench.gt}" if bench.lq else f"--gt {root}/{bench.gt}"
+    made = f" --degrade '{bench.degrade}'" if bench.degrade else ""
+    return f"irtool eval {given}{made} --protocol {bench.protocols[0]} --model {model}"
 
 
 def reproduced(results: Results) -> Iterator[str]:
@@ -247,7 +261,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds data/test/ and peers/")
     parser.add_argument("--model", default="irtool-small.v1", help="irtool's own")
     parser.add_argument("--set", action="append", choices=[b.name for b in BENCHES], help="only these")
-    parser.add_argument("--results", type=Path, help="keep what is measured here, and do not measure it again")
+    parser.add_argument("--again", action="store_true", help="measure also what is kept")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--one", nargs=2, metavar=("SET", "MODEL"), help=argparse.SUPPRESS)
     parser.add_argument("--truth-ratio", action="store_true", help=argparse.SUPPRESS)
@@ -263,10 +277,10 @@ def main() -> None:
     begun = time.monotonic()
     benches = [b for b in BENCHES if not given.set or b.name in given.set]
     results: Results = {
-        b.name: {m: apart(b, m, given.shared, given.results) for m in (given.model, *b.models)} for b in benches
+        b.name: {m: apart(b, m, given.shared, given.again) for m in (given.model, *b.models)} for b in benches
     }
     if "lol" in results:
-        results["ratio"] = {RATIO: apart(benches[0], "uretinex.lol", given.shared, given.results, truth_ratio=True)}
+        results["ratio"] = {RATIO: apart(benches[0], "uretinex.lol", given.shared, given.again, truth_ratio=True)}
     sha = hashlib.sha256(locate(given.model).read_bytes()).hexdigest()[:16]
     lines = [
         "# Peers",
@@ -276,16 +290,19 @@ def main() -> None:
         "of its own, one CPU thread, float32; every picture restored once. Sets of which only a part is here are said",
         "to be so: their figures are not those of the whole. Published weights, compared with the sha256 in",
         "weights.toml; none of them ships. The default is one network for all tasks and is told the task; the peers",
-        "know one task each. CPU seconds are of the restoration alone.",
+        "know one task each. CPU seconds are of the restoration alone; the peers' were measured once (peers.json).",
         "",
-        "One figure alone, after `irtool download gcanet.dehaze --from SHARED/peers/gcanet/gcanet_dehaze.pth`:",
-        "",
-        "    irtool eval --lq SHARED/data/test/haze_sots_indoor/hazy --gt SHARED/data/test/haze_sots_indoor/gt \\",
-        "        --model gcanet.dehaze --protocol canonical",
+        "Under each table stands the command that prints one row of it again; others by their --model and --protocol.",
+        "The last section brings the weights.",
         "",
         f"{get(given.model).id} (sha256 {sha}...), torch {torch.__version__}.",
         "",
         *tables(benches, results, given.model),
+        "## Weights",
+        "",
+        "SHARED/peers holds the published files; without it `irtool download ID` fetches most of them.",
+        "",
+        *(f"    irtool download {model} --from SHARED/peers/{file}" for model, file in FILES.items()),
     ]
     text = "\n".join(lines).rstrip("\n") + "\n"
     print(text)

@@ -253,6 +253,15 @@ def prepare(
         _restorer(model, controller)
 
 
+def capability(model: str, controller: str = "") -> models.Capability:
+    """What a restorer is and can, loaded as `restore` would load it.
+
+    Raises:
+        UsageError, UnavailableError: as `restore`.
+    """
+    return _restorer(model, controller).capability
+
+
 def _read(source: Source) -> Picture:
     return source if isinstance(source, Picture) else pictures.read(source)
 

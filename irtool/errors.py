@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 EXIT_OK = 0
 EXIT_SOME_FAILED = 1
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 3
 EXIT_NOTHING_TO_DO = 4
 EXIT_INTERRUPTED = 130
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """A hint that names the known word nearest to `word`, or all of them."""
+    names = list(known)
+    close = difflib.get_close_matches(word.lower(), names, n=1)
+    return f"Did you mean '{close[0]}'?" if close else "Known: " + ", ".join(names) + "."
 
 
 class IrtoolError(Exception):

@@ -145,6 +145,7 @@ def eval(
     from ..evaluation.report import Report, cite, save_png, to_csv
     from ..evaluation.run import NO_MODEL
     from ..metrics.extra import make
+    from ..models.spandrel import terms
     from ..picture import save_bytes
     from ..plan import plan_tasks
     from ..synth import parse
@@ -153,6 +154,8 @@ def eval(
     plan = None
     if model != NO_MODEL:
         api.prepare(model=model, detector=detector if auto else None, device=device)
+        if told := terms(api.capability(model).name):
+            out.note(f"{model}: {told}")
         plan = None if auto else plan_tasks(task or [_task(model, known)], 1.0, model)
     keepers: list[Any] = []
 
@@ -221,7 +224,7 @@ def _task(model: str, known: Dataset | None) -> str:
     """What a model is asked where nothing is said: what the set is about, or the only thing it can."""
     from .. import api
 
-    capability = api._restorer(model).capability
+    capability = api.capability(model)
     if known and known.task and (known.task in capability.tasks or not capability.blind):
         return known.task
     if capability.blind or len(capability.tasks) == 1:

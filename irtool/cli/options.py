@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..diffusion.sampling import SAMPLERS, Sampling
-from ..errors import UsageError
+from ..errors import UsageError, closest
 
 EXISTING = ("skip", "overwrite", "rename", "error")
 DTYPES = ("auto", "fp32", "bf16", "fp16")
@@ -124,9 +123,7 @@ def one_of(value: str, known: Sequence[str], flag: str) -> str:
     """
     if value in known:
         return value
-    close = difflib.get_close_matches(value.lower(), known, n=1)
-    hint = f"Did you mean '{close[0]}'?" if close else "Known: " + ", ".join(known) + "."
-    raise UsageError(f"{flag} cannot be '{value}'.", hint)
+    raise UsageError(f"{flag} cannot be '{value}'.", closest(value, known))
 
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}

@@ -141,6 +141,7 @@ def carry_out(request: Request, decide: Callable[[Job], Decision], models: Seque
     options.set_threads(request.threads)
 
     from .. import api
+    from ..models.spandrel import terms
     from ..picture import side_by_side
     from ..plan import Plan
     from .trail import Trail
@@ -184,6 +185,8 @@ def carry_out(request: Request, decide: Callable[[Job], Decision], models: Seque
     looks = any(callable(decisions[job].plan) for job in jobs)
     for model in dict.fromkeys(models) if len(jobs) > len(questions) and not dry_run else ():
         api.prepare(model=model, controller=request.controller, device=request.device)
+        if told := terms(api.capability(model, request.controller).name):
+            out.note(f"{model}: {told}")
     api.prepare(detector=request.detector if looks else None, device=request.device)
     if not dry_run:
         for folder in dict.fromkeys(job.target.parent for job in jobs if job.target is not None):

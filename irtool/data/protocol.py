@@ -7,12 +7,10 @@ departs from the code a protocol comes from, `differs` says so.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UsageError, closest
 
 
 @dataclass(frozen=True)
@@ -137,14 +135,6 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
     )
 }
-
-
-def closest(word: str, known: Iterable[str]) -> str:
-    """A hint that names the known word nearest to `word`, or all of them."""
-    # As irtool.synth.spec has it; listing data sets must not import torch, which that room needs.
-    names = list(known)
-    close = difflib.get_close_matches(word.lower(), names, n=1)
-    return f"Did you mean '{close[0]}'?" if close else "Known: " + ", ".join(names) + "."
 
 
 def get_protocol(id: str) -> Protocol:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..degradation import lookup
-from ..errors import IrtoolError, UsageError
+from ..errors import IrtoolError, UsageError, closest
 from ..weights.registry import File
-from .protocol import closest, get_protocol
+from .protocol import get_protocol
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -84,6 +84,7 @@ def header(request: Request) -> Record:
         "degrade": None if request.degrade is None else str(request.degrade),
         "seed": request.seed,
         "model": request.model,
+        "network": network_of(request.model),
         "weights": {} if request.model == NO_MODEL else weights_of(request.model),
         "plan": None if request.plan is None else request.plan.to_dict(),
         "detector": weights_of(request.detector) if request.plan is None and request.detector else {},
@@ -105,6 +106,16 @@ def listing_hash(pairs: Iterable[Pair]) -> str:
         ]
         digest.update(f"{pair.name}\t{sizes[0]}\t{sizes[1]}\n".encode())
     return digest.hexdigest()
+
+
+def network_of(reference: str) -> dict[str, Any]:
+    """Name of a model's architecture and number of its weights; {} for `NO_MODEL`."""
+    if reference == NO_MODEL:
+        return {}
+    from .. import api
+
+    capability = api.capability(reference)
+    return {"architecture": capability.name, "parameters": capability.parameters}
 
 
 def weights_of(reference: str) -> dict[str, str]:

@@ -92,6 +92,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "models.instructir:InstructIR",
         ("intro.weight", "enc_cond.0.fc.weight", "dec_cond.0.fc.weight", "middle_blks.0.conv1.weight"),
         "models.instructir:recognise",
+        "models.instructir:restorer",
     ),
     "instructir-lm": Architecture(
         "models.instructir:LanguageHead", ("fc1.weight", "fc2.weight"), "models.instructir:recognise_head"

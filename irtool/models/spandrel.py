@@ -3,7 +3,8 @@
 It comes with the extra "spandrel" and is asked only where no family of irtool's own fits a file. Licences are split:
 the package and the architectures in it are MIT, Apache-2.0 or BSD; those in the separate package spandrel_extra_arches
 (Restormer, MPRNet, MIRNet-v2 and others) are non-commercial. irtool never installs the second one; where a user has,
-its networks are taken too, and their names begin with "spandrel-nc:".
+its networks are taken too, and their names begin with "spandrel-nc:". The licence of weights is another matter, which
+their publisher states.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .base import Capability
 from .single import Whole
 
 EXTRA = "pip install 'irtool[spandrel]' runs many more community networks."
+FREE, NON_COMMERCIAL = "spandrel", "spandrel-nc"
 MARGIN = 48
 """Surroundings of a tile where the picture does not fit; spandrel says whether tiles are sound, not how far a network
 looks."""
@@ -39,6 +41,16 @@ class SpandrelRestorer(Whole):
             self.net.to(device, torch.float32)
             self.device, self.dtype = device, torch.float32
         return self
+
+
+def terms(name: str) -> str:
+    """For people: what the name of a capability says of an architecture's licence; empty for irtool's own families."""
+    kind, _, architecture = name.partition(":")
+    if kind == FREE:
+        return f"{architecture}, by spandrel; architecture under MIT, Apache-2.0 or BSD terms"
+    if kind == NON_COMMERCIAL:
+        return f"{architecture}, by spandrel_extra_arches; its architecture is not for commercial use"
+    return ""
 
 
 def load(path: Path, unknown: UnavailableError) -> SpandrelRestorer:
@@ -73,7 +85,7 @@ def load(path: Path, unknown: UnavailableError) -> SpandrelRestorer:
     return SpandrelRestorer(
         model,
         Capability(
-            name=f"{'spandrel' if model.architecture.id in free else 'spandrel-nc'}:{name}",
+            name=f"{FREE if model.architecture.id in free else NON_COMMERCIAL}:{name}",
             tasks=IDS,
             multiple=max(8, sizes.multiple_of),
             margin=max(MARGIN, sizes.minimum) * (2 if whole else 1),

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..degradation import lookup
-from ..errors import UsageError
-from .spec import Spec, Value, closest
+from ..errors import UsageError, closest
+from .spec import Spec, Value
 from .table import TABLE
 
 _STEP = re.compile(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*")

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..errors import UsageError
+from ..errors import UsageError, closest
 
 Value = float | int | str
-
-
-def closest(word: str, known: Iterable[str]) -> str:
-    """A hint that names the known word nearest to `word`, or all of them."""
-    names = list(known)
-    close = difflib.get_close_matches(word.lower(), names, n=1)
-    return f"Did you mean '{close[0]}'?" if close else "Known: " + ", ".join(names) + "."
 
 
 @dataclass(frozen=True)
