@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 MOST = 3
 """Degradations undone at once by `plan_auto`: the network saw mixtures of two and three in training."""
-SURE = {"shadow": 0.95}
-"""Score that `plan_auto` asks for beyond being found: a shadow mostly belongs to the picture."""
+SURE = {"shadow": 0.95, "raindrop": 0.9}
+"""Score that `plan_auto` asks for beyond being found: shadows, and most round things, belong to the picture."""
 
 
 @dataclass(frozen=True)

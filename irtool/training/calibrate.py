@@ -1,4 +1,4 @@
-"""Probabilities and thresholds of the detector, from pictures it has not learned from.
+"""Probabilities and thresholds of the detector, from fresh samples.
 
 Probabilities: the logit of each kind is stretched and shifted (Platt 1999) so that its cross-entropy on fresh samples
 is least, and that is folded into the last layer. In training the kinds are not as frequent as elsewhere, and a network
@@ -35,6 +35,8 @@ from .jobs import job
 from .pictures import gather as find
 from .recipe import Recipe
 
+# The last two were not learned from, but are wallpapers (planets, night skies, shapes): alone no measure of photographs.
+FOLDERS = ["train_clean/clic2025", "train_clean/gb82", "train_clean/pop_os", "train_clean/elementary"]
 LOWEST, CLEAN_RATE, OTHER_RATE, USEFUL = 0.5, 0.02, 0.04, 0.1
 
 
@@ -120,8 +122,8 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--folders", nargs="+", default=["train_clean/pop_os", "train_clean/elementary"])
-    parser.add_argument("--pools", type=int, default=80)
+    parser.add_argument("--folders", nargs="+", default=FOLDERS)
+    parser.add_argument("--pools", type=int, default=100)
     given = parser.parse_args()
     net, recipe, steps = restored(given.checkpoint)
     if not isinstance(net, DetectorNet):
