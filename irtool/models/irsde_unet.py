@@ -106,12 +106,12 @@ class _UNet(nn.Module):
             x = further(x)
         x = self.mid_block2(self.mid_attn(self.mid_block1(x, time), content), time)
         for block1, block2, attention, further in self.ups:
-            x = block1(torch.cat([x, skips.pop()], 1), time)
-            x = block2(torch.cat([x, skips.pop()], 1), time)
+            x = block1(x, time, skips.pop())
+            x = block2(x, time, skips.pop())
             x = further(attention(x, content))
         if self.core != 1:
             x = self.upsample(x)
-        x = self.final_res_block(torch.cat([x, first], 1), time)
+        x = self.final_res_block(x, time, first)
         return self.final_conv(x)[..., :height, :width]
 
     def embed(self, t: Tensor | float, x: Tensor) -> Tensor:

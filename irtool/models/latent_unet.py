@@ -68,8 +68,8 @@ class LatentUNet(nn.Module):
         """Latents and the hidden features of pictures of (height, width) -> (N, out_ch, height, width)."""
         x, first, *rest = self.post_latent_conv(latent), *hidden
         for block1, block2, attention, further in self.decoder:
-            x = block1(torch.cat([x, rest.pop()], dim=1))
-            x = block2(torch.cat([x, rest.pop()], dim=1))
+            x = block1(x, skip=rest.pop())
+            x = block2(x, skip=rest.pop())
             x = further(attention(x))
         return self.final_conv(x + first)[..., : size[0], : size[1]]
 

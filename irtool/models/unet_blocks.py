@@ -7,7 +7,7 @@ published too; how is our own, and exact up to rounding:
   convolution one matrix product (`PixelConv`);
 * doubling the resolution before a 3x3 convolution is done by a 2x2 convolution that gives all four phases;
 * linear attention is a single sweep over the tokens for its 32x32 contexts, which are then folded into the output
-  projection: two matrix products per token and no copy of queries, keys and values for the whole picture;
+  projection, and a second one that adds the result to the features: no map of the whole picture in between;
 * self-attention never holds the token-by-token map;
 * cross-attention to one token is what it amounts to, a vector added to every position.
 """
@@ -15,6 +15,8 @@ published too; how is our own, and exact up to rounding:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEAD = 32  # channels of an attention head, in every published network of the family
-TOKENS = 1 << 14  # of linear attention looked at together where no gradient is wanted: what a CPU's cache holds
+TOKENS = 1 << 12  # of linear attention looked at together where no gradient is wanted: what a CPU's cache holds
 
 
 def pad_to(x: Tensor, multiple: int, mode: str = "reflect") -> Tensor:
@@ -72,16 +74,21 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return y[:, :, 0].transpose(1, 2)
 
 
+def per_pixel(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.conv2d` with a 1x1 weight, as a matrix product over the pixels."""
+    y = linear(x.permute(0, 2, 3, 1).flatten(1, 2), weight.flatten(1), bias)
+    return y.unflatten(1, x.shape[-2:]).permute(0, 3, 1, 2)
+
+
 class PixelConv(nn.Conv2d):
-    """A 1x1 convolution as a matrix product over the pixels, through `linear`."""
+    """A 1x1 convolution by `per_pixel`."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
         super().__init__(inputs, outputs, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W), channels last in memory -> (N, outputs, H, W), likewise."""
-        y = linear(x.permute(0, 2, 3, 1).flatten(1, 2), self.weight.flatten(1), self.bias)
-        return y.unflatten(1, x.shape[-2:]).permute(0, 3, 1, 2)
+        return per_pixel(x, self.weight, self.bias)
 
 
 class Linear(nn.Linear):
@@ -104,8 +111,11 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""
-        y = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.g.flatten(), None, 1e-5)
-        return y.permute(0, 3, 1, 2)
+        return self.tokens(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """The same of features (..., C)."""
+        return F.layer_norm(x, x.shape[-1:], self.g.flatten(), None, 1e-5)
 
 
 class PreNorm(nn.Module):
@@ -128,6 +138,9 @@ class Residual(nn.Module):
         self.fn = fn
 
     def forward(self, x: Tensor, *context: Tensor | None) -> Tensor:
+        inside = getattr(self.fn, "fn", None)
+        if isinstance(inside, LinearAttention):
+            return inside.added(x, self.fn.norm)  # type: ignore[arg-type]
         return x + self.fn(x, *context)
 
 
@@ -153,23 +166,37 @@ class ResBlock(nn.Module):
         self.block1, self.block2 = _Convolution(inputs, outputs), _Convolution(outputs, outputs)
         self.res_conv = PixelConv(inputs, outputs, bias=False) if inputs != outputs else nn.Identity()
 
-    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        """x (N, inputs, H, W), time (1 or N, times) -> (N, outputs, H, W)."""
-        inner = not torch.is_grad_enabled()
-        if self.mlp is None or time is None:
-            y = self.block1.proj(x)
-        else:
-            scale, shift = (1 + (s := self.mlp(time))[:, : s.shape[1] // 2]), s[:, s.shape[1] // 2 :]
-            weight = self.block1.proj.weight
-            if len(scale) == 1 and inner and weight.numel() < x.numel():
-                # One time for all samples: scaling the weights costs less than scaling the features.
-                weight = weight * scale.view(-1, 1, 1, 1)
-                y = F.conv2d(x, weight, shift[0], padding=1)
-            else:
-                y = torch.addcmul(shift[..., None, None], self.block1.proj(x), scale[..., None, None])
-        y = self.block2.proj(F.silu(y, inplace=inner))
-        y = F.silu(y, inplace=inner)
-        return y.add_(self.res_conv(x)) if inner else y + self.res_conv(x)
+    def forward(self, x: Tensor, time: Tensor | None = None, skip: Tensor | None = None) -> Tensor:
+        """x (N, inputs, H, W), or its first channels and the others as `skip`; time (1 or N, times).
+
+        Returns:
+            (N, outputs, H, W).
+        """
+        inner, weight, shift = not torch.is_grad_enabled(), self.block1.proj.weight, None
+        # What is done to the weights instead of the features costs less at the levels with many pixels.
+        large = inner and weight.numel() < x.numel()
+        if skip is not None and not large:
+            x, skip = torch.cat([x, skip], dim=1), None
+        told = None if self.mlp is None or time is None else self.mlp(time).chunk(2, dim=1)
+        if told is not None and large and len(told[0]) == 1:
+            weight, shift, told = weight * (1 + told[0]).view(-1, 1, 1, 1), told[1][0], None
+        y = _of_both(partial(F.conv2d, padding=1), x, skip, weight, shift)
+        if told is not None:
+            y = torch.addcmul(told[1][..., None, None], y, 1 + told[0][..., None, None])
+        y = F.silu(self.block2.proj(F.silu(y, inplace=inner)), inplace=inner)
+        if isinstance(self.res_conv, PixelConv):
+            x = _of_both(per_pixel, x, skip, self.res_conv.weight)
+        return y.add_(x) if inner else y + x
+
+
+def _of_both(
+    convolve: Callable[..., Tensor], x: Tensor, skip: Tensor | None, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """``convolve(x, weight, bias)`` of x and skip side by side, without laying them there."""
+    if skip is None:
+        return convolve(x, weight, bias=bias)
+    first, second = weight.split([x.shape[1], skip.shape[1]], dim=1)
+    return convolve(x, first, bias=bias).add_(convolve(skip, second))
 
 
 class LinearAttention(nn.Module):
@@ -185,17 +212,21 @@ class LinearAttention(nn.Module):
         self.to_qkv = nn.Conv2d(channels, 3 * heads * HEAD, 1, bias=False)
         self.to_out: Any = nn.Sequential(nn.Conv2d(heads * HEAD, channels, 1), ChannelNorm(channels))
 
-    def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
-        n, c, h, w = x.shape
-        hidden, count = self.heads * HEAD, h * w
-        tokens = x.permute(0, 2, 3, 1).reshape(n, count, c)
+    def added(self, x: Tensor, norm: ChannelNorm) -> Tensor:
+        """x and the attention of norm(x), added: part by part, so that no map between the two is ever whole.
+
+        x (N, C, H, W) -> the same shape; where no gradient is wanted it is x itself that is added to.
+        """
+        n, _c, h, w = x.shape
+        hidden, count, inner = self.heads * HEAD, h * w, not torch.is_grad_enabled()
+        tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
         w_qkv, w_out = self.to_qkv.weight.flatten(1), self.to_out[0].weight.flatten(1)
-        parts = tokens.split(count if torch.is_grad_enabled() else max(1, TOKENS // n), dim=1)
+        parts = tokens.split(max(1, TOKENS // n) if inner else count, dim=1)
 
         # The softmax over space in one sweep: sums so far, brought to the largest key so far.
         top = sums = context = torch.empty(0)
         for i, part in enumerate(parts):
-            k, v = (y.unflatten(2, (self.heads, HEAD)) for y in linear(part, w_qkv[hidden:]).chunk(2, dim=2))
+            k, v = (y.unflatten(2, (self.heads, HEAD)) for y in linear(norm.tokens(part), w_qkv[hidden:]).chunk(2, 2))
             k = k.float()
             high = torch.maximum(top, k.amax(1)) if i else k.amax(1)  # (N, heads, d)
             k = (k - high[:, None]).exp()
@@ -211,12 +242,15 @@ class LinearAttention(nn.Module):
         folded = torch.einsum("nhde,che->nchd", context, w_out.unflatten(1, (self.heads, HEAD)).float())
         folded = folded.flatten(2).to(x.dtype)
 
-        out = []
         for part in parts:
-            q = linear(part, w_qkv[:hidden]).unflatten(2, (self.heads, HEAD)).softmax(-1).flatten(2)
-            out.append(torch.cat([linear(q[i : i + 1], folded[i], self.to_out[0].bias) for i in range(n)]))
-        y = out[0] if len(out) == 1 else torch.cat(out, dim=1)
-        return self.to_out[1](y.view(n, h, w, c).permute(0, 3, 1, 2))
+            q = linear(norm.tokens(part), w_qkv[:hidden]).unflatten(2, (self.heads, HEAD)).softmax(-1).flatten(2)
+            out = [linear(each[None], matrix, self.to_out[0].bias) for each, matrix in zip(q, folded, strict=True)]
+            y = self.to_out[1].tokens(out[0] if n == 1 else torch.cat(out))
+            if inner:
+                part.add_(y)
+            else:
+                tokens = part + y
+        return tokens.unflatten(1, (h, w)).permute(0, 3, 1, 2)
 
 
 class FullAttention(nn.Module):
