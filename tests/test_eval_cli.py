@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from irtool.cli import main
+from irtool.metrics import extra
 
 Photo = Callable[..., Path]
 
@@ -26,9 +27,11 @@ def pairs(tmp_path: Path, photo: Photo) -> Path:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+def run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
     """Runs irtool in this process: (exit code, stdout, stderr)."""
-    monkeypatch.delenv("IRTOOL_DATASETS", raising=False)
+    monkeypatch.setenv("IRTOOL_DATASETS", str(tmp_path / "sets"))
 
     def call(*arguments: object) -> tuple[int, str, str]:
         code = main([str(a) for a in arguments])
@@ -62,6 +65,8 @@ def test_everything_a_run_writes(pairs: Path, run: Callable[..., Any]) -> None:
     code, out, err = run(*arguments)
     assert code == 0, err
     assert "PSNR, dB" in out and "BLUR" in out and "\x1b" not in out
+    assert "quote: rain, none: PSNR" in out and "protocol canonical" in out
+    assert "2 pairs: rain/ against norain/; truth: the same name" in err
     assert (out_folder / "index.html").stat().st_size > 10_000
     assert len((pairs / "t.csv").read_text().splitlines()) == 3
     from PIL import Image
@@ -77,7 +82,10 @@ def test_everything_a_run_writes(pairs: Path, run: Callable[..., Any]) -> None:
     assert data.count("data:image/jpeg") == 6
     code, out, err = run("eval", "--compare", out_folder, out_folder)
     assert code == 0, err
-    assert "2 pictures in both runs" in out and "+0.00" in out
+    assert "pictures in both runs: 2" in out and "+0.00" in out
+    run(*arguments[:6], "none", "--limit", "1", "--report", pairs / "less")
+    _, out, err = run("eval", "--compare", out_folder, pairs / "less")
+    assert f"in {out_folder} alone: 1" in err and "pictures in both runs: 1" in out
 
 
 def test_broken_pairs_make_the_exit_code_one(pairs: Path, run: Callable[..., Any]) -> None:
@@ -93,6 +101,10 @@ def test_a_set_that_is_not_here_is_exit_three_with_its_origin(tmp_path: Path, ru
         code, _, err = run("eval", "--dataset", "rain100h", *arguments, "--model", "none")
         assert code == 3
         assert "icst.pku.edu.cn" in err and "norain" in err
+    code, _, err = run("eval", "--dataset", "cbsd68", "--root", tmp_path, "--model", "none")
+    assert code == 3 and "berkeley.edu" in err  # clean pictures, but none are there
+    _, _, err = run("eval", "--dataset", "gopro", "--model", "none")
+    assert "irtool download gopro" in err
 
 
 def test_a_part_of_a_set_is_told_as_one(pairs: Path, run: Callable[..., Any]) -> None:
@@ -128,6 +140,16 @@ def test_clean_sets_are_degraded(tmp_path: Path, photo: Photo, run: Callable[...
     assert [r["name"] for r in records(only) if r["type"] == "image"] == ["kodim02"]
 
 
+def test_lpips_is_that_of_the_protocol(pairs: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    make = extra.make
+    monkeypatch.setattr(extra, "make", lambda name, device: asked.append(name) or make("blur"))
+    folders = ("--lq", pairs / "rain", "--gt", pairs / "norain")
+    code, _, err = run("eval", *folders, "--model", "none", "--protocol", "daclip", "--metrics", "lpips,lpips-alex")
+    assert code == 0, err
+    assert asked == ["lpips-alex"]
+
+
 def test_wrong_requests_are_said(pairs: Path, run: Callable[..., Any]) -> None:
     folders = ("--lq", pairs / "rain", "--gt", pairs / "norain")
     for arguments, code, said in (
@@ -139,6 +161,7 @@ def test_wrong_requests_are_said(pairs: Path, run: Callable[..., Any]) -> None:
         ((*folders, "--model", "none", "--only", "z*"), 4, "z*"),
         ((*folders, "--auto", "--task", "derain"), 2, "exclude"),
         (("--dataset", "nolol"), 2, "lol"),
+        (("--dataset", "lol", "--lq", pairs / "rain", "--model", "none"), 2, "--gt"),
         (("--gt", pairs / "norain", "--model", "none"), 2, "--degrade"),
     ):
         got, _, err = run("eval", *arguments)

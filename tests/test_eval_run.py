@@ -13,7 +13,7 @@ import pytest
 
 from irtool.data import between, clean, get_protocol
 from irtool.errors import UsageError
-from irtool.evaluation import Request, compare, evaluate, header, interval, read_run, summarise
+from irtool.evaluation import Request, compare, evaluate, header, interval, read_run, report, summarise, summary
 from irtool.evaluation.published import rows, rows_of
 from irtool.evaluation.report import Report, picks, render, to_csv
 from irtool.metrics.extra import Blur
@@ -110,6 +110,7 @@ def test_the_head_says_all_that_must_agree(pairs: Path, models_dir: Path) -> Non
     assert re.fullmatch("[0-9a-f]{64}", head["listing"])
     assert re.fullmatch("[0-9a-f]{64}", head["weights"]["loaded_sha256"])
     assert head["versions"]["torch"][0].isdigit()
+    assert head["network"]["architecture"] == "compact" and head["network"]["parameters"] > 1000
     assert (head["dtype"], head["tile"], head["seed"], head["device"][:3]) == ("float32", "auto", 0, "cpu")
     (pairs / "lq/0.png").write_bytes((pairs / "lq/1.png").read_bytes() + b"\0")
     assert header(request_of(pairs))["listing"] != head["listing"]
@@ -123,6 +124,13 @@ def test_bootstrap_interval_covers_the_mean_as_often_as_it_says() -> None:
         held += low <= 30 <= high
     assert 176 <= held <= 199  # 95 % of 200 is 190; four standard deviations are 12
     assert interval([3.0, 3.0]) == (3.0, 3.0)
+
+
+def test_bootstrap_takes_little_memory_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = list(np.random.default_rng(1).normal(30, 2, 101))
+    whole = interval(values)
+    monkeypatch.setattr(summary, "AT_ONCE", 1000)
+    assert interval(values) == whole
 
 
 def test_a_page_holds_the_run(pairs: Path, tmp_path: Path) -> None:
@@ -148,6 +156,25 @@ def test_a_page_holds_the_run(pairs: Path, tmp_path: Path) -> None:
     head, kept = read_run(folder)
     assert head == header(request)
     assert kept == records
+
+
+def test_a_large_set_leaves_few_copies_and_the_same_page(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "COPIES", 1)
+    request, folder = request_of(pairs), tmp_path / "out"
+    page = Report(folder, header(request))
+    records = []
+    for record in evaluate(replace(request, keep=page.keep)):
+        page.add(record)
+        records.append(record)
+    assert page.lacking(records) == ["1"]  # the median; the worst and the best are there
+    assert len(list((folder / "pictures").iterdir())) == 6
+    rest = {r["name"]: r for r in records if r["name"] != "1"}
+    for _ in evaluate(replace(request, keep=page.keep), rest):
+        pass
+    text = page.finish(records, summarise(records), title="few").read_text(encoding="utf-8")
+    assert text.count("data:image/jpeg;base64") == 9
 
 
 def test_what_a_page_is_told_cannot_end_it() -> None:

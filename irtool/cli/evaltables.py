@@ -62,7 +62,7 @@ def show_comparison(out: Output, first: Path, second: Path) -> int:
         out.note(f"warning: {told['content_differs']} pictures have other files")
     for run, alone in zip((first, second), told["alone"], strict=True):
         if alone:
-            out.note(f"note: {alone} pictures are in {run} alone, and left out")
+            out.note(f"note: left out, since in {run} alone: {alone}")
     lines = [["", told["models"][0], told["models"][1], "difference", "95 % interval", "higher", "lower"]]
     for metric, m in told["metrics"].items():
         places = 2 if metric == "psnr" else 4
@@ -70,7 +70,7 @@ def show_comparison(out: Output, first: Path, second: Path) -> int:
         span = f"{d['low']:+.{places}f} to {d['high']:+.{places}f}"
         figures = [f"{m['first']:.{places}f}", f"{m['second']:.{places}f}", f"{d['mean']:+.{places}f}", span]
         lines.append([name_of(metric), *figures, str(m["higher"]), str(m["lower"])])
-    out.result(f"{told['pictures']} pictures in both runs")
+    out.result(f"pictures in both runs: {told['pictures']}")
     for line in table(lines):
         out.result(line)
     return EXIT_OK
