@@ -232,6 +232,15 @@ def test_two_runs_are_compared_picture_by_picture(pairs: Path) -> None:
         compare((head, records), (head, []))
 
 
+def test_nothing_scored_is_a_page_all_the_same(pairs: Path, tmp_path: Path) -> None:
+    request = request_of(pairs)
+    broken = [r for r in evaluate(request) if "error" in r]
+    summary = summarise(broken, {"fid": None})
+    assert (summary["scored"], "output" in summary) == (0, False)
+    page = Report(tmp_path / "out", header(request))
+    assert page.finish(broken, summary, title="none", rows=rows_of("lol")).stat().st_size > 10_000
+
+
 def test_a_table_has_a_line_per_picture(pairs: Path) -> None:
     lines = to_csv(list(evaluate(request_of(pairs)))).splitlines()
     assert lines[0] == "name,input_psnr,input_ssim,output_psnr,output_ssim,width,height,seconds,content,error"

@@ -74,7 +74,8 @@ def summarise(records: Sequence[Record], sets: Mapping[str, float | None] | None
         told["peak_bytes"] = max(peaks) if peaks else None
         told["content"] = hashlib.sha256("".join(r["content"] for r in scored).encode()).hexdigest()
     for metric, value in (sets or {}).items():
-        told.setdefault("output", {})[metric] = {"mean": value, "n": len(scored)}
+        if value is not None:
+            told.setdefault("output", {})[metric] = {"mean": value, "n": len(scored)}
     return told
 
 
