@@ -112,6 +112,7 @@ def test_a_part_of_a_set_is_told_as_one(pairs: Path, run: Callable[..., Any]) ->
     assert code == 0, err
     assert "a part of the set: 2 of 100" in err
     assert "PReNet" in out and "37.48" in out
+    assert "(2 of 100 pairs, protocol rain-y" in out and "> none" in out
     assert "protocol rain-y" in out
 
 

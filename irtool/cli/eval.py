@@ -199,6 +199,8 @@ def eval(
         notes.append("no published rows are known for this set")
     subject = known.title or known.name if known else (lq or (gt or [Path()])[0]).resolve().name
     title = f"{subject}, {model}"
+    if known and known.pairs:
+        summary["set_pairs"] = known.pairs
     summary |= {"notes": notes, "cite": cite(title, head, summary)}
     if input_as_published(summary, known, rules, made):
         summary["input_as_published"] = True

@@ -218,15 +218,19 @@ def cost(summary: Record) -> list[str]:
 def measured(head: Record, summary: Record) -> Row:
     """The run as a row beside published ones."""
     means = {metric: summary.get("output", {}).get(metric, {}).get("mean") for metric in ("psnr", "ssim")}
-    part = f"{summary['scored']} of {summary['pairs']} pairs"
     return Row(
         head["dataset"],
         head["model"],
         **means,
         protocol=head["protocol"]["id"],
-        source=f"measured here on {part}",
+        source=f"measured here on {_share(summary)}",
         note=_weights(head),
     )
+
+
+def _share(summary: Record) -> str:
+    """How many pairs were scored, of those that the published set has where that is known."""
+    return f"{summary['scored']} of {summary.get('set_pairs', summary['pairs'])} pairs"
 
 
 def _weights(head: Record) -> str:
@@ -245,7 +249,7 @@ def cite(title: str, head: Record, summary: Record) -> str:
     ]
     versions = head["versions"]
     parts = [
-        f"{summary['scored']} of {summary['pairs']} pairs",
+        _share(summary),
         *([f"degraded by {head['degrade']}, seed {head['seed']}"] if head["degrade"] else []),
         f"protocol {head['protocol']['id']}",
         *filter(None, [_weights(head)]),
