@@ -9,6 +9,7 @@ import pytest
 
 from irtool.data import between, clean, datasets, discover, get_dataset, get_protocol, names_hash
 from irtool.data.registry import parse
+from irtool.data.sources import find
 from irtool.errors import IrtoolError, UnavailableError, UsageError
 from irtool.synth import parse as parse_chain
 
@@ -84,6 +85,35 @@ def test_two_files_are_a_pair(lay: Callable[..., Path]) -> None:
 def test_training_folders_do_not_hide_the_test_part(lay: Callable[..., Path]) -> None:
     found = discover(lay("train/input/1.png", "train/target/1.png", "test/input/7.png", "test/target/7.png"))
     assert [pair.name for pair in found.pairs] == ["7"]
+
+
+def test_a_set_is_told_from_others_under_one_root(lay: Callable[..., Path]) -> None:
+    root = lay(
+        *(f"SOTS/{part}/{kind}/{part}.png" for part in ("indoor", "outdoor") for kind in ("hazy", "gt")),
+        *(f"test/Rain100{c}/{kind}/{c}.png" for c in "HL" for kind in ("input", "target")),
+    )
+    for name, pair in (("sots-outdoor", "outdoor"), ("sots-indoor", "indoor"), ("rain100l", "L"), ("rain100h", "H")):
+        _, found = find(name, root)
+        assert [p.name for p in found.pairs] == [pair], name
+
+
+def test_the_layout_of_the_first_rain100l(lay: Callable[..., Path]) -> None:
+    root = lay(
+        *(f"rain_data_test_Light/rain/X2/norain-00{i}x2.png" for i in (1, 2)),
+        *(f"rain_data_test_Light/norain/norain-00{i}.png" for i in (1, 2)),
+    )
+    _, found = find("rain100l", root)
+    assert [(p.name, p.truth and p.truth.stem) for p in found.pairs] == [
+        ("norain-001x2", "norain-001"),
+        ("norain-002x2", "norain-002"),
+    ]
+    assert "rain/X2/ against norain/" in found.layout
+
+
+def test_noisy_copies_are_not_taken_for_clean_pictures(lay: Callable[..., Path]) -> None:
+    root = lay("CBSD68/noisy15/0001.png", "CBSD68/noisy5/0001.png", "CBSD68/original_png/0000.png")
+    _, found = find("cbsd68", root, degrade="noise(25)")
+    assert [p.truth for p in found.pairs] == [root / "CBSD68/original_png/0000.png"]
 
 
 def test_clean_pictures_alone(lay: Callable[..., Path]) -> None:

@@ -193,25 +193,27 @@ def _named(folders: Sequence[Path]) -> dict[str, Path]:
     return named
 
 
-def discover(root: Path, layout: str = "", only_clean: bool = False) -> Found:
+def discover(root: Path, layout: str = "", only_clean: bool = False, folders: Sequence[str] = ()) -> Found:
     """Find the pairs of a data set under its folder.
 
     Args:
         root: the folder; the set may lie up to three folders deeper.
         layout: what the set is expected to look like, for the message.
         only_clean: the set is one of clean pictures; degraded ones are not looked for.
+        folders: words that name the set's own folder where several sets lie under one root; looked into first.
 
     Raises:
         UnavailableError: there is no such folder, or nothing in it looks like the set.
     """
     if not root.is_dir():
         raise UnavailableError(f"There is no folder '{root}'.", f"Expected there: {layout}" if layout else "")
-    folders = _folders(root)
+    places = sorted(_folders(root), key=lambda p: not any(word in _plain(str(p.relative_to(root))) for word in folders))
     if only_clean:
-        for folder in folders:
-            if pictures(folder):
-                return clean([folder])
-    for folder in folders:
+        holding = [place for place in places if pictures(place)]
+        if holding:
+            # Beside the clean pictures people keep noisy ones: noisy15/, noisy25/, original_png/.
+            return clean([root if root in holding else min(holding, key=_cleanness)])
+    for folder in places:
         for finder in (_two_folders, _sequences, _one_folder):
             found = finder(folder)
             if found is not None and len(found.broken) < len(found.pairs):
@@ -231,9 +233,20 @@ def _folders(root: Path, depth: int = 3) -> list[Path]:
     return found
 
 
+def _plain(name: str) -> str:
+    """Without case, hyphens and underscores."""
+    return re.sub(r"[-_ ]", "", name.lower())
+
+
+def _cleanness(folder: Path) -> int:
+    """0 where a folder's name begins as those of true pictures do, 2 as those of degraded ones, else 1."""
+    plain = _plain(folder.name)
+    return 0 if plain.startswith(TRUE) else 2 if plain.startswith(DEGRADED) else 1
+
+
 def _role(name: str) -> tuple[int, int] | None:
     """(0 degraded or 1 true, how telling) of a folder's name."""
-    plain = re.sub(r"[-_ ]", "", name.lower())
+    plain = _plain(name)
     for kind, names in enumerate((DEGRADED, TRUE)):
         if plain in names:
             return kind, names.index(plain)
@@ -243,13 +256,22 @@ def _role(name: str) -> tuple[int, int] | None:
 def _two_folders(folder: Path) -> Found | None:
     roles: tuple[list[tuple[int, Path]], list[tuple[int, Path]]] = ([], [])
     for inside in sorted(p for p in folder.iterdir() if p.is_dir()):
-        role = _role(inside.name)
-        if role is not None and pictures(inside):
-            roles[role[0]].append((role[1], inside))
+        role, holding = _role(inside.name), _holding(inside)
+        if role is not None and holding is not None:
+            roles[role[0]].append((role[1], holding))
     if not roles[0] or not roles[1]:
         return None
     lq, gt = min(roles[0])[1], min(roles[1])[1]
-    return match(_named([lq]), _named([gt]), f"{lq.name}/ against {gt.name}/")
+    told = (place.relative_to(folder).as_posix() for place in (lq, gt))
+    return match(_named([lq]), _named([gt]), "/ against ".join(told) + "/")
+
+
+def _holding(folder: Path) -> Path | None:
+    """The folder, or the only one inside it, that holds pictures: Rain100L has rain/X2/."""
+    if pictures(folder):
+        return folder
+    inside = [p for p in folder.iterdir() if p.is_dir() and pictures(p)]
+    return inside[0] if len(inside) == 1 else None
 
 
 def _sequences(folder: Path) -> Found | None:

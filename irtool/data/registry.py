@@ -62,13 +62,14 @@ class Dataset:
     note: str = ""
     lq: str = ""
     gt: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
     archive: File | None = None
     members: tuple[str, ...] = ()
 
 
 _TYPES: dict[str, type] = {
     **dict.fromkeys(("name", "title", "task", "page", "licence", "layout", "protocol", "names", "note", "lq"), str),
-    **dict.fromkeys(("degrade", "suites", "gt", "members"), list),
+    **dict.fromkeys(("degrade", "suites", "gt", "folders", "members"), list),
     **dict.fromkeys(("input", "archive"), dict),
     "pairs": int,
 }

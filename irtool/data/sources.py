@@ -64,7 +64,7 @@ def _published(known: Dataset, root: Path | None, degrade: str | None) -> Found:
             )
         raise UnavailableError(f"{known.title} is not here: there is no folder '{place}'.", fetch + expected(known))
     try:
-        return discover(place, known.layout, only_clean=degrade is not None)
+        return discover(place, known.layout, only_clean=degrade is not None, folders=known.folders)
     except UnavailableError as error:
         if known.degrade and degrade is None and _holds_pictures(place):
             raise _clean_set(known) from error
