@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from .base import Capability
+from .modulation import parameters
 
 Shapes = Mapping[str, tuple[int, ...]]
 MEAN = (0.4488, 0.4371, 0.4040)
@@ -347,6 +348,23 @@ class IPTExpert:
             return blend(run, filled, side, side // 2)[..., : tile.shape[-2], : tile.shape[-1]]
 
 
+def capability(net: IPT, name: str, tasks: Sequence[str]) -> Capability:
+    """What an IPT, or one whose layers have offsets to be merged, can do and needs."""
+    tokens, size = net.body.position_encoding.pe.weight.shape
+    body = sum(p.numel() for p in parameters(net.body)[0]) - net.body.query_embed.weight.numel()
+    # Every weight of the body meets every token, and each pixel lies in four patches.
+    macs = 4 * (body + 2 * 2 * tokens * size * len(net.body.encoder.layers)) / net.body.side**2
+    return Capability(
+        name=name,
+        tasks=tuple(tasks),
+        multiple=net.patch // 2,
+        margin=net.patch,
+        parameters=sum(p.numel() for p in net.parameters()),
+        gmacs_per_megapixel=macs / 1e3,
+        bytes_per_pixel=4 * 4 * 12 * size // net.body.side**2,
+    )
+
+
 class IPTRestorer:
     """A loaded IPT (the `Restorer` protocol): its tasks that do not enlarge.
 
@@ -357,20 +375,7 @@ class IPTRestorer:
 
     def __init__(self, net: IPT, tasks: Mapping[str, int]) -> None:
         self.net, self.tasks = net, dict(tasks)
-        parameters = sum(p.numel() for p in net.parameters())
-        tokens, size = net.body.position_encoding.pe.weight.shape
-        body = sum(p.numel() for p in net.body.parameters()) - net.body.query_embed.weight.numel()
-        # Every weight of the body meets every token, and each pixel lies in four patches.
-        macs = 4 * (body + 2 * 2 * tokens * size * len(net.body.encoder.layers)) / net.body.side**2
-        self.capability = Capability(
-            name="ipt",
-            tasks=tuple(self.tasks),
-            multiple=net.patch // 2,
-            margin=net.patch,
-            parameters=parameters,
-            gmacs_per_megapixel=macs / 1e3,
-            bytes_per_pixel=4 * 4 * 12 * size // net.body.side**2,
-        )
+        self.capability = capability(net, "ipt", tuple(self.tasks))
 
     def specialise(self, mixture: Mapping[str, float]) -> IPTExpert:
         unknown = [task for task in mixture if task not in self.tasks]

@@ -103,6 +103,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "models.ipt:recognise",
         "models.ipt:restorer",
     ),
+    "instruct-ipt": Architecture("models.instruct_ipt:InstructIPT", restorer="models.instruct_ipt:restorer"),
     "nafnet": Architecture(
         "models.nafnet:NAFNet",
         ("intro.weight", "middle_blks.0.conv1.weight", "middle_blks.0.sca.1.weight", "middle_blks.0.norm1.weight"),

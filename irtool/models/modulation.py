@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +49,14 @@ class Modulated(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The common weights."""
+        """The common weights.
+
+        Raises:
+            RuntimeError: the layer works under a mixture, so whoever multiplies by these weights himself would leave
+                out the offsets; such layers are for `Adapted`.
+        """
+        if self.mixture is not None:
+            raise RuntimeError("The weights of a modulated layer were asked for; under a mixture they are no one's.")
         return self.layer.weight
 
     @property
@@ -64,7 +72,7 @@ class Modulated(nn.Module):
         """The layer, under every sample's own weights."""
         if self.mixture is None:
             return self.layer(x)
-        weight = self.weight + self.offset(self.mixture)
+        weight = self.layer.weight + self.offset(self.mixture)
         if isinstance(self.layer, nn.Linear):
             y = torch.bmm(x.reshape(len(x), -1, x.shape[-1]), weight.to(x.dtype).transpose(1, 2))
             y = y.view(*x.shape[:-1], -1)
@@ -91,7 +99,7 @@ class LowRank(Modulated):
         self.up = nn.Parameter(torch.zeros(tasks, outputs, rank))
 
     def offset(self, mixture: Tensor) -> Tensor:
-        return torch.einsum("nt,tor,tri->noi", mixture, self.up, self.down).view(-1, *self.weight.shape)
+        return torch.einsum("nt,tor,tri->noi", mixture, self.up, self.down).view(-1, *self.layer.weight.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """Where the layer allows it, x goes through the low-rank pair and no weight is made per sample."""
@@ -201,25 +209,30 @@ def merge(net: nn.Module, now: Tensor | None) -> nn.Module:
 
 
 class Adapted(nn.Module):
-    """A frozen network and the low-rank offsets of one new task.
+    """A network and low-rank offsets for batches of one task each, put on weights instead of layers.
+
+    It takes any network, also one that multiplies by the weights of its layers itself, as the attention of the
+    diffusion U-Nets does.
 
     Args:
-        net: any network; none of its weights learn.
+        net: any network.
         names: of the weights that get an offset, as in its state_dict; two or more dimensions each.
         rank: of the offsets.
+        tasks: how many.
+        frozen: none of the network's own weights learn, as when a task is added to a finished network.
     """
 
-    def __init__(self, net: nn.Module, names: Sequence[str], rank: int) -> None:
+    def __init__(self, net: nn.Module, names: Sequence[str], rank: int, tasks: int = 1, frozen: bool = True) -> None:
         super().__init__()
-        self.net, self.names = net.requires_grad_(False), tuple(names)
+        self.net, self.names = net.requires_grad_(not frozen), tuple(names)
         weights = [net.get_parameter(name) for name in names]
-        self.down = nn.ParameterList(torch.randn(rank, w[0].numel()) * w[0].numel() ** -0.5 for w in weights)
-        self.up = nn.ParameterList(torch.zeros(len(w), rank) for w in weights)
+        self.down = nn.ParameterList(torch.randn(tasks, rank, w[0].numel()) * w[0].numel() ** -0.5 for w in weights)
+        self.up = nn.ParameterList(torch.zeros(tasks, len(w), rank) for w in weights)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The network's own inputs and output, under its weights plus the offsets."""
+    def forward(self, *inputs: Any, task: int = 0) -> Tensor:
+        """The network's own inputs and output, under its weights plus the offsets of a task."""
         weights = {
-            name: self.net.get_parameter(name) + (up @ down).view_as(self.net.get_parameter(name))
+            name: self.net.get_parameter(name) + (up[task] @ down[task]).view_as(self.net.get_parameter(name))
             for name, up, down in zip(self.names, self.up, self.down, strict=True)
         }
         out: Tensor = torch.func.functional_call(self.net, weights, inputs)
@@ -230,7 +243,7 @@ class Adapted(nn.Module):
         told: dict[str, Tensor] = {}
         for name, up, down in zip(self.names, self.up, self.down, strict=True):
             layer = name.removesuffix(".weight")
-            told[f"{layer}.down"], told[f"{layer}.up"] = down[None], up[None]
+            told[f"{layer}.down"], told[f"{layer}.up"] = down, up
         return told
 
 
@@ -285,6 +298,16 @@ def begins(path: Path) -> str:
     if not like:
         raise UnavailableError(f"{path} does not say which task it begins as.", HINT)
     return like
+
+
+def tasks(path: Path) -> list[str]:
+    """The names of the tasks in a file of offsets.
+
+    Raises:
+        UnavailableError: as `read`.
+    """
+    named: list[str] = json.loads(read(path)[1].get("tasks", "[]"))
+    return named
 
 
 @torch.no_grad()

@@ -17,17 +17,11 @@ from ..errors import IrtoolError
 from ..models import loading, modulation
 from ..models.compact import CompactNet, Pointwise
 from ..weights import locate
+from .data import Sample
 from .recipe import Recipe, unknown
 from .restorer import RestorerJob
 
 SETTINGS = ("base", "task", "like", "rank")
-
-
-class NewTask(modulation.Adapted):
-    """A merged `CompactNet` and the offsets of the new task; the mixture of a sample means nothing to it."""
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return super().forward(*inputs[:2])
 
 
 class AddTaskJob(RestorerJob):
@@ -55,12 +49,17 @@ class AddTaskJob(RestorerJob):
             return [f"settings: base: {error.message}"]
         return [] if architecture == "compact" else [f"settings: base is a {architecture}, not a compact restorer"]
 
-    def build(self, recipe: Recipe) -> NewTask:  # type: ignore[override]  # another network, the same samples
+    def build(self, recipe: Recipe) -> modulation.Adapted:  # type: ignore[override]  # another network, the same samples
         net = loading.read(locate(str(recipe.settings["base"])))[0]
         assert isinstance(net, CompactNet)
         net.merge({str(recipe.settings["like"]): 1.0})
         names = [f"{name}.weight" for name, layer in net.named_modules() if isinstance(layer, Pointwise)]
-        return NewTask(net, names, int(recipe.settings["rank"]))
+        return modulation.Adapted(net, names, int(recipe.settings["rank"]))
+
+    def restore(self, net: nn.Module, sample: Sample) -> Tensor:
+        # Merged for the task it is like: the mixture that a sample asks for means nothing to it.
+        restored: Tensor = net(sample.degraded, sample.context)
+        return restored
 
     def export(self, net: nn.Module, recipe: Recipe, target: Path, notes: Mapping[str, str]) -> None:
         told = recipe.settings

@@ -25,6 +25,7 @@ JOBS: dict[str, str] = {
     "restorer": "training.restorer:RestorerJob",
     "detector": "training.detector:DetectorJob",
     "add-task": "training.addtask:AddTaskJob",
+    "instruct-ipt": "training.instruct_ipt:InstructIPTJob",
     "daclip-controller": "training.controller:ControllerJob",
     "universal-ir": "training.steered:UniversalJob",
     "nafnet-daclip": "training.steered:SteeredNAFNetJob",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -62,8 +64,13 @@ class RestorerJob:
     def loss(
         self, net: nn.Module, batch: Sample, recipe: Recipe, generator: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        restored = net(batch.degraded, batch.context, batch.asked)
+        restored = self.restore(net, batch)
         return restoration_loss(restored, batch.clean), {"psnr": psnr(restored, batch.clean)}
+
+    def restore(self, net: nn.Module, sample: Sample) -> Tensor:
+        """The pictures of a sample restored: (N, 3, S, S)."""
+        restored: Tensor = net(sample.degraded, sample.context, sample.asked)
+        return restored
 
     def preview(self, net: nn.Module, held: Sample, recipe: Recipe) -> Preview:
         # The middle of the region, of a size the network takes.
@@ -71,14 +78,11 @@ class RestorerJob:
         side = held.clean.shape[-1] // multiple * multiple
         start = (held.clean.shape[-1] - side) // 2
         window = (..., slice(start, start + side), slice(start, start + side))
-        degraded, clean = held.degraded[window], held.clean[window]
+        seen = replace(held, degraded=held.degraded[window], clean=held.clean[window])
         # One after the other: a restorer of any size fits that fits the training step.
-        restored = torch.cat(
-            [
-                net(degraded[i : i + 1], held.context[i : i + 1], held.asked[i : i + 1]).float().clamp(0, 1)
-                for i in range(len(held))
-            ]
-        )
+        rows = [seen.map(itemgetter(slice(i, i + 1))) for i in range(len(seen))]
+        restored = torch.cat([self.restore(net, row).float().clamp(0, 1) for row in rows])
+        degraded, clean = seen.degraded, seen.clean
         before, after = psnr(degraded, clean), psnr(restored, clean)
         names = held.names()
         figures = {"psnr": float(after.mean()), "psnr_gain": float((after - before).mean())}
