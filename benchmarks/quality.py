@@ -22,7 +22,7 @@ from torch import Tensor
 from irtool import engine, metrics, models, picture, synth
 from irtool.degradation import CLEAN, IDS
 from irtool.detect import load as load_detector
-from irtool.plan import plan_auto
+from irtool.plan import passes, plan_auto
 
 # Name, the task asked for, degraded folder, folders of truths.
 PAIRS = (
@@ -93,17 +93,17 @@ class Bench:
         self.losses: list[str] = []
 
     def restore(self, pixels: Tensor, ids: tuple[str, ...]) -> Tensor:
-        if not ids:
-            return pixels
-        if ids not in self.experts:
-            self.experts[ids] = self.restorer.specialise(dict.fromkeys(ids, 1.0))
-        return rounded(engine.run(self.experts[ids], pixels, device=self.device, dtype=self.dtype).pixels)
+        for group in passes(ids):
+            if group not in self.experts:
+                self.experts[group] = self.restorer.specialise(dict.fromkeys(group, 1.0))
+            pixels = engine.run(self.experts[group], pixels, device=self.device, dtype=self.dtype).pixels
+        return rounded(pixels)
 
     def auto(self, pixels: Tensor) -> tuple[Tensor, tuple[str, ...]]:
         if self.detector is None:
             return pixels, ()
         plan = plan_auto(self.detector.diagnose(pixels))
-        ids = tuple(plan.steps[0].mixture) if plan.steps else ()
+        ids = tuple(i for step in plan.steps for i in step.mixture)
         return self.restore(pixels, ids), ids
 
 

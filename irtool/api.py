@@ -5,9 +5,10 @@ Nothing is remembered between calls but the last few networks, so that a loop ov
 
 from __future__ import annotations
 
+import copy
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,8 +24,9 @@ from .diffusion.sampling import Sampling
 from .errors import PictureError, UsageError
 from .language import understand
 from .language.understand import DEFAULT_TEXT_MODEL
-from .language.wish import check, looks, plan_wishes
+from .language.wish import Own, check, looks, plan_wishes
 from .models import modulation
+from .models.instructir import InstructIRRestorer
 from .picture import Picture
 from .plan import Plan, plan_auto, plan_tasks
 from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, locate, needs
@@ -215,7 +217,13 @@ def restore(
     return Result(picture, plan, diagnosis, seconds, tiles, peak, source if isinstance(source, bytes) else None)
 
 
-def instruct(source: Source, *said: str, text_model: str = DEFAULT_TEXT_MODEL, **options: Any) -> Result:
+def instruct(
+    source: Source,
+    *said: str,
+    text_model: str = DEFAULT_TEXT_MODEL,
+    offsets: Mapping[str, str | Path] | None = None,
+    **options: Any,
+) -> Result:
     """Do to a picture what is said, in English, Chinese, Spanish, German, French or Japanese.
 
     A question changes nothing: the picture comes back untouched, with its diagnosis, and the plan's reason answers.
@@ -224,6 +232,7 @@ def instruct(source: Source, *said: str, text_model: str = DEFAULT_TEXT_MODEL, *
         source: a `Picture`, a path, or the bytes of a file.
         said: a sentence or several, carried out in order.
         text_model: what understands them, see `irtool.language.load`.
+        offsets: tasks of your own: the word that the sentences have for it -> file of its weight offsets.
         options: of `restore`, but for `tasks` and `plan`.
 
     Raises:
@@ -231,10 +240,11 @@ def instruct(source: Source, *said: str, text_model: str = DEFAULT_TEXT_MODEL, *
     """
     if not said:
         raise UsageError("Say what is to be done.", 'irtool.instruct("photo.jpg", "remove the rain")')
-    wishes = understand(said, text_model=text_model)
+    wishes = understand(said, text_model=text_model, own=tuple(offsets or ()))
     check(wishes)
+    own = {word: Own(str(path), modulation.begins(Path(path))) for word, path in (offsets or {}).items()}
     attributes = {k: options[k] for k in ("strength", "model", "sampling", "controller") if k in options}
-    planned = partial(plan_wishes, wishes, **attributes)
+    planned = partial(plan_wishes, wishes, own=own, **attributes)
     return restore(source, plan=planned if looks(wishes) else planned(), **options)
 
 
@@ -286,7 +296,12 @@ def _restorer(reference: str, controller: str = "") -> models.Restorer:
             known = ", ".join(STEERED)
             raise UsageError(f"{reference} takes no controller.", f"Families of models that do: {known}.")
         beside = (controller,)
-    return models.load(path, [locate(companion) for companion in beside])
+    restorer = models.load(path, [locate(companion) for companion in beside])
+    if isinstance(restorer, InstructIRRestorer):
+        from .language.encoder import InstructIRWords, SentenceEncoder
+
+        restorer.steer = InstructIRWords(restorer.head, SentenceEncoder()).steer
+    return restorer
 
 
 @lru_cache(maxsize=4)
@@ -304,8 +319,10 @@ def _expert(
     if offsets:
         net = getattr(expert, "net", None)
         if net is None:
-            raise UsageError(f"{reference} takes no offsets.")
-        modulation.apply(net, Path(offsets))
+            raise UsageError(f"{reference} takes no offsets.", "They belong to the restorer that they were learned on.")
+        # A copy: some restorers are their own experts.
+        expert = copy.copy(expert)
+        expert.net = modulation.apply(copy.deepcopy(net), Path(offsets))  # type: ignore[union-attr]
     if sampling is None:
         return expert
     if not hasattr(expert, "sampled"):

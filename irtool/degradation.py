@@ -59,21 +59,21 @@ DEGRADATIONS: tuple[Degradation, ...] = (
 IDS: tuple[str, ...] = tuple(d.id for d in DEGRADATIONS)
 INDEX: dict[str, int] = {d.id: i for i, d in enumerate(DEGRADATIONS)}
 
-# The order in which present degradations are undone when they are taken one after the other.
-# Noise before low light (brightening amplifies noise), rain before haze (the veil of rain reads as
-# haze), JPEG before blur (deblurring sharpens block edges); what occludes the scene comes before
-# what merely alters its colours.
+# The order in which present degradations are undone when they are taken one after the other. Holes first: they spoil
+# whatever looks around them. Then the light: in the dark neither rain nor snow nor haze is seen for what it is. Rain
+# before haze, since the veil of rain reads as haze; JPEG before blur, since deblurring sharpens block edges.
+# Measured: docs/experiments.md, "At once or one after the other".
 RESTORE_ORDER: tuple[str, ...] = (
     "missing",
+    "lowlight",
     "jpeg",
     "noise",
     "snow",
     "rain",
+    "shadow",
+    "blur",
     "raindrop",
     "haze",
-    "shadow",
-    "lowlight",
-    "blur",
 )
 
 

@@ -1,11 +1,9 @@
 """What is to be done to a picture, as data: the same plan gives the same result.
 
-A step undoes a *mixture* of degradations in one pass of one network. Both ways to a plan give a single
-step: the network that ships was trained on mixtures, so what is found or asked for together is undone
-together. A plan with several steps, written by hand or by a program, is carried out in its own order;
-`RESTORE_ORDER` of `irtool.degradation` says which order is sound (noise before low light, since brightening
-amplifies noise; rain before haze, since the veil of rain reads as haze; JPEG before blur, since deblurring
-sharpens block edges), and mixtures are listed in it.
+A step undoes a *mixture* of degradations in one pass of one network. What is found or asked for together is undone in
+as few passes as do no harm (`passes`): the network that ships was trained on mixtures, but holes, darkness, drops and
+haze keep it from seeing the rest. A plan with several steps, written by hand or by a program, is carried out in its
+own order; `RESTORE_ORDER` of `irtool.degradation` says which order is sound, and mixtures are listed in it.
 """
 
 from __future__ import annotations
@@ -23,7 +21,10 @@ if TYPE_CHECKING:
     from .detect import Diagnosis
 
 MOST = 3
-"""Degradations undone at once by `plan_auto`: the network saw mixtures of two and three in training."""
+"""Degradations undone by `plan_auto`: the network saw mixtures of two and three in training."""
+APART = ("missing", "lowlight", "raindrop", "haze")
+"""What the restorer that ships undoes in a pass of its own: 0.3 to 8 dB better than at once with anything else, while
+the others lose a quarter of a decibel at most by sharing a pass, and gain half the time (docs/experiments.md)."""
 SURE = {"shadow": 0.95, "raindrop": 0.9}
 """Score that `plan_auto` asks for beyond being found: shadows, and most round things, belong to the picture."""
 
@@ -120,6 +121,19 @@ class Plan:
         return told + (f" ({self.reason})" if self.reason else "")
 
 
+def passes(ids: Iterable[str], model: str = DEFAULT_RESTORER) -> list[tuple[str, ...]]:
+    """Degradations in groups that are each undone at once, in order.
+
+    What is said of the restorer that ships was measured on no other, so any other gets them all in one pass.
+    """
+    ids = sorted(ids, key=RESTORE_ORDER.index)
+    if model != DEFAULT_RESTORER or not ids:
+        return [tuple(ids)] if ids else []
+    shared = tuple(i for i in ids if i not in APART)
+    groups = [(i,) for i in ids if i in APART] + ([shared] if shared else [])
+    return sorted(groups, key=lambda group: RESTORE_ORDER.index(group[0]))
+
+
 def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_RESTORER, **more: Any) -> Plan:
     """Undo what was found: everything present, the strongest `MOST` where there is more; nothing in a clean picture.
 
@@ -137,7 +151,7 @@ def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_
     if unsure:
         told = " and ".join(named[i] for i in unsure)
         reason += f"{'; ' if reason else ''}{told} may belong to the picture and is left, --task {unsure[0]} undoes it"
-    return Plan((Step(dict.fromkeys(chosen[:MOST], 1.0), model, strength, **more),) if chosen else (), reason)
+    return Plan(_steps(chosen[:MOST], model, strength, **more), reason)
 
 
 def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT_RESTORER, **more: Any) -> Plan:
@@ -153,4 +167,8 @@ def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT
     named = [part for word in words for part in word.split(",") if part.strip()]
     if not named:
         raise UsageError("No task is named.", "Name one, such as --task denoise; or use --auto.")
-    return Plan((Step({lookup(word).id: 1.0 for word in named}, model, strength, **more),), "as asked")
+    return Plan(_steps({lookup(word).id for word in named}, model, strength, **more), "as asked")
+
+
+def _steps(ids: Iterable[str], model: str, strength: float, **more: Any) -> tuple[Step, ...]:
+    return tuple(Step(dict.fromkeys(group, 1.0), model, strength, **more) for group in passes(ids, model))

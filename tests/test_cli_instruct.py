@@ -28,7 +28,7 @@ def test_what_is_said_is_done(cli, using, photo, tmp_path):
     assert done.returncode == 0, done.stderr
     image, summary = lines(done.stdout)
     assert image["status"] == "restored" and image["diagnosis"] is None  # named, so nothing was looked for
-    assert steps(image) == [({"rain": 1.0}, 1.0), ({"lowlight": 1.0}, 0.5)]
+    assert steps(image) == [({"lowlight": 1.0}, 0.5), ({"rain": 1.0}, 1.0)]
     assert image["plan"]["keep"] == ["noise"] and "order that works best" in image["plan"]["reason"]
     assert image["instruction"][0]["text"] == said and image["instruction"][0]["keep"] == ["noise"]
     assert summary["restored"] == 1 and source.read_bytes() == before
@@ -144,6 +144,48 @@ def test_usage(cli, photo, tmp_path, arguments):
 def test_a_missing_picture_is_no_sentence(cli, tmp_path):
     done = cli("instruct", tmp_path / "no.png", "denoise", "--dry-run")
     assert done.returncode == 1 and "no.png does not exist" in done.stderr
+
+
+@pytest.fixture
+def moire(models_dir, tmp_path):
+    """Offsets of a task "moire" for the tiny restorer, which change what it makes."""
+    import torch
+
+    from irtool.models import loading, modulation
+
+    torch.manual_seed(0)
+    net = loading.read(models_dir / "restorer.safetensors")[0]
+    net.merge({"jpeg": 1.0})  # type: ignore[operator]
+    made = modulation.Adapted(net, ["middle.blocks.0.expand.weight", "middle.blocks.0.narrow.weight"], rank=2)
+    for up in made.up:
+        torch.nn.init.normal_(up, std=0.5)
+    path = tmp_path / "my.safetensors"
+    modulation.save(made, path, tasks=["moire"], base="tiny", notes={"like": "jpeg"})
+    return path
+
+
+def test_a_task_of_ones_own_by_a_word(cli, using, photo, moire, tmp_path):
+    source, env = photo(tmp_path / "a.png"), using("clean")
+    said = "remove the moire and then the noise"
+    done = cli("instruct", source, said, "--offsets", moire, "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    found = lines(done.stdout)[0]["plan"]["steps"]
+    assert [(s["mixture"], s.get("offsets")) for s in found] == [({"jpeg": 1.0}, str(moire)), ({"noise": 1.0}, None)]
+    other = ("take out the wobble", "--offsets", f"wobble={moire}", "--dry-run", "--existing", "overwrite")
+    by_another_word = cli("instruct", source, *other)
+    assert f"undo jpeg with {moire}" in by_another_word.stdout
+    for wrong in (f"={moire}", "moire=nothing.safetensors"):
+        done = cli("instruct", source, said, "--offsets", wrong, "--dry-run")
+        assert done.returncode in (2, 3) and "hint:" in done.stderr and "Traceback" not in done.stderr
+    done = cli("instruct", source, said, "--offsets", moire, "--offsets", moire)
+    assert done.returncode == 2 and "named twice" in done.stderr
+    import irtool
+
+    model = env["IRTOOL_MODEL"]
+    plain = irtool.restore(source, tasks="jpeg", model=model).picture.pixels
+    own = irtool.instruct(source, "remove the wobble", offsets={"wobble": moire}, model=model)
+    assert np.abs(own.picture.pixels - plain).max() > 1 / 255 and own.plan.steps[0].offsets == str(moire)
+    np.testing.assert_array_equal(irtool.restore(source, tasks="jpeg", model=model).picture.pixels, plain)
 
 
 def test_words_are_understood_without_torch(environment, tmp_path):

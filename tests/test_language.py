@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from irtool.language import Wish, load, plan_wishes, understand
 from irtool.language.grammar import LANGUAGES, WIDE, Composer, Mark, compose, misspell
 from irtool.language.labels import ACTS, KINDS, LEVELS, ORDERS, OUTSIDE
 from irtool.language.score import cases, same, table, told
+from irtool.language.spelling import mend
 from irtool.language.tagger import Tagger, Tags
 from irtool.language.tokens import MOST_TOKENS, features, normalise, tokenise
-from irtool.language.understand import read
-from irtool.language.wish import check, looks
+from irtool.language.understand import read, steady
+from irtool.language.wish import Own, check, looks
 from irtool.weights import locate
 
 FILE = Path(__file__).parent / "instructions.tsv"
@@ -96,6 +98,8 @@ def test_every_frame_of_a_word_list_can_be_filled(language):
                 if slot != "s" or act == "undo":
                     assert f"{{{slot}}}" in frame, (act, slot, frame)
                 composer.fill(frame, {slot: [("x", Mark("noise", act))]})
+    assert all("{x}" in frame and "{y}" in frame for frame in (*lists["neither"]["frames"], *lists["both"]))
+    assert all("{x}" in frame and "{n}" in frame for frame in lists["where"]) and lists["place"] and lists["then"]["s"]
     for kind in (*IDS, "auto", *OUTSIDE):
         for entries in lists[kind].values():
             assert all(entries) and len(entries) == len([e for e in entries if e.strip()])
@@ -157,6 +161,8 @@ def test_rules_of_a_wish():
     assert not w.undo and w.keep == ("noise",)
     w = wish_of("is it noisy", {"noisy": ask("noise")})
     assert w.question and w.asked == ("noise",)
+    w = wish_of("is it noisy? fix", {"noisy": ask("noise"), "fix": undo("auto")})
+    assert not w.question and dict(w.undo) == {"noise": 1.0} and w.auto is None  # as does a question before it
     w = wish_of("noisy? derain", {"noisy": ask("noise"), "derain": undo("rain")})
     assert not w.question and dict(w.undo) == {"rain": 1.0}
     w = wish_of("sharpen after denoising", {"sharpen": undo("blur"), "denoising": undo("noise")}, order="backward")
@@ -169,8 +175,8 @@ def test_rules_of_a_wish():
 def test_strengths_are_steps_in_the_order_that_works_best_and_equal_ones_go_together():
     plan = plan_wishes([Wish(undo={"blur": 0.5, "lowlight": 1.0, "noise": 0.5})])
     assert [(dict(s.mixture), s.strength) for s in plan.steps] == [
-        ({"noise": 1.0, "blur": 1.0}, 0.5),
         ({"lowlight": 1.0}, 1.0),
+        ({"noise": 1.0, "blur": 1.0}, 0.5),
     ]
     assert "works best" in plan.reason
     plan = plan_wishes([Wish(undo={"blur": 1.0, "noise": 1.0})], strength=0.5, model="m")
@@ -192,7 +198,7 @@ def test_general_wishes_take_what_is_found_up_to_three_and_not_what_is_kept():
     assert plan_wishes([wish], Found(haze=0.9)).steps == ()
     assert "clean" in plan_wishes([wish], Found()).reason
     plan = plan_wishes([Wish(undo={"blur": 1.0}, auto=1.0)], Found(rain=0.9, haze=0.8, noise=0.7))
-    assert set(plan.steps[0].mixture) == {"blur", "rain", "haze"}
+    assert [set(step.mixture) for step in plan.steps] == [{"blur", "rain"}, {"haze"}]  # see plan.passes
 
 
 def test_questions_are_answered_beside_what_is_done():
@@ -295,38 +301,195 @@ def test_it_can_be_trained(tmp_path):
     assert isinstance(load(f"local:{path}").wish("remove the rain"), Wish)
 
 
-# InstructIR's head over a sentence encoder
+# Sentence encoders
 
 
-def test_a_sentence_encoder_with_instructirs_head(shared, tmp_path, monkeypatch):
-    """The published head (its real weights) over a tiny encoder of the same size, random: what is tested is the way."""
+@pytest.fixture(scope="module")
+def encoder_folder(tmp_path_factory):
+    """A tiny BERT of the published size with random weights, and its tokeniser: what is tested is the way."""
     transformers = pytest.importorskip("transformers")
     import torch
-    from safetensors.torch import load_file
 
-    from irtool.language import encoder
-    from irtool.models.instructir import CLASSES, LanguageHead
-
+    folder = tmp_path_factory.mktemp("encoder")
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "remove", "the", "rain", "noise"]
-    (tmp_path / "vocab.txt").write_text("\n".join(pieces))
-    transformers.BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    (folder / "vocab.txt").write_text("\n".join(pieces))
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=len(pieces), hidden_size=384, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32
     )
-    transformers.BertModel(config).save_pretrained(tmp_path, safe_serialization=True)
+    transformers.BertModel(config).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def test_a_sentence_is_one_vector_whatever_stands_beside_it(encoder_folder):
+    import torch
+
+    from irtool.language.encoder import SentenceEncoder
+
+    encoder = SentenceEncoder(str(encoder_folder))
+    alone = encoder(["remove the rain"])
+    assert alone.shape == (1, encoder.size) == (1, 384)
+    torch.testing.assert_close(alone.norm(dim=1), torch.ones(1))
+    padded = encoder(["remove the rain", "remove the noise the rain the noise"])[:1]
+    torch.testing.assert_close(alone, padded, rtol=1e-4, atol=1e-5)  # padding does not count
+    with pytest.raises(UnavailableError, match="encoder"):
+        SentenceEncoder(str(encoder_folder / "nothing"))
+
+
+def published_head(path, seed=0, inputs=384):
+    """A file laid out as lm_instructir-7d.pt is, with random weights."""
+    import torch
+
+    from irtool.models.instructir import LanguageHead
+
+    torch.manual_seed(seed)
+    torch.save(LanguageHead(inputs).state_dict(), path)
+    return path
+
+
+def test_instructirs_published_head(encoder_folder, tmp_path):
+    from irtool.models.instructir import CLASSES
+
+    head = published_head(tmp_path / "lm.pt")
+    model = load(f"local:{head}@{encoder_folder}")
+    embedding, logits = model.steer(["remove the rain"])
+    assert embedding.shape == (1, 256) and logits.shape == (1, len(CLASSES))
+    kind = CLASSES[int(logits.argmax())]
+    wish = model.wish("remove the rain")
+    assert wish.heard[0].kind == kind and (kind in wish.undo or kind in wish.outside or wish.auto == 1.0)
+    assert model.wish(" ") == Wish(text=" ")
+    with pytest.raises(UsageError, match="no words of your own"):
+        model.wish("remove the moire", ["moire"])
+    small = published_head(tmp_path / "small.pt", inputs=100)
+    with pytest.raises(UnavailableError, match="takes 100 numbers") as caught:
+        load(f"local:{small}@{encoder_folder}")
+    assert "encoder:" in caught.value.hint
+
+
+def test_what_the_published_weights_hear(shared, encoder_folder):
+    """The real head takes what the real encoder gives; here only that its file is read as it was published."""
+    import torch
+    from safetensors.torch import load_file
+
+    from irtool.language.encoder import InstructIRWords, SentenceEncoder
+    from irtool.models.instructir import LanguageHead
+
     tensors = load_file(shared / "goldens" / "instructir_lmhead_real.safetensors")
     head = LanguageHead()
     head.load_state_dict({k.removeprefix("weights/"): v for k, v in tensors.items() if k.startswith("weights/")})
-    model = encoder.InstructIRWords(head.eval(), str(tmp_path))
-    alone = model.encode(["remove the rain"])
-    torch.testing.assert_close(alone.norm(dim=1), torch.ones(1))
-    padded = model.encode(["remove the rain", "remove the noise the rain the noise"])[:1]
-    torch.testing.assert_close(alone, padded, rtol=1e-4, atol=1e-5)  # padding does not count
-    embedding, logits = model.steer(["remove the rain"])
-    assert embedding.shape == (1, 256) and logits.shape == (1, len(CLASSES))
-    wish = model.wish("remove the rain")
-    kind = CLASSES[int(logits.argmax())]
-    assert wish.heard[0].kind == kind and (kind in wish.undo or kind in wish.outside or wish.auto == 1.0)
-    with pytest.raises(UnavailableError, match="encoder"):
-        encoder.InstructIRWords(head, str(tmp_path / "nothing"))
+    embedding, _ = InstructIRWords(head.eval(), SentenceEncoder(str(encoder_folder))).steer(["remove the rain"])
+    torch.testing.assert_close(embedding.norm(dim=1), torch.ones(1))
+
+
+class Bag:
+    """Stands for a sentence encoder: words and their beginnings, counted."""
+
+    name, size = "bag", 512
+
+    def __call__(self, texts):
+        import torch
+
+        made = torch.zeros(len(texts), self.size)
+        for i, text in enumerate(texts):
+            for word in normalise(text).split():
+                for part in (word, word[:4]):
+                    made[i, zlib.crc32(part.encode()) % self.size] += 1
+        return torch.nn.functional.normalize(made, dim=-1)
+
+
+def test_any_sentence_encoder_by_the_nearest_sentences():
+    from irtool.language.encoder import EACH, Neighbours, examples
+
+    kinds = [kind for kind, _ in examples()]
+    assert set(kinds) == {*IDS, "auto", *OUTSIDE} and kinds.count("rain") == EACH * len(LANGUAGES)
+    model = Neighbours(Bag())  # type: ignore[arg-type]
+    # Words alone tell all but a few apart; by chance one in seventeen would be right.
+    right = [model.kind(text) == kind for kind, text in examples()]
+    assert sum(right) > 0.8 * len(right)
+    assert model.wish("upscale it by 4").outside == ("outscale",)
+
+
+@pytest.mark.parametrize("reference", ["nothing", "encoder:", "instructir:", "encoders:x", ""])
+def test_references_that_mean_nothing(reference):
+    with pytest.raises(UsageError, match="no text model") as caught:
+        load(reference)
+    assert "encoder:NAME" in caught.value.hint
+
+
+def test_a_model_file_that_is_no_text_model(models_dir):
+    with pytest.raises(UnavailableError, match="holds no text model"):
+        load(f"local:{models_dir / 'restorer.safetensors'}")
+
+
+# Slips of typists
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("brigthen", "brighten"), ("denoyse", "denoise"), ("artifcts", "artifacts"), ("remvoe", "remove"),
+        ("sonw", "snow"), ("niose", "noise"), ("noise", "noise"), ("bluriness", "blurriness"),
+        # Other words, not slips: what a letter apart they mean is something else.
+        ("snake", "snake"), ("stork", "stork"), ("grail", "grail"), ("brain", "brain"), ("snore", "snore"), ("x", "x"),
+        ("雨", "雨"),
+    ],
+)  # fmt: skip
+def test_plain_slips_are_put_right(wrong, right):
+    (token,) = mend(tokenise(normalise(wrong)))
+    assert token.text == right
+
+
+def test_a_character_within_a_word_is_of_its_kind():
+    tokens = tokenise(normalise("明るさ"))
+    kind = tags(["lowlight", "blur", "lowlight"]).kind
+    assert [KINDS[k] for k in steady(tokens, kind).argmax(axis=1)] == ["lowlight"] * 3
+    assert [KINDS[k] for k in kind.argmax(axis=1)] == ["lowlight", "blur", "lowlight"]
+
+
+# Words of one's own
+
+OWN = {"moire": Own("moire.safetensors", "jpeg"), "stamp": Own("stamp.safetensors", "missing")}
+
+
+@pytest.mark.parametrize(
+    ("text", "undo", "keep"),
+    [
+        ("remove the moire", {"moire": 1.0}, ()),
+        ("remove the moire, but keep the grain", {"moire": 1.0}, ("noise",)),
+        ("take out half of the moire", {"moire": 0.5}, ()),
+        ("first denoise, then get rid of the moire", {"noise": 1.0, "moire": 1.0}, ()),
+        ("remove the moire and the stamps", {"moire": 1.0, "stamp": 1.0}, ()),
+        ("don't touch the stamp, remove the rain", {"rain": 1.0}, ("stamp",)),
+        ("quita el moire", {"moire": 1.0}, ()),
+        ("entferne das Moire", {"moire": 1.0}, ()),
+        ("去掉moire", {"moire": 1.0}, ()),
+        ("remove the rain", {"rain": 1.0}, ()),
+    ],
+)
+def test_words_of_ones_own_are_understood_like_any(text, undo, keep):
+    (wish,) = understand(text, own=[*OWN])
+    assert (list(wish.undo.items()), wish.keep, wish.outside) == (list(undo.items()), keep, ())
+
+
+def test_an_own_word_is_heard_as_it_was_said():
+    (wish,) = understand("remove the moire", own=["moire"])
+    assert [(h.words, h.kind) for h in wish.heard] == [("moire", "moire")]
+    with pytest.raises(UsageError, match="no detector"):
+        check(understand("is there any moire?", own=["moire"]))
+    crowd = ["moire", "stamp", "dust", "glue", "mould", "tape"]
+    with pytest.raises(UsageError, match="too much"):
+        understand("remove " + ", ".join(crowd), own=crowd)
+
+
+def test_own_tasks_are_steps_of_their_own():
+    plan = plan_wishes([Wish(undo={"moire": 0.5, "rain": 1.0, "stamp": 1.0})], strength=0.5, model="m", own=OWN)
+    assert [(dict(s.mixture), s.strength, s.offsets) for s in plan.steps] == [
+        ({"missing": 1.0}, 0.5, "stamp.safetensors"),
+        ({"jpeg": 1.0}, 0.25, "moire.safetensors"),
+        ({"rain": 1.0}, 0.5, ""),
+    ]
+    plan = plan_wishes([Wish(undo={"rain": 1.0, "moire": 1.0}, ordered=True)], own=OWN)
+    assert [s.offsets for s in plan.steps] == ["", "moire.safetensors"]
+    plan = plan_wishes([Wish(undo={"moire": 1.0}), Wish(keep=("moire",))], own=OWN)
+    assert plan.steps == () and plan.keep == ()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from irtool.degradation import IDS, RESTORE_ORDER
 from irtool.errors import UsageError
-from irtool.plan import MOST, Plan, Step, plan_auto, plan_tasks
+from irtool.plan import MOST, Plan, Step, passes, plan_auto, plan_tasks
 
 
 class Found:
@@ -35,8 +35,7 @@ def test_everything_found_is_undone_in_one_step():
 
 def test_of_many_the_strongest_are_undone():
     plan = plan_auto(Found(rain=0.9, noise=0.6, jpeg=0.8, haze=0.7, blur=0.5))
-    assert len(plan.steps[0].mixture) == MOST == 3
-    assert set(plan.steps[0].mixture) == {"rain", "jpeg", "haze"}
+    assert [tuple(step.mixture) for step in plan.steps] == [("jpeg", "rain"), ("haze",)] and MOST == 3
     assert "blur" in plan.reason
 
 
@@ -61,7 +60,24 @@ def test_mixtures_are_listed_in_the_order_of_restoration():
     assert tuple(step.mixture) == RESTORE_ORDER
     # What the order must say, whatever else it says.
     place = RESTORE_ORDER.index
-    assert place("noise") < place("lowlight") and place("rain") < place("haze") and place("jpeg") < place("blur")
+    assert place("lowlight") < place("rain") < place("haze") and place("jpeg") < place("blur") and not place("missing")
+
+
+def test_holes_light_drops_and_haze_have_passes_of_their_own():
+    assert passes(IDS) == [
+        ("missing",), ("lowlight",), ("jpeg", "noise", "snow", "rain", "shadow", "blur"), ("raindrop",), ("haze",)
+    ]  # fmt: skip
+    assert passes(["noise", "lowlight"]) == [("lowlight",), ("noise",)] and passes(["noise"]) == [("noise",)]
+    assert passes([]) == [] and passes(["rain", "noise"]) == [("noise", "rain")]
+    # Nothing is known of other models, and a blind one would only do its work twice.
+    assert passes(["haze", "noise"], "promptir.5d") == [("noise", "haze")]
+    plan = plan_tasks(["haze", "denoise", "brighten"], 0.5)
+    assert [(tuple(s.mixture), s.strength) for s in plan.steps] == [
+        (("lowlight",), 0.5),
+        (("noise",), 0.5),
+        (("haze",), 0.5),
+    ]
+    assert len(plan_tasks(["haze", "denoise"], model="local:a.safetensors").steps) == 1
 
 
 def test_a_shadow_is_left_unless_it_is_all_but_certain():

@@ -18,6 +18,7 @@ from . import options
 if TYPE_CHECKING:
     from ..detect import Diagnosis
     from ..language import Wish
+    from ..language.wish import Own
     from ..plan import Plan
     from .jobs import Job
     from .restoring import Decision
@@ -64,10 +65,18 @@ def instruct(
         typer.Option(
             "--text-model",
             envvar="IRTOOL_TEXT_MODEL",
-            metavar="ID|local:PATH",
-            help="The model that understands the words: irtool-words.v1 or instructir.",
+            metavar="ID|encoder:NAME|local:PATH",
+            help="What understands the words: irtool-words.v1, instructir, or any sentence encoder.",
         ),
     ] = DEFAULT_TEXT_MODEL,
+    offsets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--offsets",
+            metavar="[WORD=]FILE",
+            help="A task of your own and the word you have for it; by default the file says. Can be repeated.",
+        ),
+    ] = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -96,7 +105,8 @@ def instruct(
         raise UsageError(
             "Name a picture and say what is to be done.", 'irtool instruct photo.jpg "remove the rain and brighten it"'
         )
-    listen = partial(understand, text_model=text_model)
+    own = read_own(offsets or ())
+    listen = partial(understand, text_model=text_model, own=tuple(own))
     wishes = {path.resolve(): listen(said) for path, said in lists.items()}
     common = listen(sentences)
     for heard in wishes.values() or [common]:
@@ -110,7 +120,7 @@ def instruct(
 
     def decide(job: Job) -> Decision:
         heard = common if job.source is None or not wishes else wishes[job.source.resolve()]
-        return decision(heard, strength=strength, model=model, **more)
+        return decision(heard, strength=strength, model=model, own=own, **more)
 
     return carry_out(request, decide, [model])
 
@@ -183,8 +193,35 @@ def read_list(path: Path) -> dict[Path, list[str]]:
     return found
 
 
+def read_own(given: Sequence[str]) -> dict[str, Own]:
+    """Tasks of one's own by their words, from ``WORD=FILE`` or ``FILE``, whose task then is the word.
+
+    Raises:
+        UsageError: a word is missing or named twice.
+        UnavailableError: a file is absent or holds no offsets.
+    """
+    from ..language.wish import Own
+
+    found: dict[str, Own] = {}
+    for text in given:
+        from ..models import modulation  # with torch, so only where there are any
+
+        plain = "=" not in text or Path(text).exists()
+        word, name = ("", text) if plain else text.split("=", 1)
+        path = Path(name)
+        like = modulation.begins(path)
+        word = modulation.tasks(path)[0] if plain else word.strip()
+        if not word or word in found:
+            raise UsageError(
+                f"--offsets {text}: the word {f'{word!r} is named twice' if word else 'is missing'}.",
+                "Say which word means which file: --offsets moire=my-task.safetensors",
+            )
+        found[word] = Own(str(path), like)
+    return found
+
+
 def decision(wishes: Sequence[Wish], **step: Any) -> Decision:
-    """What is to be done to a picture of which this was said; `step` are attributes of the steps."""
+    """What is to be done to a picture of which this was said; `step` are attributes of the plan (`plan_wishes`)."""
     from ..language.wish import answer, looks, plan_wishes
     from .restoring import Decision
 

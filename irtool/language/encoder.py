@@ -1,11 +1,16 @@
-"""InstructIR's understanding of words: a sentence encoder from the hub and the published head.
+"""Sentence encoders from the hub as text models.
 
-The head tells one of seven tasks for a sentence, so of several only the strongest is heard, and neither strengths nor
-negations are. It is here to compare with, and because its embedding is what steers the InstructIR network.
+Any BERT-like sentence encoder can tell what a sentence is about by the sentences of our own grammar that lie nearest
+to it (`Neighbours`). InstructIR (Conde et al., ECCV 2024) reads the embedding of its encoder with a head of its own
+(`InstructIRWords`), which is also what steers the InstructIR network. Both hear one task per sentence, and neither
+strengths nor negations; they are here to compare with.
 """
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,64 +18,83 @@ import torch
 from torch import Tensor
 
 from .. import weights
-from ..errors import UnavailableError
+from ..degradation import IDS
+from ..errors import UnavailableError, UsageError
 from ..models import loading
 from ..models.instructir import CLASSES, LanguageHead
+from .grammar import LANGUAGES, Composer, Mark
 from .labels import OUTSIDE
+from .tokens import normalise
 from .wish import Heard, Wish
 
 ENCODER = "TaylorAI/bge-micro-v2"
 HEAD = "instructir-lm.7d"
+KNOWN = "Text models are irtool's own and InstructIR's language head."
+EACH, NEAREST = 6, 5
+"""Sentences per language and kind to hold others against, and how many of the nearest vote, each by its likeness."""
 
 
-class InstructIRWords:
-    """Sentence encoder and head.
+class SentenceEncoder:
+    """A sentence encoder.
 
     Args:
-        head: a loaded `LanguageHead`.
-        encoder: id on the hub, or a folder, of a BERT-like model and its tokeniser.
+        name: id on the hub, or a folder, of a BERT-like model and its tokeniser.
 
     Raises:
         UnavailableError: the package transformers or the encoder's files are not here.
     """
 
-    def __init__(self, head: LanguageHead, encoder: str = ENCODER) -> None:
+    def __init__(self, name: str = ENCODER) -> None:
         try:
             from transformers import AutoModel, AutoTokenizer
+            from transformers.utils import logging
         except ImportError as error:
             raise UnavailableError(
                 "A sentence encoder needs the package transformers.", "pip install 'irtool[text]'"
             ) from error
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        here = {"local_files_only": weights.offline()}
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(encoder)
-            self.model: Any = AutoModel.from_pretrained(encoder, use_safetensors=True).eval().requires_grad_(False)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(name, **here)
+            model: Any = AutoModel.from_pretrained(name, use_safetensors=True, **here)
         except (OSError, ValueError) as error:
             told = str(error).split("\n")[0]
             raise UnavailableError(
-                f"The sentence encoder {encoder} is not here: {told}", "Run it once with a connection to the hub."
+                f"The sentence encoder {name} is not here: {told}",
+                "Give a folder that holds it, or run it once with a connection to the hub.",
             ) from error
-        self.head = head
+        self.model = model.eval().requires_grad_(False)
+        self.name, self.size = name, int(self.model.config.hidden_size)
 
     @torch.inference_mode()
-    def encode(self, texts: list[str]) -> Tensor:
-        """Unit vectors (N, 384): the mean over the tokens of the last layer, as the encoder was trained."""
-        tokens = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (N, size): the mean over the tokens of the last layer, as such encoders are trained."""
+        tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
         states = self.model(**tokens).last_hidden_state
         mask = tokens["attention_mask"][:, :, None].to(states.dtype)
         mean = (states * mask).sum(1) / mask.sum(1).clamp_min(1e-9)
         return torch.nn.functional.normalize(mean, dim=-1)
 
-    @torch.inference_mode()
-    def steer(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """What steers the network, (N, 256), and the scores of `CLASSES`, (N, 7), of sentences."""
-        embedding, logits = self.head(self.encode(texts))
-        return embedding, logits
 
-    def wish(self, text: str) -> Wish:
-        """The one task that the head hears."""
+class OneTask:
+    """A text model that hears one task per sentence."""
+
+    def kind(self, text: str) -> str:
+        """A degradation id, "auto" or one of `labels.OUTSIDE`."""
+        raise NotImplementedError
+
+    def wish(self, text: str, own: Sequence[str] = ()) -> Wish:
+        """What the sentence is about, to be undone in full.
+
+        Raises:
+            UsageError: there are words of one's own, which it cannot learn.
+        """
+        if own:
+            raise UsageError("This text model knows no words of your own.", "Leave out --text-model or --offsets.")
         if not text.strip():
             return Wish(text=text)
-        kind = CLASSES[int(self.steer([text])[1].argmax())]
+        kind = self.kind(text)
         heard = (Heard(text, kind, "undo"),)
         if kind in OUTSIDE:
             return Wish(outside=(kind,), heard=heard, text=text)
@@ -79,13 +103,94 @@ class InstructIRWords:
         return Wish(undo={kind: 1.0}, heard=heard, text=text)
 
 
-def load(encoder: str = ENCODER, head: Path | None = None) -> InstructIRWords:
-    """The published head over a sentence encoder.
+class InstructIRWords(OneTask):
+    """InstructIR's head over its sentence encoder.
 
     Raises:
-        UnavailableError: a file or package is not here.
+        UnavailableError: the head was made for an encoder of another size.
     """
-    net, header = loading.read(head or weights.locate(HEAD))
+
+    def __init__(self, head: LanguageHead, encoder: SentenceEncoder) -> None:
+        if head.fc1.in_features != encoder.size:
+            raise UnavailableError(
+                f"InstructIR's head takes {head.fc1.in_features} numbers, {encoder.name} gives {encoder.size}.",
+                f"It was trained with {ENCODER}; for other encoders say encoder:{encoder.name}.",
+            )
+        self.head, self.encoder = head, encoder
+
+    @torch.inference_mode()
+    def steer(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """What steers the network, (N, 256), and the scores of `CLASSES`, (N, 7), of sentences."""
+        embedding, logits = self.head(self.encoder(texts))
+        return embedding, logits
+
+    def kind(self, text: str) -> str:
+        return CLASSES[int(self.steer([text])[1].argmax())]
+
+
+class Neighbours(OneTask):
+    """A sentence is about what the sentences nearest to it are about, by cosine similarity."""
+
+    def __init__(self, encoder: SentenceEncoder) -> None:
+        self.encoder = encoder
+        self.kinds, texts = zip(*examples(), strict=True)
+        known = torch.cat([encoder(texts[i : i + 64]) for i in range(0, len(texts), 64)])
+        # What all sentences have in common says nothing of any (Mu and Viswanath, ICLR 2018).
+        self.middle = known.mean(dim=0)
+        self.known = torch.nn.functional.normalize(known - self.middle, dim=-1)
+
+    def kind(self, text: str) -> str:
+        likeness = self.known @ (self.encoder([normalise(text)])[0] - self.middle)
+        votes = dict.fromkeys(self.kinds, 0.0)
+        for value, place in zip(*likeness.topk(NEAREST), strict=True):
+            votes[self.kinds[int(place)]] += float(value)
+        return max(votes, key=lambda kind: votes[kind])
+
+
+def examples() -> list[tuple[str, str]]:
+    """(kind, sentence) of every kind in every language, always the same."""
+    made = []
+    for language in LANGUAGES:
+        composer = Composer(language, random.Random(0))
+        for kind in (*IDS, "auto", *OUTSIDE):
+            mark = Mark(kind)
+            for _ in range(EACH):
+                if kind in OUTSIDE:
+                    text = composer.one(composer.words[kind]["s"])
+                else:
+                    pieces = composer.auto(mark) if kind == "auto" else composer.clause(mark)
+                    text = "".join(piece for piece, _ in pieces)
+                made.append((kind, normalise(text)))
+    return made
+
+
+@lru_cache(maxsize=2)
+def load(reference: str) -> OneTask:
+    """A text model over a sentence encoder.
+
+    Args:
+        reference: "instructir", the published head over its own encoder (``instructir:ENCODER`` for a copy of that in
+            a folder, or another of its size); ``encoder:ENCODER``, any sentence encoder without a head.
+
+    Raises:
+        UnavailableError: a file or package is not here, or they do not belong together.
+    """
+    family, _, name = reference.partition(":")
+    if family == "encoder":
+        return Neighbours(SentenceEncoder(name))
+    return head(weights.locate(HEAD), name or ENCODER)
+
+
+def head(path: Path, encoder: str = ENCODER) -> InstructIRWords:
+    """A head in a file, such as the published lm_instructir-7d.pt once it was converted, over a sentence encoder.
+
+    Raises:
+        UnavailableError: as `load`; or the file holds something else.
+    """
+    try:
+        net = loading.read(path)[0]
+    except UnavailableError as error:
+        raise UnavailableError(f"{path} holds no text model.", KNOWN) from error
     if not isinstance(net, LanguageHead):
-        raise UnavailableError(f"That file holds a {header['architecture']}, not a language head.")
-    return InstructIRWords(net, encoder)
+        raise UnavailableError(f"{path} holds no text model.", KNOWN)
+    return InstructIRWords(net, SentenceEncoder(encoder))

@@ -134,7 +134,12 @@ class Composer:
     def noun(self, mark: Mark) -> list[Piece]:
         the = self.one(self.words["the"])
         glue = "" if not the or the.endswith("'") else self.space
-        return [(the + glue, None), (self.one(self.words[mark.kind]["n"]), mark)]
+        named: list[Piece] = [(the + glue, None), (self.one(self.words[mark.kind]["n"]), mark)]
+        if self.rng.random() > 0.1:
+            return named
+        # Where it is: a shadow that noise is in, or a word never heard, asks for nothing.
+        place = self.one(self.words["place"]) if self.rng.random() < 0.8 else self.gibberish(1)
+        return self.fill(self.one(self.words["where"]), {"n": named, "x": [(place, None)]})
 
     def nouns(self, marks: list[Mark]) -> list[Piece]:
         """Two nouns as one."""
@@ -149,6 +154,8 @@ class Composer:
         odds = {"n": 5, "a": 3, "v": 3, "c": 4, "i": 2, "o": 1, "g": 2, "s": 2, "k": 2}
         if act == "keep":
             odds = {"n": 8, "a": 1, "v": 4, "c": 4, "i": 3, "o": 2, "g": 1, "k": 4}
+        if act == "ask":
+            del odds["s"]  # whole questions, about the picture at large
         return [s for s, n in odds.items() if s in self.words[act] and s in self.words[kind] for _ in range(n)]
 
     def clause(self, mark: Mark, slot: str | None = None) -> list[Piece]:
@@ -223,6 +230,15 @@ class Composer:
         made = ["".join(self.rng.choice(letters) for _ in range(self.rng.randint(3, 9))) for _ in range(count)]
         return " ".join(made)
 
+    def aside(self) -> str:
+        """What is beside the point, with things and words in it that may never come up again."""
+        if self.rng.random() < 0.4:
+            return self.one(self.words["aside"])
+        things = [*self.words["outedit"]["object"], *self.words["place"]]
+        return _SLOT.sub(
+            lambda _: self.one(things) if self.rng.random() < 0.7 else self.gibberish(1), self.one(self.words["story"])
+        )
+
     def join(self, parts: list[list[Piece]], by: str = "and") -> list[Piece]:
         pieces = list(parts[0])
         for part in parts[1:]:
@@ -290,7 +306,11 @@ class Composer:
             named = self.nouns(marks) if len(marks) == 2 else self.noun(marks[0])
             slots: dict[str, list[Piece]] = {"x": [(self.one(table["all"]), whole)], "y": named}
             return Composed(tuple(self.fill(self.one(table["frames"]), slots)))
-        if len(marks) == 2 and self.rng.random() < 0.6:
+        way = self.rng.random()
+        if len(marks) == 2 and way < 0.3:
+            both = {"x": self.noun(marks[0]), "y": self.noun(marks[1])}
+            keeping = self.fill(self.one(self.words["neither"]["frames"]), both)
+        elif len(marks) == 2 and way < 0.6:
             keeping = self.fill(self.one(self.words["keep"]["n"]), {"n": self.nouns(marks)})
         else:
             keeping = self.join([self.clause(m) for m in marks])
@@ -330,7 +350,11 @@ class Composer:
             body = self.fill(both, {s: self.fill(self.one(self.words[m.kind]["a"]), {}, m)
                                     for s, m in zip("xy", marks, strict=True)})  # fmt: skip
             return Composed(tuple(self.fill(self.one(self.words["ask"]["a"]), {"a": body})))
-        return Composed(tuple(self.clause(Mark(self.task(), "ask"))))
+        asked = self.clause(Mark(self.task(), "ask"))
+        if way < 0.6:  # "Is it dark? Fix it."
+            pause = self.rng.choice((". ", " ", ", ", "; ") if self.space else ("。", ",", ""))
+            return Composed((*asked, (pause, None), (self.one(self.words["then"]["s"]), Mark("auto"))))
+        return Composed(tuple(asked))
 
     def _sequence(self) -> Composed:
         table = self.words["sequence"]
@@ -376,8 +400,12 @@ class Composer:
             asking = re.search("can|could|would|possible|pued|podr|peu|pour|kann|könn|能|可", please)
             if self.rng.random() < (0.6 if asking else 0.1):
                 pieces.append(("?", None))
-        if self.rng.random() < 0.1:
-            pieces.insert(0, (self.one(self.words["aside"]) + self.rng.choice((". ", ", ", "! ", " - ")), None))
+        if self.rng.random() < 0.2:
+            said = self.aside()
+            if self.rng.random() < 0.7:
+                pieces.insert(0, (said + self.rng.choice((". ", ", ", "! ", " - ", " ")), None))
+            else:
+                pieces.append((self.rng.choice((". ", ", ", " - ")) + said, None))
         if self.rng.random() < 0.12:
             pieces.append((self.rng.choice((" ", ", ", ". ")) + self.one(self.words["thanks"]), None))
         elif self.rng.random() < 0.3:

@@ -8,20 +8,23 @@ each side, and the maximum over the sentence tells each of what is said elsewher
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import UnavailableError
-from .labels import ACTS, KINDS, LEVELS, ORDERS
+from .labels import ACTS, KINDS, LEVELS
 from .tokens import Token, features
 
 Array = np.ndarray
 HEADS = {"kind": len(KINDS), "act": len(ACTS), "level": len(LEVELS)}
 _EPS = 1e-5
+MEND = "irtool-words.v1 comes with irtool: leave out --text-model, or install irtool again."
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,22 @@ class Tags:
     act: Array
     level: Array
     order: Array
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file."""
+    try:
+        with safe_open(str(path), framework="np") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise UnavailableError(f"{path} does not exist.", MEND) from error
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UnavailableError(f"{path} is no readable text model: {error}.", MEND) from error
+
+
+def _is_tagger(file: Any) -> bool:
+    return (file.metadata() or {}).get("architecture") == "tagger"
 
 
 def _softmax(x: Array) -> Array:
@@ -64,26 +83,30 @@ class Tagger:
         self.dilations = tuple(dilations)
 
     @staticmethod
+    def fits(path: Path) -> bool:
+        """Whether a safetensors file says that it holds a text model of this kind.
+
+        Raises:
+            UnavailableError: it is absent or damaged.
+        """
+        with _opened(path) as file:
+            return _is_tagger(file)
+
+    @staticmethod
     def load(path: Path) -> Tagger:
         """Read a safetensors file.
 
         Raises:
             UnavailableError: it is absent, damaged or holds something else.
         """
-        try:
-            with safe_open(str(path), framework="np") as file:
-                header = file.metadata() or {}
-                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-            if header.get("architecture") != "tagger":
-                raise UnavailableError(f"{path} holds no text model.")
-            made = Tagger(weights, json.loads(header["config"])["dilations"])
+        with _opened(path) as file:
+            if not _is_tagger(file):
+                raise UnavailableError(f"{path} holds no text model.", MEND)
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            made = Tagger(weights, json.loads(file.metadata()["config"])["dilations"])
             if made.weights["kind.weight"].shape[0] != len(KINDS):
-                raise UnavailableError(f"{path} knows other labels than this version of irtool.")
+                raise UnavailableError(f"{path} knows other labels than this version of irtool.", MEND)
             return made
-        except FileNotFoundError as error:
-            raise UnavailableError(f"{path} does not exist.", "Install irtool again.") from error
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise UnavailableError(f"{path} is no readable text model: {error}.") from error
 
     def __call__(self, tokens: list[Token]) -> Tags:
         """Tag a sentence of at least one token."""
@@ -110,6 +133,3 @@ class Tagger:
         centred = x - x.mean(axis=-1, keepdims=True)
         scale = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + _EPS)
         return centred / scale * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
-
-
-assert len(ORDERS) == 3

@@ -115,14 +115,15 @@ def tokenise(text: str) -> list[Token]:
     ]
 
 
-def _is_cjk(text: str) -> bool:
+def is_wide(text: str) -> bool:
+    """Whether a token is a character of Chinese or Japanese script."""
     return len(text) == 1 and re.match(f"[{_CJK}]", text) is not None
 
 
 def features(tokens: list[Token]) -> list[list[int]]:
     """For every token the buckets of what it is made of: first the token as a whole, then its parts."""
     texts = [t.text for t in tokens]
-    wide = [_is_cjk(t) for t in texts]
+    wide = [is_wide(t) for t in texts]
     rows = []
     for i, text in enumerate(texts):
         if wide[i]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -15,19 +17,28 @@ from ..errors import UsageError
 from ..weights import locate
 from . import grammar
 from .labels import ACTS, KINDS, LEVELS, ORDERS, OUTSIDE, STRENGTHS
-from .tagger import Tagger, Tags
-from .tokens import Token, normalise, tokenise
+from .spelling import mend
+from .tagger import Array, Tagger, Tags
+from .tokens import Token, is_wide, normalise, tokenise
 from .wish import Heard, Wish
 
-SURE = 0.5
+SURE = 0.7
 """Mean probability below which a stretch of words is taken to say nothing."""
+
+
+STAND_INS = {
+    "": {"noise": "noise", "haze": "fog", "rain": "rain", "snow": "snow", "blur": "blur"},
+    "zh": {"noise": "噪点", "haze": "雾", "rain": "雨", "snow": "雪", "blur": "模糊"},
+    "ja": {"noise": "ノイズ", "haze": "霧", "rain": "雨", "snow": "雪", "blur": "ぼけ"},
+}
+"""Nouns by script and kind, one of which takes the place of a word that the text model cannot know."""
 
 
 class TextModel(Protocol):
     """Understands sentences."""
 
-    def wish(self, text: str) -> Wish:
-        """What one sentence asks for."""
+    def wish(self, text: str, own: Sequence[str] = ()) -> Wish:
+        """What one sentence asks for; `own` are words of tasks that are somebody's own."""
         ...
 
 
@@ -37,15 +48,77 @@ class Words:
     def __init__(self, tagger: Tagger) -> None:
         self.tagger = tagger
 
-    def wish(self, text: str) -> Wish:
-        tokens = tokenise(normalise(text))
+    def wish(self, text: str, own: Sequence[str] = ()) -> Wish:
+        said = normalise(text)
+        places = {word: _place(normalise(word)) for word in own}
+        named = [word for word, place in places.items() if place.search(said)]
+        if not named:
+            return self._wish(text, said)
+        # A word that is never met is said through one that is, of a kind that the sentence does not speak of otherwise.
+        bare = said
+        for word in named:
+            bare = places[word].sub(" ", bare)
+        spoken = {h.kind for h in self._wish(text, bare).heard}
+        script = "ja" if re.search("[\u3040-\u30ff]", said) else "zh" if any(map(is_wide, said)) else ""
+        free = {kind: noun for kind, noun in STAND_INS[script].items() if kind not in spoken}
+        if len(free) < len(named):
+            raise UsageError(f"'{text}' speaks of too much at once.", "Say it in several sentences.")
+        meant = dict(zip(named, free.items(), strict=False))
+        for word, (_, noun) in meant.items():
+            said = places[word].sub(noun, said)
+        return _renamed(self._wish(text, said), {kind: (word, noun) for word, (kind, noun) in meant.items()})
+
+    def _wish(self, text: str, said: str) -> Wish:
+        tokens = mend(tokenise(said))
         if not tokens:
             return Wish(text=text)
         tags = self.tagger(tokens)
+        tags.kind[:] = steady(tokens, tags.kind)
         for clause in clauses(tokens, tags):
-            # A strength belongs to its own clause: "remove the rain and brighten it a little".
-            tags.level[clause] = self.tagger([tokens[i] for i in clause]).level
+            # A strength belongs to its own clause: "remove the rain and brighten it a little". What is to become of a
+            # thing mostly does: "don't touch the grain, remove the rain".
+            alone = self.tagger([tokens[i] for i in clause])
+            tags.level[clause] = alone.level
+            tags.act[clause] *= alone.act
         return read(text, tokens, tags)
+
+
+def _place(word: str) -> re.Pattern[str]:
+    """Where a normalised word stands in a sentence: as a word, or its plural; in Chinese and Japanese anywhere."""
+    named = re.escape(word)
+    return re.compile(named if any(map(is_wide, word)) else rf"(?<![a-z0-9]){named}(?:e?s)?(?![a-z0-9])")
+
+
+def _renamed(wish: Wish, names: Mapping[str, tuple[str, str]]) -> Wish:
+    """A wish in which kinds go by other words: kind -> (word, the noun that stood for it)."""
+
+    def word(kind: str) -> str:
+        return names[kind][0] if kind in names else kind
+
+    def heard(h: Heard) -> Heard:
+        if h.kind not in names:
+            return h
+        name, noun = names[h.kind]
+        return replace(h, kind=name, words=h.words.replace(noun, name))
+
+    return replace(
+        wish,
+        undo={word(kind): s for kind, s in wish.undo.items()},
+        keep=tuple(map(word, wish.keep)),
+        asked=tuple(map(word, wish.asked)),
+        heard=tuple(map(heard, wish.heard)),
+    )
+
+
+def steady(tokens: list[Token], kind: Array) -> Array:
+    """Probabilities of kinds (T, kinds) in which a character of Chinese or Japanese script that stands alone between
+    two of one other kind is of that kind too: it is within a word."""
+    found = kind.copy()
+    best = kind.argmax(axis=1)
+    for i in range(1, len(tokens) - 1):
+        if is_wide(tokens[i].text) and best[i - 1] == best[i + 1] != 0 and best[i]:
+            found[i] = (kind[i - 1] + kind[i + 1]) / 2
+    return found
 
 
 def clauses(tokens: list[Token], tags: Tags) -> list[list[int]]:
@@ -67,7 +140,9 @@ def clauses(tokens: list[Token], tags: Tags) -> list[list[int]]:
     found: list[list[int]] = []
     for part in parts:
         first = next(i for i in part if kinds[i])
-        led = any(tokens[i].text not in _articles() for i in part if i < first)
+        # Chinese and Japanese say what is to be done behind the noun as well.
+        beside = (i for i in part if i < first or (is_wide(tokens[i].text) and not kinds[i]))
+        led = any(tokens[i].text not in _articles() for i in beside)
         if found and not led and tokens[first].text not in _verbs():
             found[-1] += part
         else:
@@ -119,8 +194,7 @@ def _words(tokens: Sequence[Token]) -> str:
     """The tokens as they stood, with a space where there was one."""
     told = ""
     for token in tokens:
-        wide = len(token.text) == 1 and ord(token.text) > 0x2E80
-        told += token.text if wide or not told else f" {token.text}"
+        told += token.text if is_wide(token.text) or not told else f" {token.text}"
     return told
 
 
@@ -158,8 +232,10 @@ def _wish(text: str, heard: list[Heard], order: str) -> Wish:
     general = [h for h in heard if h.kind == "auto"]
     rest = any(h.kind == "rest" and h.act == "undo" for h in heard)
     doing = [h.strength for h in general if h.act == "undo"]
+    if doing and asked and not wanted:  # "Is it dark? Fix it.": the general word means what was asked about
+        wanted = dict.fromkeys(asked, min(doing))
     auto = None
-    # "It is noisy, fix it": the general word means the special one.
+    # "It is noisy, fix it": likewise.
     if rest or (doing and not wanted):
         auto = min(doing, default=1.0)
     question = not wanted and auto is None and any(h.act == "ask" for h in heard)
@@ -185,32 +261,46 @@ def load(reference: str = DEFAULT_TEXT_MODEL) -> TextModel:
     """A text model by reference.
 
     Args:
-        reference: "irtool-words.v1", ``local:PATH`` of another file of its kind, or "instructir" (``instructir:NAME``
-            for another sentence encoder than its own, by its name on the hub or its folder; see `encoder`).
+        reference: "irtool-words.v1"; ``local:PATH`` of another file of its kind, or of InstructIR's head
+            (``local:PATH@ENCODER`` over an encoder of one's own); "instructir", ``instructir:ENCODER`` or
+            ``encoder:ENCODER``, see `encoder.load`. An encoder is an id on the hub or a folder.
 
     Raises:
         UsageError: there is no such model.
         UnavailableError: its files or packages are not here.
     """
-    if reference == DEFAULT_TEXT_MODEL or reference.startswith("local:"):
-        return Words(Tagger.load(locate(reference)))
-    if reference == "instructir" or reference.startswith("instructir:"):
+    family, _, rest = reference.partition(":")
+    if family in ("instructir", "encoder") and (rest or reference == "instructir"):
         from . import encoder
 
-        return encoder.load(reference.partition(":")[2] or encoder.ENCODER)
-    raise UsageError(f"There is no text model '{reference}'.", f"Known: {DEFAULT_TEXT_MODEL}, instructir, local:PATH.")
+        return encoder.load(reference)
+    if family == "local":
+        path, _, name = (rest, "", "") if Path(rest).exists() else rest.partition("@")
+        located = locate(f"local:{path}")
+        if not name and Tagger.fits(located):
+            return Words(Tagger.load(located))
+        from . import encoder
+
+        return encoder.head(located, name or encoder.ENCODER)
+    if reference == DEFAULT_TEXT_MODEL:
+        return Words(Tagger.load(locate(reference)))
+    known = f"{DEFAULT_TEXT_MODEL}, instructir, encoder:NAME, local:PATH"
+    raise UsageError(f"There is no text model '{reference}'.", f"Known: {known}.")
 
 
-def understand(text: str | Sequence[str], *, text_model: str = DEFAULT_TEXT_MODEL) -> list[Wish]:
+def understand(
+    text: str | Sequence[str], *, text_model: str = DEFAULT_TEXT_MODEL, own: Sequence[str] = ()
+) -> list[Wish]:
     """What one or several sentences ask for.
 
     Args:
         text: a sentence (or a few in one string), or several in the order in which they are to be carried out.
         text_model: see `load`.
+        own: words that somebody has for tasks of their own, such as "moire"; they come back as kinds.
 
     Raises:
         UsageError, UnavailableError: as `load`.
     """
     sentences = [text] if isinstance(text, str) else list(text)
     model = load(text_model)
-    return [model.wish(re.sub(r"\s+", " ", s).strip()) for s in sentences]
+    return [model.wish(re.sub(r"\s+", " ", s).strip(), own) for s in sentences]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..degradation import IDS, RESTORE_ORDER
 from ..errors import UsageError
-from ..plan import MOST, Plan, Step
+from ..plan import MOST, Plan, Step, passes
 from ..weights.registry import DEFAULT_RESTORER
 
 if TYPE_CHECKING:
@@ -29,12 +29,25 @@ ABLE = (
 
 
 @dataclass(frozen=True)
+class Own:
+    """A task of somebody's own, a file of weight offsets, that goes by a word of their choosing.
+
+    Attributes:
+        offsets: path of the file (`irtool.models.modulation`).
+        like: id of the degradation that the task begins as.
+    """
+
+    offsets: str
+    like: str
+
+
+@dataclass(frozen=True)
 class Heard:
     """Words of a sentence and what they were taken for.
 
     Attributes:
         words: as normalised.
-        kind: a degradation id, "auto", "rest" or one of `labels.OUTSIDE`.
+        kind: a degradation id, the word of an own task, "auto", "rest" or one of `labels.OUTSIDE`.
         act: "undo", "keep" or "ask".
         strength: in [0, 1].
     """
@@ -50,9 +63,9 @@ class Wish:
     """A sentence, understood.
 
     Attributes:
-        undo: degradation id -> strength in [0, 1], in the order in which they are to be undone if `ordered`, else as
-            said.
-        keep: ids to be left alone.
+        undo: degradation id, or word of an own task, -> strength in [0, 1], in the order in which they are to be undone
+            if `ordered`, else as said.
+        keep: ids, or words, to be left alone.
         auto: strength at which whatever is found is undone too; None where nothing general is asked for.
         asked: ids asked about; empty in a question means everything.
         question: the sentence asks and wants nothing changed.
@@ -90,7 +103,8 @@ def check(wishes: Sequence[Wish]) -> None:
     """Turn away what irtool cannot do, before any picture is touched.
 
     Raises:
-        UsageError: a sentence asks for something outside, or for nothing that was understood.
+        UsageError: a sentence asks for something outside, for nothing that was understood, or whether there is what an
+            own task undoes.
     """
     for wish in wishes:
         if wish.outside:
@@ -99,6 +113,10 @@ def check(wishes: Sequence[Wish]) -> None:
             if wish.undo:
                 hint = f"Leave that out, and {', '.join(wish.undo)} can be undone."
             raise UsageError(f"'{told or wish.text}': {ANSWERS[wish.outside[0]]}.", hint)
+        if own := [word for word in wish.asked if word not in IDS]:
+            raise UsageError(
+                f"'{wish.text}': no detector has learned to find {own[0]}.", f'"remove the {own[0]}" undoes it unseen.'
+            )
         if not (wish.undo or wish.keep or wish.question or wish.auto is not None or wish.heard):
             raise UsageError(f"'{wish.text}' was not understood.", ABLE)
 
@@ -124,40 +142,44 @@ def plan_wishes(
     *,
     strength: float = 1.0,
     model: str = DEFAULT_RESTORER,
+    own: Mapping[str, Own] | None = None,
     **more: Any,
 ) -> Plan:
     """The plan of several sentences: their steps one after the other; what one of them keeps, all keep. Questions are
     answered in its reason.
 
-    Within a sentence, what has the same strength is undone at once, and groups of different strength follow in
-    `RESTORE_ORDER`, unless the sentence gives an order: then it is one step each, in that order.
+    Within a sentence, what has the same strength is undone in as few passes as do no harm (`irtool.plan.passes`), and
+    the steps follow in `RESTORE_ORDER`, unless the sentence gives an order: then it is one step each, in that order.
+    A task of somebody's own is always a step of its own.
 
     Args:
         wishes: as understood.
         diagnosis: of the picture; needed where `looks` says so.
         strength: multiplies all strengths.
         model: that restores.
+        own: tasks of somebody's own by the words that the wishes have for them.
         more: further attributes of the steps.
     """
-    keep = tuple(i for i in IDS if any(i in wish.keep for wish in wishes))
+    own = own or {}
+    kept = {word for wish in wishes for word in wish.keep}
     steps: list[Step] = []
     questions = [wish for wish in wishes if wish.question]
     reasons: list[str] = [answer(questions, diagnosis)] if questions and diagnosis is not None else []
     for wish in wishes:
-        wanted = {i: s for i, s in wish.undo.items() if i not in keep and s > 0}
+        wanted = {i: s for i, s in wish.undo.items() if i not in kept and s > 0}
         if wish.auto is not None:
             assert diagnosis is not None
-            found = [i for i in diagnosis.present if i not in keep and i not in wanted]
+            found = [i for i in diagnosis.present if i not in kept and i not in wanted]
             taken = found[: max(0, MOST - len(wanted))]
             wanted |= dict.fromkeys(taken, wish.auto)
             told = ", ".join(f"{i} {diagnosis.scores[i]:.2f}" for i in diagnosis.present)
             reasons.append(f"found {told}" if told else "the picture is clean")
-        if wish.ordered:
-            groups: list[tuple[list[str], float]] = [([i], s) for i, s in wanted.items()]
-        else:
-            levels = dict.fromkeys(s for i in RESTORE_ORDER for j, s in wanted.items() if i == j)
-            groups = [([i for i in wanted if wanted[i] == s], s) for s in levels]
-        steps += [Step(dict.fromkeys(ids, 1.0), model, s * strength, **more) for ids, s in groups]
+        groups = [((i,), s) for i, s in wanted.items()] if wish.ordered else _groups(wanted, own, model)
+        for ids, s in groups:
+            if (task := own.get(ids[0])) is not None:
+                steps.append(Step({task.like: 1.0}, model, s * strength, offsets=task.offsets, **more))
+            else:
+                steps.append(Step(dict.fromkeys(ids, 1.0), model, s * strength, **more))
         if wish.undo:
             reasons.append("as asked")
         if len(groups) > 1:
@@ -166,4 +188,13 @@ def plan_wishes(
             reasons.append("all at once")
     if not steps and not reasons:
         reasons.append("to be left as it is")
-    return Plan(tuple(steps), "; ".join(dict.fromkeys(reasons)), keep)
+    return Plan(tuple(steps), "; ".join(dict.fromkeys(reasons)), tuple(i for i in IDS if i in kept))
+
+
+def _groups(wanted: Mapping[str, float], own: Mapping[str, Own], model: str) -> list[tuple[tuple[str, ...], float]]:
+    """What goes into a step together, with its strength, in the order of the steps."""
+    groups: list[tuple[tuple[str, ...], float]] = [((word,), s) for word, s in wanted.items() if word in own]
+    for level in dict.fromkeys(wanted.values()):
+        alike = [i for i, s in wanted.items() if i not in own and s == level]
+        groups += [(group, level) for group in passes(alike, model)]
+    return sorted(groups, key=lambda g: min(RESTORE_ORDER.index(own[i].like if i in own else i) for i in g[0]))

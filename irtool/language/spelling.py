@@ -1,0 +1,102 @@
+"""Misspelt words put right before they are tagged.
+
+The text model knows a misspelt word by what letters it shares with the right one; where the slip is plain, the right
+word is better. Plain is: the word is in no list of ours, one that begins alike is, and between them lies one slip of
+a typist. Two real words can be one letter apart ("snake", "shake"), so a letter is taken for another only where the
+keys are neighbours, both are vowels, or they sound alike; and short words are only mended where two letters have
+changed places.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from . import grammar
+from .tokens import Token, normalise, tokenise
+
+SHORT = 6
+"""Letters from which on a word may have a letter too many, too few or another one."""
+_KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+_LIKE = ("aeiouy", "sz", "ckq", "iy", "fv", "dt", "bp", "mn")
+
+
+def mend(tokens: list[Token]) -> list[Token]:
+    """The tokens with plain slips put right."""
+    return [replace(t, text=_right(t.text)) for t in tokens]
+
+
+@lru_cache(maxsize=4096)
+def _right(word: str) -> str:
+    counts = _counts()
+    if word in counts or len(word) < 4 or not word.isascii() or not word.isalpha():
+        return word
+    found = {w for key in _shorter(word) for w in _near().get(key, ()) if _slip(word, w)}
+    return max(found, key=lambda w: (_alike(word, w), counts[w], w)) if found else word
+
+
+def _slip(wrong: str, right: str) -> bool:
+    """Whether one slip leads from a word to the other."""
+    if wrong[0] != right[0]:
+        return False
+    at = _alike(wrong, right)
+    a, b = wrong[at:], right[at:]
+    if len(a) == len(b):
+        swapped = a[:2] == b[1::-1] and a[2:] == b[2:]
+        return swapped or (len(wrong) >= SHORT and a[1:] == b[1:] and b[0] in _confused()[a[0]])
+    return len(wrong) >= SHORT and (a[1:] == b or a == b[1:])
+
+
+def _alike(a: str, b: str) -> int:
+    """Letters that two words begin with alike."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _shorter(word: str) -> set[str]:
+    """The word, and the word with each of its letters left out."""
+    return {word} | {word[:i] + word[i + 1 :] for i in range(len(word))}
+
+
+@lru_cache(maxsize=1)
+def _confused() -> dict[str, set[str]]:
+    """For each letter, those that it is typed for."""
+    found: dict[str, set[str]] = {letter: set() for row in _KEYBOARD for letter in row}
+    for group in (*_LIKE, *(row[i : i + 2] for row in _KEYBOARD for i in range(len(row) - 1))):
+        for letter in group:
+            found[letter] |= set(group)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _counts() -> Counter[str]:
+    """Every word of the lists with how many times they have it."""
+    return Counter(
+        token.text
+        for language in grammar.LANGUAGES
+        if language not in grammar.WIDE
+        for entry in _entries(grammar.words(language))
+        for token in tokenise(normalise(re.sub(r"[{}\[\]/]", " ", entry)))
+        if token.text.isascii() and token.text.isalpha()
+    )
+
+
+@lru_cache(maxsize=1)
+def _near() -> dict[str, list[str]]:
+    """The words of the lists that each word with a letter left out may stand for."""
+    near: dict[str, list[str]] = {}
+    for word in _counts():
+        for key in _shorter(word) if len(word) >= 4 else ():
+            near.setdefault(key, []).append(word)
+    return near
+
+
+def _entries(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        for inner in part.values():
+            yield from _entries(inner)
+    else:
+        yield from part
