@@ -3,6 +3,7 @@
     python benchmarks/modulation.py compare --data DATA --out docs/pictures --seeds 3 --steps 700
     python benchmarks/modulation.py sensitivity --data DATA
     python benchmarks/modulation.py ranks --data DATA --out docs/pictures
+    python benchmarks/modulation.py diffusion --data DATA --out docs/pictures --seeds 2 --steps 400
 
 Every method has about the same number of parameters in all (the table says how many), sees the same samples and takes
 the same number of steps of the same batch size; whatever must be learned in stages shares those steps out. The task is
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import modulation_diffusion
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -457,7 +459,7 @@ def _plot(curves: dict[str, Tensor], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("compare", "sensitivity", "ranks"))
+    parser.add_argument("what", choices=("compare", "sensitivity", "ranks", "diffusion"))
     parser.add_argument("--data", type=Path, required=True, help="folder with train_clean and test/clean_kodak")
     parser.add_argument("--out", type=Path, help="folder for plots")
     parser.add_argument("--seeds", type=int, default=3)
@@ -466,6 +468,9 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=240, help="per task, to train on")
     parser.add_argument("--rate", type=float, default=3e-3)
     given = parser.parse_args()
+    if given.what == "diffusion":
+        modulation_diffusion.run(given.data, given.out, given.seeds, given.steps, given.batch // 2 * 2, given.crops)
+        return
     begun = time.monotonic()
     train = make([given.data / "train_clean"], given.crops, 1, 60, REGION - 16)
     held = make([given.data / "test" / "clean_kodak"], 24, 2, 12, REGION - 16)
