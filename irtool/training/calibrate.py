@@ -35,7 +35,7 @@ from .jobs import job
 from .pictures import gather as find
 from .recipe import Recipe
 
-# The last two were not learned from, but are wallpapers (planets, night skies, shapes): alone no measure of photographs.
+# The last two were not learned from, but are wallpapers (planets, night skies, shapes), alone no measure of photos.
 FOLDERS = ["train_clean/clic2025", "train_clean/gb82", "train_clean/pop_os", "train_clean/elementary"]
 LOWEST, CLEAN_RATE, OTHER_RATE, USEFUL = 0.5, 0.02, 0.04, 0.1
 
