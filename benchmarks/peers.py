@@ -300,7 +300,7 @@ def main() -> None:
         *tables(benches, results, given.model),
         "## Weights",
         "",
-        "SHARED/peers holds the published files; without it `irtool download ID` fetches most of them.",
+        "SHARED/peers holds the published files; without it `irtool download ID` fetches them.",
         "",
         *(f"    irtool download {model} --from SHARED/peers/{file}" for model, file in FILES.items()),
     ]
