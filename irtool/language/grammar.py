@@ -129,9 +129,11 @@ class Composer:
         return self.rng.choice(forms)
 
     def task(self) -> str:
+        """The id of one degradation."""
         return self.rng.choice(IDS)
 
     def noun(self, mark: Mark) -> list[Piece]:
+        """What is wrong, with an article, sometimes with where."""
         the = self.one(self.words["the"])
         glue = "" if not the or the.endswith("'") else self.space
         named: list[Piece] = [(the + glue, None), (self.one(self.words[mark.kind]["n"]), mark)]
@@ -223,6 +225,7 @@ class Composer:
         return [(self.one(table["s"]), mark)]
 
     def gibberish(self, count: int) -> str:
+        """Words that there are not, or characters at random."""
         if self.language in WIDE:
             return "".join(chr(self.rng.randint(0x4E00, 0x8FFF)) for _ in range(2 * count))
         mashed = ("asdfghjkl", "qwertyuiop", "zxcvbnmasdfg")
@@ -240,6 +243,7 @@ class Composer:
         )
 
     def join(self, parts: list[list[Piece]], by: str = "and") -> list[Piece]:
+        """Clauses with a word of the list `by` between them."""
         pieces = list(parts[0])
         for part in parts[1:]:
             word = self.rng.choice(self.words[by])
@@ -250,6 +254,7 @@ class Composer:
         return pieces
 
     def tasks(self, count: int) -> list[str]:
+        """The ids of several."""
         return self.rng.sample(IDS, count)
 
     def _wanted(self, kind: str) -> list[Piece]:

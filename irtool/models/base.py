@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from ..errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,17 @@ class Capability:
     gmacs_per_megapixel: float
     bytes_per_pixel: int
     blind: bool = False
+
+
+def require_known(mixture: Mapping[str, float], tasks: Sequence[str]) -> None:
+    """See that a restorer knows what it is asked for.
+
+    Raises:
+        UsageError: a task of the mixture is none of its tasks.
+    """
+    unknown = [task for task in mixture if task not in tasks]
+    if unknown:
+        raise UsageError(f"The model has no task '{unknown[0]}'.", "It knows: " + ", ".join(tasks) + ".")
 
 
 class Expert(Protocol):

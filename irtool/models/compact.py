@@ -25,8 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..degradation import IDS
-from ..errors import UsageError
-from .base import Capability
+from .base import Capability, require_known
 from .context import CONTEXT_SIZE, describe
 
 MARGIN = 64  # measured: see tests/test_tiling.py
@@ -297,9 +296,7 @@ class CompactRestorer:
         )
 
     def specialise(self, mixture: Mapping[str, float]) -> CompactExpert:
-        unknown = [task for task in mixture if task not in self.net.tasks]
-        if unknown:
-            raise UsageError(f"The model has no task '{unknown[0]}'.", "It knows: " + ", ".join(self.net.tasks) + ".")
+        require_known(mixture, self.net.tasks)
         net = copy.deepcopy(self.net)
         net.merge(mixture)
         return CompactExpert(net, self.capability)

@@ -21,7 +21,7 @@ from ..diffusion import denoising, irsde
 from ..diffusion.sampling import Sampling
 from ..diffusion.schedules import process, times
 from ..errors import UnavailableError, UsageError
-from .base import Capability, Sweep
+from .base import Capability, Sweep, require_known
 from .daclip import DaCLIP, look
 from .graphs import Recorded
 from .macs import gmacs_per_megapixel
@@ -66,10 +66,8 @@ class DiffusionRestorer:
 
     def specialise(self, mixture: Mapping[str, float]) -> DiffusionExpert:
         """Sampled in the published way but for the steps; see `DiffusionExpert.sampled`."""
-        unknown = [task for task in mixture if task not in self.capability.tasks]
-        if unknown and not self.capability.blind:
-            known = ", ".join(self.capability.tasks)
-            raise UsageError(f"The model has no task '{unknown[0]}'.", f"It knows: {known}.")
+        if not self.capability.blind:
+            require_known(mixture, self.capability.tasks)
         return DiffusionExpert(self, Sampling())
 
 

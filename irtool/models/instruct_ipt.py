@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from . import modulation
+from .base import require_known
 from .ipt import IPT, IPTExpert, blend, capability
 
 TASKS = ("noise", "blur", "rain", "haze", "snow")
@@ -135,9 +136,7 @@ class InstructIPTRestorer:
         self.capability = capability(net.ipt, "instruct-ipt", net.tasks)
 
     def specialise(self, mixture: Mapping[str, float]) -> IPTExpert:
-        unknown = [task for task in mixture if task not in self.net.tasks]
-        if unknown:
-            raise UsageError(f"The model has no task '{unknown[0]}'.", "It knows: " + ", ".join(self.net.tasks) + ".")
+        require_known(mixture, self.net.tasks)
         merged = copy.deepcopy(self.net.ipt)
         modulation.merge(merged, self.net.vector(mixture))
         return IPTExpert(merged, 0, self.capability)

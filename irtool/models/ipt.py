@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .base import Capability
+from .base import Capability, require_known
 from .modulation import parameters
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -67,6 +67,7 @@ class EncoderLayer(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(size), nn.LayerNorm(size)
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
+        """Tokens (N, L, C), positions that broadcast to them -> (N, L, C)."""
         y = self.norm1(x)
         q = y + position
         x = x + self.self_attn(q, q, y)
@@ -83,6 +84,7 @@ class DecoderLayer(nn.Module):
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(size), nn.LayerNorm(size), nn.LayerNorm(size)
 
     def forward(self, x: Tensor, memory: Tensor, query: Tensor) -> Tensor:
+        """Tokens (N, L, C), the encoder's output (N, L, C), the query of the task (1, L, C) -> (N, L, C)."""
         y = self.norm1(x)
         q = y + query
         x = x + self.self_attn(q, q, y)
@@ -124,6 +126,7 @@ class Body(nn.Module):
         self.position_encoding = Position(tokens, size)
 
     def forward(self, x: Tensor, query: int) -> Tensor:
+        """Features (N, C, P, P), the number of the query -> the same shape."""
         patch = x.shape[-1]
         y = F.unfold(x, self.side, stride=self.side).transpose(1, 2)  # (N, tokens, size)
         y = self.linear_encoding(y) + y
@@ -149,6 +152,7 @@ class ResBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same shape."""
         y: Tensor = self.body(x)
         return x + y
 
@@ -233,7 +237,9 @@ def chop(net: IPT, x: Tensor, task: int = 0, batch: int = 64) -> Tensor:
     quarter = side // 4
     height, width = x.shape[-2:]
     if min(height, width) < side:
-        raise UsageError(f"IPT needs pictures of at least {side} pixels, not {width} x {height}.")
+        raise UsageError(
+            f"IPT needs pictures of at least {side} pixels, not {width} x {height}.", "Enlarge it or leave it out."
+        )
 
     def average(part: Tensor) -> Tensor:
         """The middles of all patches of a part, averaged; where no middle reaches, the outermost patches' own edges."""
@@ -378,9 +384,7 @@ class IPTRestorer:
         self.capability = capability(net, "ipt", tuple(self.tasks))
 
     def specialise(self, mixture: Mapping[str, float]) -> IPTExpert:
-        unknown = [task for task in mixture if task not in self.tasks]
-        if unknown:
-            raise UsageError(f"The model has no task '{unknown[0]}'.", "It knows: " + ", ".join(self.tasks) + ".")
+        require_known(mixture, self.capability.tasks)
         if len(mixture) > 1:
             raise UsageError(
                 "IPT undoes one degradation at a time.", f"Ask for one of {', '.join(mixture)}, then for the next."
@@ -406,4 +410,4 @@ def restorer(net: IPT, header: Mapping[str, str], *_: nn.Module) -> IPTRestorer:
     if net.scale == (1,):
         # A published file for one task does not say which; any that it may be for can be asked of it.
         return IPTRestorer(net, dict.fromkeys(tasks or PRETRAINED, 0))
-    raise UsageError("This IPT enlarges pictures, which irtool does not do.")
+    raise UsageError("This IPT enlarges pictures, which irtool does not do.", "Give one for rain or noise.")

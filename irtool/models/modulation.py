@@ -99,6 +99,7 @@ class LowRank(Modulated):
         self.up = nn.Parameter(torch.zeros(tasks, outputs, rank))
 
     def offset(self, mixture: Tensor) -> Tensor:
+        """As `Modulated.offset`: sum_t m_t B_t A_t."""
         return torch.einsum("nt,tor,tri->noi", mixture, self.up, self.down).view(-1, *self.layer.weight.shape)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,6 +126,7 @@ class Full(Modulated):
         self.delta = nn.Parameter(torch.zeros(tasks, *layer.weight.shape))
 
     def offset(self, mixture: Tensor) -> Tensor:
+        """As `Modulated.offset`: sum_t m_t delta_t."""
         return torch.einsum("nt,t...->n...", mixture, self.delta)
 
 
@@ -141,6 +143,7 @@ class Sparse(Full):
         self.register_buffer("mask", mask.float())
 
     def offset(self, mixture: Tensor) -> Tensor:
+        """As `Modulated.offset`: sum_t m_t mask_t delta_t."""
         mask = self.mask.view(*self.mask.shape, *[1] * (self.delta.ndim - 3))
         return torch.einsum("nt,t...->n...", mixture, self.delta * mask)
 
@@ -167,7 +170,10 @@ def modulate(
     mixture = Mixture()
     found = [(n, m) for n, m in net.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d)) and chosen(n, m)]
     if not found:
-        raise UsageError("No layer of the network was chosen for offsets.")
+        raise UsageError(
+            "No layer of the network was chosen for offsets.",
+            "Linear layers and convolutions can have them.",
+        )
     for name, layer in found:
         owner, _, last = name.rpartition(".")
         made = wrap(name, layer, mixture).to(device=layer.weight.device, dtype=layer.weight.dtype)

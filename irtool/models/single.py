@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..degradation import IDS
-from ..errors import UnavailableError, UsageError
-from .base import Capability, Sweep
+from ..errors import UnavailableError
+from .base import Capability, Sweep, require_known
 from .daclip import DaCLIP, look
 from .macs import gmacs_per_megapixel
 from .nafnet import localise
@@ -31,10 +31,8 @@ class Single:
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
     def specialise(self, mixture: Mapping[str, float]) -> Any:
-        unknown = [task for task in mixture if task not in self.capability.tasks]
-        if unknown and not self.capability.blind:
-            known = ", ".join(self.capability.tasks)
-            raise UsageError(f"The model has no task '{unknown[0]}'.", f"It knows: {known}.")
+        if not self.capability.blind:
+            require_known(mixture, self.capability.tasks)
         return self
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Any:
