@@ -40,6 +40,7 @@ FAMILIES = (
     "instructir",
     "instructir-lm",
     "ipt",
+    "instruct-ipt",
     "prenet",
     "gcanet",
     "aodnet",
