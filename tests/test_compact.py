@@ -154,3 +154,20 @@ def test_what_is_spread_over_pixels_has_no_grid():
     even = compact._evened(spread)[:, 1:-1, 1:-1]
     assert even.std(dim=(1, 2)).max() < 1e-6
     assert torch.allclose(even[0, 0, 0], spread.mean(dim=(0, 1, 2)), atol=1e-6)
+
+
+def test_a_larger_net_begins_as_the_smaller_one() -> None:
+    small, large = random_net(), CompactNet(**{**CONFIG, "encoder": [2, 1], "decoder": [1, 3]}).eval()
+    large.load_state_dict(large.adopt(small.state_dict()))
+    x, context, mixture = torch.rand(2, 4, 32, 48), torch.rand(2, CONTEXT_SIZE), torch.eye(10)[:2]
+    torch.testing.assert_close(large(x, context, mixture), small(x, context, mixture), rtol=1e-5, atol=1e-5)
+    large.zero_grad()
+    large(x, context, mixture).square().mean().backward()
+    grown = large.decoders[1].blocks[2]
+    assert grown.project.weight.grad is not None and grown.project.weight.grad.any()
+
+
+def test_a_net_of_another_width_is_not_adopted() -> None:
+    wide = CompactNet(**{**CONFIG, "width": 32})
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        wide.load_state_dict(wide.adopt(random_net().state_dict()))

@@ -160,6 +160,9 @@ class Hungry:
     def context(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.inner.context(pixels)
 
+    def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.inner.prepare(pixels)
+
     def __call__(self, tile: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         if tile.shape[-2] * tile.shape[-1] > self.room:
             torch.empty(1 << 60, dtype=torch.uint8)

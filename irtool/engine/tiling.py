@@ -169,7 +169,7 @@ def run(
     capability = expert.capability
     height, width = pixels.shape[-2:]
     context = expert.context(pixels).to(device)
-    padded = pad(pixels, capability.multiple)
+    padded = pad(expert.prepare(pixels) if callable(expert) else pixels, capability.multiple)
     result = torch.empty(3, height, width)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

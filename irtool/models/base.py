@@ -62,8 +62,12 @@ class Expert(Protocol):
         """Describe a whole picture (3, H, W) in [0, 1], once, before it is cut into tiles -> (1, K)."""
         ...
 
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """What tiles are to be cut from, of a whole picture (3, H, W) in [0, 1] -> (C, H, W), most often itself."""
+        ...
+
     def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
-        """Restore tiles (N, 3, h, w) in [0, 1], h and w multiples of `capability.multiple` -> the same shape."""
+        """Restore tiles (N, C, h, w) of what `prepare` gave, sides multiples of `multiple` -> (N, 3, h, w)."""
         ...
 
 

@@ -13,6 +13,9 @@ departures, each for speed or for a promise the tool makes:
   where the convolutions work; then they predict a gain and an offset per pixel, ``y = x (1 + a) + b``.
   Low light, haze, shadow and veils are affine, globally or locally, so the full-resolution input carries
   the detail through.
+
+Missing regions of one flat colour are found and filled smoothly before (`irtool.models.holes`); the network is told
+where they were.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from torch import Tensor, nn
 from ..degradation import IDS
 from .base import Capability, require_known
 from .context import CONTEXT_SIZE, describe
+from .holes import filled
 
 MARGIN = 64  # measured: see tests/test_tiling.py
 
@@ -177,7 +181,7 @@ class CompactNet(nn.Module):
             nn.Linear(CONTEXT_SIZE + len(self.tasks), hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()
         )
         self.tone = nn.Linear(hidden, 6)
-        self.stem = nn.Conv2d(12, width, 3, padding=1)
+        self.stem = nn.Conv2d(16, width, 3, padding=1)
         self.encoders, self.downs = nn.ModuleList(), nn.ModuleList()
         for count in encoder:
             self.encoders.append(Stage(count, width, *common))
@@ -197,7 +201,8 @@ class CompactNet(nn.Module):
         """Restore a batch.
 
         Args:
-            x: (N, 3, H, W) sRGB in [0, 1]; H and W multiples of `multiple`.
+            x: (N, 3, H, W) sRGB in [0, 1], or (N, 4, H, W), the last channel 1 where a hole was filled
+                (`irtool.models.holes`); H and W multiples of `multiple`.
             context: (N, CONTEXT_SIZE) from `irtool.models.context.describe`.
             mixture: (N, tasks) weights of the tasks, or None once `merge` has folded them in.
 
@@ -208,10 +213,11 @@ class CompactNet(nn.Module):
         told = self.fixed.expand(len(x), -1) if mixture is None else 2 * mixture
         context = self.embed(torch.cat([context, told.to(context)], dim=1).to(dtype))
         gain, shift = self.tone(context).float().view(-1, 6, 1, 1).chunk(2, dim=1)
-        x = x * gain.exp() + shift
-        y = self.stem(F.pixel_unshuffle(x.to(dtype), 2).contiguous(memory_format=torch.channels_last)).permute(
-            0, 2, 3, 1
-        )
+        holes = x[:, 3:] if x.shape[1] == 4 else torch.zeros_like(x[:, :1])
+        x = x[:, :3] * gain.exp() + shift
+        y = torch.cat([x, holes], dim=1).to(dtype)
+        y = F.pixel_unshuffle(y, 2).contiguous(memory_format=torch.channels_last)
+        y = self.stem(y).permute(0, 2, 3, 1)
         skips = []
         for stage, down in zip(self.encoders, self.downs, strict=True):
             y = stage(y, context, mixture)
@@ -226,7 +232,7 @@ class CompactNet(nn.Module):
 
     def macs_per_pixel(self) -> float:
         """Multiply-accumulates per input pixel of a pass, in units of 1: convolutions and 1x1 layers."""
-        width, share, total = self.stem.out_channels, 0.25, 0.25 * 9 * 12 * self.stem.out_channels
+        width, share, total = self.stem.out_channels, 0.25, 0.25 * self.stem.weight.numel()
         for count in self.encoder:
             total += share * count * _block_macs(width)
             share, width = share / 4, width * 2
@@ -237,6 +243,22 @@ class CompactNet(nn.Module):
             share, width = share * 4, width // 2
             total += share * count * _block_macs(width)
         return total + 0.25 * 9 * 24 * width
+
+    @torch.no_grad()
+    def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights for this network that make it do what a smaller one does; the rest is left as it is.
+
+        Args:
+            weights: the `state_dict` of a network of the same width with fewer blocks at the end of some stages.
+        """
+        full = dict(self.state_dict())
+        for name, own in full.items():
+            old = weights.get(name)
+            if old is not None:
+                full[name] = old
+            elif name.endswith(("project.weight", "narrow.weight")):
+                full[name] = torch.zeros_like(own)  # a block that adds nothing yet
+        return full | {name: old for name, old in weights.items() if name not in full}
 
     def vector(self, mixture: Mapping[str, float]) -> Tensor:
         """The mixture as a (1, tasks) vector; raises KeyError for an unknown task."""
@@ -271,6 +293,9 @@ class CompactExpert:
 
     def context(self, pixels: Tensor) -> Tensor:
         return describe(pixels[None])
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        return filled(pixels[None], self.net.fixed[:, self.net.tasks.index("missing")].cpu() > 0)[0]
 
     def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
         with torch.inference_mode():

@@ -344,6 +344,9 @@ class IPTExpert:
     def context(self, pixels: Tensor) -> Tensor:
         return pixels.new_zeros(1, 0)
 
+    def prepare(self, pixels: Tensor) -> Tensor:
+        return pixels
+
     def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
         with torch.inference_mode():
             side = self.net.patch

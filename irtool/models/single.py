@@ -52,6 +52,10 @@ class Single:
 class Local(Single):
     """A network that looks a bounded way, so that tiles agree with the whole (`Restorer` and `Expert`)."""
 
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """The picture as it is."""
+        return pixels
+
     def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
         with torch.inference_mode():
             out: Tensor = self.net(tile.to(self.dtype)).float()

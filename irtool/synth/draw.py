@@ -19,7 +19,7 @@ TRAINING: dict[str, tuple[str, ...]] = {
         "length=9..31, shake=0..0.5, vary=0.3..1",
     ),
     "haze": (
-        "beta=0.3..1.4, airlight=0.97..1, tint=0..0.01",  # SOTS indoor: airlight 1, t from 0.3 to 0.9
+        "beta=0.3..2, airlight=0.97..1, tint=0..0.01",  # SOTS indoor: airlight 1, t from 0.25 to 0.9
         "beta=0.4..2.3, airlight=0.6..1, tint=0..0.06",
     ),
     "jpeg": ("q=5..20, subsampling=420", "q=8..60, subsampling=420/420/444"),
@@ -48,6 +48,9 @@ TRAINING: dict[str, tuple[str, ...]] = {
         " spread=2..8, veil=0..0.1",
         "density=0.08..0.6, angle=-30..30, length=20..90, width=1..3, strength=0.5..1, directions=1/1/2/3/5,"
         " spread=3..25, veil=0..0.1",
+        # Rain100H adds grey streaks, dense, long and sharp, and nothing else.
+        "density=0.1..0.9, angle=-30..30, length=15..110, width=0.8..2.2, strength=0.3..0.95, directions=1/1/2/5,"
+        " spread=2..20, veil=0, cover=0",
         "density=0.05..0.4, angle=-25..25, length=8..90, width=0.6..1.6, strength=0.15..0.5, directions=1,"
         " spread=2..6, veil=0.05..0.35",
     ),
@@ -59,6 +62,7 @@ TRAINING: dict[str, tuple[str, ...]] = {
     "missing": (
         "kind=thin, fill=white/white/black/noise, coverage=0.05..0.5",
         "kind=thin, fill=white, coverage=0.05..0.5",
+        "kind=thick, fill=white, coverage=0.1..0.5",
         "kind=thick/box/text, fill=white/white/black/noise, coverage=0.04..0.3",
     ),
     "real": ("level=0.4..1.5",),

@@ -56,6 +56,7 @@ def rain(
     directions: int,
     spread: float,
     veil: float,
+    cover: float,
 ) -> Tensor:
     """Let it rain. Streaks only brighten; the veil pulls everything towards a light grey."""
     n, _, h, w = images.shape
@@ -73,5 +74,5 @@ def rain(
     grey = per_sample(uniform(generator, (n,), 0.65, 0.9, images))
     misty = images + veil * (grey - images)
     # Between adding light, as the rain data sets do, and covering the scene, as slow near drops do.
-    covering = per_sample(uniform(generator, (n,), 0, 1, images))
+    covering = cover * per_sample(uniform(generator, (n,), 0, 1, images))
     return misty + alpha * (colour - covering * misty).clamp(min=0)

@@ -95,6 +95,7 @@ _SPECS = (
             Parameter("directions", 1, 1, 8, "number of directions", whole=True),
             Parameter("spread", 8, 0, 45, "how far directions stray from the angle, degrees"),
             Parameter("veil", 0.08, 0, 1, "share of the scene lost to far rain"),
+            Parameter("cover", 1, 0, 1, "how much streaks may hide of the scene; at 0 they only add light"),
         ),
         rain,
     ),

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ..degradation import IDS
+from ..degradation import IDS, INDEX
 from ..errors import IrtoolError
 from ..models import loading, modulation
 from ..models.compact import CompactNet, Pointwise
+from ..models.holes import filled
 from ..weights import locate
 from .data import Sample
 from .recipe import Recipe, unknown
@@ -58,7 +59,9 @@ class AddTaskJob(RestorerJob):
 
     def restore(self, net: nn.Module, sample: Sample) -> Tensor:
         # Merged for the task it is like: the mixture that a sample asks for means nothing to it.
-        restored: Tensor = net(sample.degraded, sample.context)
+        assert isinstance(net, modulation.Adapted)
+        asked = net.net.get_buffer("fixed")[:, INDEX["missing"]] > 0
+        restored: Tensor = net(filled(sample.degraded, asked.expand(len(sample))), sample.context)
         return restored
 
     def export(self, net: nn.Module, recipe: Recipe, target: Path, notes: Mapping[str, str]) -> None:

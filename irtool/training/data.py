@@ -157,6 +157,8 @@ class Pools(Dataset[Sample]):
             clean = torch.stack([self._region(g, self.recipe.region, brightness) for _ in range(count)])
             if "blur" not in kinds and _draw(g, 4) == 0:
                 clean = soften(clean, g)
+            if "haze" in kinds and _draw(g, 2) == 0:
+                clean = dim(clean, g)
             degraded = clean
             pixel = g
             if clean.device.type != "cpu":
@@ -219,6 +221,14 @@ def soften(clean: Tensor, g: torch.Generator) -> Tensor:
     The pictures to learn from have mostly been made smaller, and are sharper than what comes out of a camera.
     """
     return gaussian_blur(clean, 0.4 + 1.2 * float(torch.rand((), generator=g)))
+
+
+def dim(clean: Tensor, g: torch.Generator) -> Tensor:
+    """Pictures (N, 3, H, W) exposed for their lights, as rooms and dull days are: white walls are grey in them.
+
+    In pictures that people publish a pale surface is white; learned from these alone, dull walls look like haze.
+    """
+    return clean ** (1 + 1.4 * float(torch.rand((), generator=g)))
 
 
 def _draw(g: torch.Generator, n: int) -> int:

@@ -115,7 +115,8 @@ class DetectorPools(Dataset[Sample]):
 def _varied(region: Tensor, g: torch.Generator) -> Tensor:
     """Another exposure, white balance and saturation, as another camera or hour might have given."""
     gain = 1 + 0.08 * (2 * torch.rand(3, 1, 1, generator=g) - 1)
-    region = region.clamp(min=1e-4) ** math.exp(_uniform(g, -0.18, 0.18)) * gain
+    # Darker more often than brighter: a picture exposed for its lights is not one with too little light.
+    region = region.clamp(min=1e-4) ** math.exp(_uniform(g, -0.2, 0.55)) * gain
     grey = region.mean(0, keepdim=True)
     return (grey + (region - grey) * _uniform(g, 0.6, 1.25)).clamp(0, 1)
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..degradation import INDEX
 from ..models import loading
 from ..models.compact import CompactNet
+from ..models.holes import filled
 from .checks import misfits
 from .data import Sample, cut, source
 from .jobs import Preview, Share, Source
@@ -69,7 +71,8 @@ class RestorerJob:
 
     def restore(self, net: nn.Module, sample: Sample) -> Tensor:
         """The pictures of a sample restored: (N, 3, S, S)."""
-        restored: Tensor = net(sample.degraded, sample.context, sample.asked)
+        seen = filled(sample.degraded, sample.asked[:, INDEX["missing"]] > 0)
+        restored: Tensor = net(seen, sample.context, sample.asked)
         return restored
 
     def preview(self, net: nn.Module, held: Sample, recipe: Recipe) -> Preview:

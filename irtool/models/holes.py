@@ -1,0 +1,96 @@
+"""Missing regions: where they are, and a smooth first filling for a network to work on.
+
+A network whose view is local cannot see across a wide hole. It is therefore shown the hole already filled with what
+lies around it, and told where it was. Both are done once over the whole picture, so tiles agree.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TOLERANCE = 2.5 / 255  # what 8-bit rounding, and a careful JPEG, leave of a constant colour
+LEAST = 0.002  # share of the picture in one flat colour below which there is no hole to speak of
+_SWEEPS = 2  # smoothing steps at each scale; ten more are worth a tenth of a decibel before the network has seen it
+
+
+def find_holes(pixels: Tensor) -> Tensor:
+    """Where a picture was filled with one flat colour.
+
+    The colour is the commonest among those that fill squares of 2 x 2 pixels exactly; a hole is all that is made of
+    such squares or touches them, so that single pixels of that colour do not count. Holes filled with noise are not
+    found.
+
+    Args:
+        pixels: (N, 3, H, W) in [0, 1].
+
+    Returns:
+        (N, 1, H, W) float, 1 in a hole.
+    """
+    height, width = pixels.shape[-2:]
+    if min(height, width) < 2:
+        return torch.zeros_like(pixels[:, :1])
+    spread = F.max_pool2d(pixels, 2, 1) + F.max_pool2d(-pixels, 2, 1)
+    flat = spread.amax(1) < 1 / 512
+    levels = (pixels[..., :-1, :-1] * 255).round().long()
+    codes = (levels[:, 0] * 256 + levels[:, 1]) * 256 + levels[:, 2]
+    found = []
+    for picture, where, code in zip(pixels, flat, codes, strict=True):
+        values, counts = code[where].unique(return_counts=True)
+        if not len(values) or int(counts.max()) < LEAST * height * width:
+            found.append(torch.zeros_like(picture[:1]))
+            continue
+        common = int(values[counts.argmax()])
+        colour = torch.tensor([common >> 16, common >> 8 & 255, common & 255], device=pixels.device).view(3, 1, 1) / 255
+        near = ((picture - colour).abs().amax(0, keepdim=True) <= TOLERANCE).float()
+        squares = -F.max_pool2d(-near[None], 2, 1)  # 1 where a whole square is near
+        found.append(near * F.max_pool2d(F.pad(squares, (2, 2, 2, 2)), 4, 1)[0, :, : near.shape[1], : near.shape[2]])
+    return torch.stack(found)
+
+
+def fill_holes(pixels: Tensor, holes: Tensor) -> Tensor:
+    """Fill holes smoothly from their surroundings, coarse to fine (pull-push, Gortler et al., SIGGRAPH 1996).
+
+    At every scale the filling is relaxed towards a harmonic one, as a membrane spanned over the hole would lie.
+
+    Args:
+        pixels: (N, 3, H, W).
+        holes: (N, 1, H, W), 1 where `pixels` is to be ignored. A picture that is one large hole is filled with zeros.
+    """
+    known = 1 - holes
+    scales = [(pixels * known, known)]
+    while max(scales[-1][1].shape[-2:]) > 1:
+        value, weight = scales[-1]
+        odd = (0, weight.shape[-1] % 2, 0, weight.shape[-2] % 2)
+        weight = F.avg_pool2d(F.pad(weight, odd), 2)
+        value = F.avg_pool2d(F.pad(value, odd), 2) / weight.clamp_min(1e-6)
+        weight = (weight > 0).to(pixels.dtype)
+        scales.append((value * weight, weight))
+    filled = scales[-1][0]
+    for value, weight in reversed(scales[:-1]):
+        filled = F.interpolate(filled, size=value.shape[-2:], mode="bilinear", align_corners=False)
+        for _ in range(_SWEEPS + 1):
+            filled = value + (1 - weight) * filled
+            padded = F.pad(filled, (1, 1, 1, 1), mode="replicate")
+            filled = F.avg_pool2d(F.avg_pool2d(padded, 2, 1), 2, 1)
+        filled = value + (1 - weight) * filled
+    return filled
+
+
+def filled(pixels: Tensor, asked: Tensor) -> Tensor:
+    """Pictures as a network is to see them.
+
+    Args:
+        pixels: (N, 3, H, W) in [0, 1].
+        asked: (N,) bool, whether missing regions are to be restored.
+
+    Returns:
+        (N, 4, H, W): with the holes filled of those that ask for it, the last channel 1 in a hole.
+    """
+    holes = torch.zeros_like(pixels[:, :1])
+    if asked.any():
+        holes[asked] = find_holes(pixels[asked])
+        pixels = pixels.clone()
+        pixels[asked] = fill_holes(pixels[asked], holes[asked])
+    return torch.cat([pixels, holes], dim=1)
