@@ -335,14 +335,16 @@ METHODS = {
 }
 
 
-def compare(setting: Setting, steps: int, seeds: int) -> None:
-    """The table of all methods."""
+def compare(setting: Setting, steps: int, seeds: int, only: Sequence[str]) -> None:
+    """The table of all methods, or of those whose names hold one of some words."""
     nothing = [float(-10 * ((d.float() - c.float()) / 255).square().mean(dim=(1, 2, 3)).clamp_min(1e-6).log10().mean())
                for d, c in zip(setting.held.degraded, setting.held.clean, strict=True)]  # fmt: skip
     print(f"| method | parameters | {' | '.join(TASKS)} | mean | minutes |")
     print("|---" * (len(TASKS) + 4) + "|")
     print(f"| the input itself | | {' | '.join(f'{v:.2f}' for v in nothing)} | {np.mean(nothing):.2f} | |", flush=True)
     for name, method in METHODS.items():
+        if only and not any(word in name for word in only):
+            continue
         rows, begun = [], time.monotonic()
         for seed in range(seeds):
             torch.manual_seed(seed)
@@ -462,6 +464,7 @@ def main() -> None:
     parser.add_argument("what", choices=("compare", "sensitivity", "ranks", "diffusion"))
     parser.add_argument("--data", type=Path, required=True, help="folder with train_clean and test/clean_kodak")
     parser.add_argument("--out", type=Path, help="folder for plots")
+    parser.add_argument("--only", nargs="+", default=(), metavar="WORD", help="compare methods named so alone")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--batch", type=int, default=10)
@@ -477,7 +480,7 @@ def main() -> None:
     setting = Setting(train, held, given.batch, given.rate)
     ready = time.monotonic() - begun
     if given.what == "compare":
-        compare(setting, given.steps, given.seeds)
+        compare(setting, given.steps, given.seeds, given.only)
     elif given.what == "sensitivity":
         sensitivity(setting, given.steps)
     else:

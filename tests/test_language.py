@@ -136,9 +136,10 @@ def tags(kinds, acts=None, levels=None, order=""):
 
 def wish_of(text, marked, order=""):
     """`marked`: word -> (kind, act, level)."""
-    tokens = tokenise(normalise(text))
+    said = normalise(text)
+    tokens = tokenise(said)
     found = [marked.get(t.text, ("", "undo", "full")) for t in tokens]
-    return read(text, tokens, tags(*map(list, zip(*found, strict=True)), order=order))
+    return read(text, said, tokens, tags(*map(list, zip(*found, strict=True)), order=order))
 
 
 def test_each_figure_belongs_to_the_word_next_to_it():
@@ -430,6 +431,7 @@ def test_a_model_file_that_is_no_text_model(models_dir):
     [
         ("brigthen", "brighten"), ("denoyse", "denoise"), ("artifcts", "artifacts"), ("remvoe", "remove"),
         ("sonw", "snow"), ("niose", "noise"), ("noise", "noise"), ("bluriness", "blurriness"),
+        ("fogg", "fog"), ("shdow", "shadow"),
         # Other words, not slips: what a letter apart they mean is something else.
         ("snake", "snake"), ("stork", "stork"), ("grail", "grail"), ("brain", "brain"), ("snore", "snore"), ("x", "x"),
         ("雨", "雨"),
@@ -475,6 +477,13 @@ def test_words_of_ones_own_are_understood_like_any(text, undo, keep):
 def test_an_own_word_is_heard_as_it_was_said():
     (wish,) = understand("remove the moire", own=["moire"])
     assert [(h.words, h.kind) for h in wish.heard] == [("moire", "moire")]
+
+
+def test_what_was_heard_is_told_as_it_was_said():
+    (wish,) = understand("Upscale 4x!")
+    assert wish.outside == ("outscale",) and " ".join(h.words for h in wish.heard).startswith("upscale 4x")
+    (wish,) = understand("remvoe the 雨")
+    assert [(h.words, h.kind) for h in wish.heard] == [("雨", "rain")]
     with pytest.raises(UsageError, match="no detector"):
         check(understand("is there any moire?", own=["moire"]))
     crowd = ["moire", "stamp", "dust", "glue", "mould", "tape"]

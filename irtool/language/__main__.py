@@ -16,6 +16,8 @@ def main() -> None:
     train.add_argument("target", type=Path)
     train.add_argument("--sentences", type=int, default=240_000)
     train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--rate", type=float, default=4e-3, help="peak of the learning rate")
+    train.add_argument("--start", type=Path, help="a text model to go on from")
     score = verbs.add_parser("score")
     score.add_argument("file", type=Path)
     score.add_argument("--model", default=DEFAULT_TEXT_MODEL)
@@ -24,7 +26,8 @@ def main() -> None:
     if given.verb == "train":
         from .training import train as run
 
-        run(given.target, sentences=given.sentences, seed=given.seed, report=print)
+        more = {"rate": given.rate, "start": given.start}
+        run(given.target, sentences=given.sentences, seed=given.seed, report=print, **more)
         return
     shown, wrong = table(load(given.model), cases(given.file))
     print(shown)

@@ -333,7 +333,7 @@ class Composer:
 
     def _auto(self) -> Composed:
         if self.rng.random() < 0.15:
-            pieces = self.join([self._wanted(self.task())])
+            pieces = self._wanted(self.task())
             return Composed((*pieces, (self.space, None), (self.one(self.words["rest"]["s"]), Mark("rest"))))
         return Composed(tuple(self.auto(Mark("auto"))))
 

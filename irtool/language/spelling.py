@@ -4,7 +4,7 @@ The text model knows a misspelt word by what letters it shares with the right on
 word is better. Plain is: the word is in no list of ours, one that begins alike is, and between them lies one slip of
 a typist. Two real words can be one letter apart ("snake", "shake"), so a letter is taken for another only where the
 keys are neighbours, both are vowels, or they sound alike; and short words are only mended where two letters have
-changed places.
+changed places, the last one stands twice, or (in words of five letters) a vowel is missing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from .tokens import Token, normalise, tokenise
 SHORT = 6
 """Letters from which on a word may have a letter too many, too few or another one."""
 _KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-_LIKE = ("aeiouy", "sz", "ckq", "iy", "fv", "dt", "bp", "mn")
+_VOWELS = "aeiouy"
+_LIKE = (_VOWELS, "sz", "ckq", "iy", "fv", "dt", "bp", "mn")
 
 
 def mend(tokens: list[Token]) -> list[Token]:
@@ -35,6 +36,8 @@ def _right(word: str) -> str:
     counts = _counts()
     if word in counts or len(word) < 4 or not word.isascii() or not word.isalpha():
         return word
+    if word[-1] == word[-2] and word[:-1] in counts:
+        return word[:-1]
     found = {w for key in _shorter(word) for w in _near().get(key, ()) if _slip(word, w)}
     return max(found, key=lambda w: (_alike(word, w), counts[w], w)) if found else word
 
@@ -48,7 +51,8 @@ def _slip(wrong: str, right: str) -> bool:
     if len(a) == len(b):
         swapped = a[:2] == b[1::-1] and a[2:] == b[2:]
         return swapped or (len(wrong) >= SHORT and a[1:] == b[1:] and b[0] in _confused()[a[0]])
-    return len(wrong) >= SHORT and (a[1:] == b or a == b[1:])
+    least = SHORT - 1 if a == b[1:] and b[0] in _VOWELS else SHORT
+    return len(wrong) >= least and (a[1:] == b or a == b[1:])
 
 
 def _alike(a: str, b: str) -> int:

@@ -22,10 +22,9 @@ from .tagger import Array, Tagger, Tags
 from .tokens import Token, is_wide, normalise, tokenise
 from .wish import Heard, Wish
 
+DEFAULT_TEXT_MODEL = "irtool-words.v1"
 SURE = 0.7
 """Mean probability below which a stretch of words is taken to say nothing."""
-
-
 STAND_INS = {
     "": {"noise": "noise", "haze": "fog", "rain": "rain", "snow": "snow", "blur": "blur"},
     "zh": {"noise": "噪点", "haze": "雾", "rain": "雨", "snow": "雪", "blur": "模糊"},
@@ -80,7 +79,7 @@ class Words:
             alone = self.tagger([tokens[i] for i in clause])
             tags.level[clause] = alone.level
             tags.act[clause] *= alone.act
-        return read(text, tokens, tags)
+        return read(text, said, tokens, tags)
 
 
 def _place(word: str) -> re.Pattern[str]:
@@ -174,10 +173,18 @@ def _verbs() -> frozenset[str]:
     return frozenset(first("v", "c") - first("n"))
 
 
-def read(text: str, tokens: list[Token], tags: Tags) -> Wish:
-    """Make a wish of tagged tokens: stretches of one kind vote on what is to become of it and how much."""
+def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
+    """Make a wish of tagged tokens: stretches of one kind vote on what is to become of it and how much.
+
+    Args:
+        text: the sentence.
+        said: the same, normalised.
+        tokens: of what was said.
+        tags: of the tokens.
+    """
     heard: list[Heard] = []
     kinds = tags.kind.argmax(axis=1)
+    ends = [*(token.start for token in tokens[1:]), len(said)]
     for kind, group in itertools.groupby(range(len(tokens)), key=lambda i: int(kinds[i])):
         span = list(group)
         if not kind or tags.kind[span, kind].mean() < SURE:
@@ -185,17 +192,9 @@ def read(text: str, tokens: list[Token], tags: Tags) -> Wish:
         act = ACTS[int(np.log(tags.act[span] + 1e-9).sum(axis=0).argmax())]
         level = LEVELS[int(np.log(tags.level[span] + 1e-9).sum(axis=0).argmax())]
         strength = STRENGTHS.get(level) or _number(tokens, span)
-        words = _words(tokens[span[0] : span[-1] + 1])
+        words = said[tokens[span[0]].start : ends[span[-1]]].strip()
         heard.append(Heard(words, KINDS[kind], act, 1.0 if act != "undo" else strength))
     return _wish(text, heard, ORDERS[int(tags.order.argmax())])
-
-
-def _words(tokens: Sequence[Token]) -> str:
-    """The tokens as they stood, with a space where there was one."""
-    told = ""
-    for token in tokens:
-        told += token.text if is_wide(token.text) or not told else f" {token.text}"
-    return told
 
 
 def _number(tokens: list[Token], span: list[int]) -> float:
@@ -251,9 +250,6 @@ def _wish(text: str, heard: list[Heard], order: str) -> Wish:
         heard=tuple(heard),
         text=text,
     )
-
-
-DEFAULT_TEXT_MODEL = "irtool-words.v1"
 
 
 @lru_cache(maxsize=2)
