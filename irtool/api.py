@@ -144,6 +144,7 @@ def restore(
     detector: str = DEFAULT_DETECTOR,
     sampling: Sampling | None = None,
     controller: str = "",
+    mask: Source | None = None,
     device: str = "auto",
     dtype: str = "auto",
     tile: str = "auto",
@@ -166,6 +167,8 @@ def restore(
         detector: likewise, of a detector.
         sampling: steps, sampler and seed of a diffusion model.
         controller: id or ``local:PATH`` of the DA-CLIP that steers the model; empty for its own.
+        mask: a picture of the same size, white where regions are missing; what restores them then leaves all else as
+            it is. Without `tasks` and `plan` that is all that is done.
         device: "auto", "cpu", "cuda" or "cuda:N".
         dtype: "auto", "fp32", "bf16" or "fp16".
         tile: "auto", "off", or the side of a tile in pixels.
@@ -183,6 +186,8 @@ def restore(
         raise UsageError("Give tasks or a plan, not both.")
     if not 0 <= strength <= 1:
         raise UsageError(f"The strength lies from 0 to 1, not {strength:g}.")
+    if mask is not None and tasks is None and plan is None:
+        tasks = "missing"
     if tasks is not None:
         words = [tasks] if isinstance(tasks, str) else tasks
         plan = plan_tasks(words, strength, model, sampling=sampling, controller=controller)
@@ -196,6 +201,7 @@ def restore(
     if callable(plan):
         diagnosis = _detector(detector, where).diagnose(pixels)
         plan = plan(diagnosis)
+    holes = None if mask is None else _holes(_read(mask), picture, plan)
     tiles, peak = 0, None
     for step in plan.steps:
         expert = _expert(
@@ -205,10 +211,17 @@ def restore(
             if not hasattr(expert, "watched"):
                 raise UsageError(f"{step.model} is no diffusion model: it has no steps to show.")
             expert = expert.watched(on_state)
+        if holes is not None and "missing" in step.mixture:
+            if not hasattr(expert, "masked"):
+                raise UsageError(f"{step.model} cannot be told where regions are missing.", "Leave the mask out.")
+            expert = expert.masked(holes)
         outcome = engine.run(
             expert, pixels, device=where, dtype=dtype, tile=tile, max_memory=max_memory, on_progress=on_progress
         )
-        pixels = outcome.pixels if step.strength == 1 else torch.lerp(pixels, outcome.pixels, step.strength)
+        restored = outcome.pixels
+        if holes is not None and tuple(step.mixture) == ("missing",):
+            restored = torch.where(holes > 0, restored, pixels)
+        pixels = restored if step.strength == 1 else torch.lerp(pixels, restored, step.strength)
         tiles += outcome.tiles
         peak = outcome.peak_bytes if peak is None else max(peak, outcome.peak_bytes or 0)
     if plan.steps:
@@ -279,6 +292,19 @@ def _read(source: Source) -> Picture:
 def _tensor(picture: Picture) -> torch.Tensor:
     """(3, H, W) of a picture."""
     return torch.from_numpy(picture.pixels).permute(2, 0, 1).contiguous()
+
+
+def _holes(mask: Picture, picture: Picture, plan: Plan) -> torch.Tensor:
+    """(1, H, W), 1 where a mask is white."""
+    if not any("missing" in step.mixture for step in plan.steps):
+        raise UsageError("A mask was given, but missing regions are not to be restored.", "Add the task missing.")
+    (height, width), (tall, wide) = picture.pixels.shape[:2], mask.pixels.shape[:2]
+    if (height, width) != (tall, wide):
+        raise UsageError(
+            f"{mask.name} has {wide}x{tall} pixels, {picture.name} {width}x{height}.",
+            "A mask is as large as the picture, white where something is missing.",
+        )
+    return (_tensor(mask).mean(0, keepdim=True) > 0.5).float()
 
 
 @lru_cache(maxsize=2)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import irtool
+from irtool.errors import UsageError
 from irtool.plan import Plan, Step
 
 if sys.version_info >= (3, 11):
@@ -168,3 +170,32 @@ def test_what_cannot_be_done_is_an_error_of_ours(use, photo, tmp_path, wrong, er
 def test_a_detector_is_no_restorer(models_dir, photo, tmp_path):
     with pytest.raises(irtool.UnavailableError):
         irtool.restore(photo(tmp_path / "a.png"), tasks="rain", model=f"local:{models_dir / 'clean.safetensors'}")
+
+
+def test_a_mask_says_what_is_missing_and_all_else_stays(use, photo, tmp_path):
+    source, mask = photo(tmp_path / "a.png"), tmp_path / "mask.png"
+    before = irtool.restore(source, plan=Plan(), **use("clean")).picture.pixels
+    height, width = before.shape[:2]
+    holes = np.zeros((height, width), np.uint8)
+    holes[height // 4 : height // 2, width // 4 : width // 2] = 255
+    Image.fromarray(holes).save(mask)
+    result = irtool.restore(source, mask=mask, **use("clean"))
+    assert [dict(step.mixture) for step in result.plan.steps] == [{"missing": 1.0}]
+    changed = (result.picture.pixels != before).any(2)
+    assert changed[holes > 0].all() and not changed[holes == 0].any()
+    # What lay in the hole does not matter: it is missing.
+    other = np.asarray(Image.open(source).convert("RGB")).copy()
+    other[holes > 0] = (255, 0, 255)
+    Image.fromarray(other).save(tmp_path / "b.png")
+    again = irtool.restore(tmp_path / "b.png", mask=mask, **use("clean")).picture.pixels
+    # The context does see it: a tone, not a purple square.
+    assert np.abs(again - result.picture.pixels)[holes > 0].mean() < 0.1
+
+
+def test_a_mask_must_fit_and_be_of_use(use, photo, tmp_path):
+    source, mask = photo(tmp_path / "a.png"), tmp_path / "mask.png"
+    Image.new("L", (5, 4)).save(mask)
+    with pytest.raises(UsageError, match=r"mask\.png has 5x4 pixels"):
+        irtool.restore(source, mask=mask, **use("clean"))
+    with pytest.raises(UsageError, match="not to be restored"):
+        irtool.restore(source, tasks="derain", mask=source, **use("clean"))

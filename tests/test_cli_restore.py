@@ -186,3 +186,37 @@ def test_odd_pictures_and_odd_names(cli, using, photo, tmp_path):
         assert (image.mode, image.size) == (mode, size)
     before, after = (np.asarray(Image.open(f / "alpha.png")) for f in (odd, tmp_path / "out"))
     assert np.array_equal(before[..., 3], after[..., 3])
+
+
+def test_a_mask_fills_what_it_marks(cli, using, photo, tmp_path):
+    source, mask = photo(tmp_path / "a.png"), tmp_path / "mask.png"
+    holes = np.zeros(pixels(source).shape[:2], bool)
+    holes[3:9, 4:20] = True
+    Image.fromarray(holes.astype(np.uint8) * 255).save(mask)
+    done = cli("restore", source, "--mask", mask, env=using("clean"))
+    assert done.returncode == 0, done.stderr
+    changed = (pixels(tmp_path / "a.restored.png") != pixels(source)).any(2)
+    assert changed[holes].any() and not changed[~holes].any()
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--mask", "nowhere.png"], "nowhere.png is not a file"),
+        (["--mask", "a.png", "--auto"], "Leave --auto"),
+        (["--mask", "a.png", "--task", "derain"], "needs --task missing"),
+    ],
+)
+def test_a_mask_that_is_of_no_use_is_refused_at_once(cli, using, photo, tmp_path, arguments, said):
+    source = photo(tmp_path / "a.png")
+    done = cli("restore", source, *(str(tmp_path / a) if a == "a.png" else a for a in arguments), env=using("clean"))
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "a.restored.png").exists()
+
+
+def test_a_mask_of_another_size_is_named(cli, using, photo, tmp_path):
+    source = photo(tmp_path / "a.png")
+    Image.new("L", (5, 4)).save(tmp_path / "mask.png")
+    done = cli("restore", source, "--mask", tmp_path / "mask.png", env=using("clean"))
+    assert done.returncode in (1, 2) and "mask.png has 5x4 pixels" in done.stderr
+    assert not (tmp_path / "a.restored.png").exists()

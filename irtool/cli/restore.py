@@ -31,6 +31,10 @@ def restore(
         Path | None,
         typer.Option("--offsets", metavar="FILE", help="A task of your own, from irtool train --recipe add-task."),
     ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option("--mask", metavar="FILE", help="A picture of the same size, white where something is missing."),
+    ] = None,
     strength: options.Strength = 1.0,
     existing: options.Existing = None,
     format: options.Format = "preserve",
@@ -65,6 +69,12 @@ def restore(
 
     if auto + bool(task) + (offsets is not None) > 1:
         raise UsageError("--auto, --task and --offsets exclude each other.", "Leave one of them out.")
+    if mask is not None:
+        if auto or offsets is not None:
+            raise UsageError("--mask goes with --task missing, which it stands for.", "Leave --auto and --offsets out.")
+        if not mask.is_file():
+            raise UsageError(f"--mask {mask} is not a file.")
+        task = task or ["missing"]
     if not 0 <= strength <= 1:
         raise UsageError(f"--strength lies from 0 to 1, not {strength:g}.")
     more: dict[str, Any] = {"sampling": options.sampling(steps, sampler, seed), "controller": controller}
@@ -72,7 +82,7 @@ def restore(
         inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
         format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
         dtype=dtype, tile=tile, max_memory=max_memory, threads=threads, preview_steps=preview_steps, json=json,
-        quiet=quiet, verbose=verbose,
+        quiet=quiet, verbose=verbose, mask=mask,
     )  # fmt: skip
     plan: Plan | Callable[[Diagnosis], Plan]
     if offsets is not None:
@@ -81,6 +91,10 @@ def restore(
         plan = plan_tasks([begins(offsets)], strength, model, offsets=str(offsets), **more)
     elif task:
         plan = plan_tasks(task, strength, model, **more)
+        if mask is not None and not any("missing" in step.mixture for step in plan.steps):
+            raise UsageError(
+                "--mask needs --task missing, which is not among the tasks.", "Add it, or leave --task out."
+            )
     else:
         plan = partial(plan_auto, strength=strength, model=model, **more)
     return carry_out(request, lambda job: Decision(plan), [model])

@@ -56,6 +56,7 @@ class Request:
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+    mask: Path | None = None
 
     def __post_init__(self) -> None:
         from ..picture.formats import format_named
@@ -159,7 +160,7 @@ def carry_out(request: Request, decide: Callable[[Job], Decision], models: Seque
         trail = None if job.trail is None else Trail()
         result = api.restore(
             picture, plan=plan, detector=request.detector, device=request.device, dtype=request.dtype,
-            tile=request.tile, max_memory=memory, on_progress=run.bar.tiles, on_state=trail,
+            tile=request.tile, max_memory=memory, on_progress=run.bar.tiles, on_state=trail, mask=request.mask,
         )  # fmt: skip
         # Pictures are large: the one before is kept only for those who want to see it.
         return replace(result, original=original), picture if job.side is not None else None, trail

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from ..degradation import IDS
 from .base import Capability, require_known
 from .context import CONTEXT_SIZE, describe
-from .holes import filled
+from .holes import fill_holes, filled
 
 MARGIN = 64  # measured: see tests/test_tiling.py
 
@@ -285,6 +285,13 @@ class CompactExpert:
         self.net = net
         self.capability = capability
         self.dtype = torch.float32
+        self.holes: Tensor | None = None
+
+    def masked(self, holes: Tensor) -> CompactExpert:
+        """The same for one picture, told where regions are missing: (1, H, W), 1 in a hole."""
+        told = copy.copy(self)
+        told.holes = holes
+        return told
 
     def to(self, device: torch.device, dtype: torch.dtype) -> CompactExpert:
         self.net.to(device=device, dtype=dtype)
@@ -295,6 +302,8 @@ class CompactExpert:
         return describe(pixels[None])
 
     def prepare(self, pixels: Tensor) -> Tensor:
+        if self.holes is not None:
+            return torch.cat([fill_holes(pixels[None], self.holes[None])[0], self.holes])
         return filled(pixels[None], self.net.fixed[:, self.net.tasks.index("missing")].cpu() > 0)[0]
 
     def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
