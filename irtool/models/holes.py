@@ -12,7 +12,7 @@ from torch import Tensor
 
 TOLERANCE = 2.5 / 255  # what 8-bit rounding, and a careful JPEG, leave of a constant colour
 LEAST = 0.002  # share of the picture in one flat colour below which there is no hole to speak of
-_SWEEPS = 2  # smoothing steps at each scale; ten more are worth a tenth of a decibel before the network has seen it
+_SWEEPS = 3  # smoothing steps at each scale; ten more are worth a tenth of a decibel before the network has seen it
 
 
 def find_holes(pixels: Tensor) -> Tensor:
@@ -29,24 +29,28 @@ def find_holes(pixels: Tensor) -> Tensor:
         (N, 1, H, W) float, 1 in a hole.
     """
     height, width = pixels.shape[-2:]
+    holes = torch.zeros_like(pixels[:, :1])
     if min(height, width) < 2:
-        return torch.zeros_like(pixels[:, :1])
-    spread = F.max_pool2d(pixels, 2, 1) + F.max_pool2d(-pixels, 2, 1)
-    flat = spread.amax(1) < 1 / 512
-    levels = (pixels[..., :-1, :-1] * 255).round().long()
-    codes = (levels[:, 0] * 256 + levels[:, 1]) * 256 + levels[:, 2]
-    found = []
-    for picture, where, code in zip(pixels, flat, codes, strict=True):
-        values, counts = code[where].unique(return_counts=True)
+        return holes
+    for picture, hole in zip(pixels, holes, strict=True):
+        # One channel after the other, here and below: the pictures of large cameras would take gigabytes otherwise.
+        flat = torch.stack([_spread(channel) < 1 / 512 for channel in picture.split(1)]).all(0)[0]
+        levels = (picture[:, :-1, :-1][:, flat] * 255).round().int()
+        values, counts = ((levels[0] * 256 + levels[1]) * 256 + levels[2]).unique(return_counts=True)
         if not len(values) or int(counts.max()) < LEAST * height * width:
-            found.append(torch.zeros_like(picture[:1]))
             continue
         common = int(values[counts.argmax()])
-        colour = torch.tensor([common >> 16, common >> 8 & 255, common & 255], device=pixels.device).view(3, 1, 1) / 255
-        near = ((picture - colour).abs().amax(0, keepdim=True) <= TOLERANCE).float()
-        squares = -F.max_pool2d(-near[None], 2, 1)  # 1 where a whole square is near
-        found.append(near * F.max_pool2d(F.pad(squares, (2, 2, 2, 2)), 4, 1)[0, :, : near.shape[1], : near.shape[2]])
-    return torch.stack(found)
+        colour = [(common >> bits & 255) / 255 for bits in (16, 8, 0)]
+        near = torch.stack([(a - b).abs() <= TOLERANCE for a, b in zip(picture.split(1), colour, strict=True)])
+        near = near.all(0).float()
+        squares = -F.max_pool2d(-near, 2, 1)  # 1 where a whole square is near
+        hole.copy_(near * F.max_pool2d(F.pad(squares, (2, 2, 2, 2)), 4, 1)[:, :height, :width])
+    return holes
+
+
+def _spread(channel: Tensor) -> Tensor:
+    """How far apart the values of every square of 2 x 2 pixels lie: (1, H, W) -> (1, H - 1, W - 1)."""
+    return F.max_pool2d(channel, 2, 1) + F.max_pool2d(-channel, 2, 1)
 
 
 def fill_holes(pixels: Tensor, holes: Tensor) -> Tensor:
@@ -58,6 +62,11 @@ def fill_holes(pixels: Tensor, holes: Tensor) -> Tensor:
         pixels: (N, 3, H, W).
         holes: (N, 1, H, W), 1 where `pixels` is to be ignored. A picture that is one large hole is filled with zeros.
     """
+    return torch.cat([_fill(channel, holes) for channel in pixels.split(1, dim=1)], dim=1)
+
+
+def _fill(pixels: Tensor, holes: Tensor) -> Tensor:
+    """`fill_holes` for one channel (N, 1, H, W)."""
     known = 1 - holes
     scales = [(pixels * known, known)]
     while max(scales[-1][1].shape[-2:]) > 1:
@@ -70,11 +79,10 @@ def fill_holes(pixels: Tensor, holes: Tensor) -> Tensor:
     filled = scales[-1][0]
     for value, weight in reversed(scales[:-1]):
         filled = F.interpolate(filled, size=value.shape[-2:], mode="bilinear", align_corners=False)
-        for _ in range(_SWEEPS + 1):
-            filled = value + (1 - weight) * filled
-            padded = F.pad(filled, (1, 1, 1, 1), mode="replicate")
-            filled = F.avg_pool2d(F.avg_pool2d(padded, 2, 1), 2, 1)
-        filled = value + (1 - weight) * filled
+        for _ in range(_SWEEPS):
+            filled = F.pad(torch.where(weight > 0, value, filled), (1, 1, 1, 1), mode="replicate")
+            filled = F.avg_pool2d(F.avg_pool2d(filled, 2, 1), 2, 1)
+        filled = torch.where(weight > 0, value, filled)
     return filled
 
 
