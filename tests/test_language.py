@@ -100,6 +100,7 @@ def test_every_frame_of_a_word_list_can_be_filled(language):
                 composer.fill(frame, {slot: [("x", Mark("noise", act))]})
     assert all("{x}" in frame and "{y}" in frame for frame in (*lists["neither"]["frames"], *lists["both"]))
     assert all("{x}" in frame and "{n}" in frame for frame in lists["where"]) and lists["place"] and lists["then"]["s"]
+    assert all("{x}" in frame for frame in (*lists["story"], *lists.get("when", ()))) and lists["thing"]
     for kind in (*IDS, "auto", *OUTSIDE):
         for entries in lists[kind].values():
             assert all(entries) and len(entries) == len([e for e in entries if e.strip()])

@@ -137,11 +137,9 @@ class Composer:
         the = self.one(self.words["the"])
         glue = "" if not the or the.endswith("'") else self.space
         named: list[Piece] = [(the + glue, None), (self.one(self.words[mark.kind]["n"]), mark)]
-        if self.rng.random() > 0.1:
+        if self.rng.random() > 0.15:
             return named
-        # Where it is: a shadow that noise is in, or a word never heard, asks for nothing.
-        place = self.one(self.words["place"]) if self.rng.random() < 0.8 else self.gibberish(1)
-        return self.fill(self.one(self.words["where"]), {"n": named, "x": [(place, None)]})
+        return self.fill(self.one(self.words["where"]), {"n": named, "x": [(self.something(), None)]})
 
     def nouns(self, marks: list[Mark]) -> list[Piece]:
         """Two nouns as one."""
@@ -237,10 +235,19 @@ class Composer:
         """What is beside the point, with things and words in it that may never come up again."""
         if self.rng.random() < 0.4:
             return self.one(self.words["aside"])
-        things = [*self.words["outedit"]["object"], *self.words["place"]]
-        return _SLOT.sub(
-            lambda _: self.one(things) if self.rng.random() < 0.7 else self.gibberish(1), self.one(self.words["story"])
-        )
+        return self.about(self.words["story"])
+
+    def something(self) -> str:
+        """What a picture shows or where it was taken, which asks for nothing: a shadow that noise is in, a thing, or a
+        word that may never come up again."""
+        if self.rng.random() < 0.15:
+            return self.gibberish(1)
+        lists = (self.words["place"], self.words["thing"], self.words["outedit"]["object"])
+        return self.rng.choice(self.rng.choice(lists))
+
+    def about(self, frames: list[str]) -> str:
+        """One of some frames, something in its slot."""
+        return _SLOT.sub(lambda _: self.something(), self.one(frames))
 
     def join(self, parts: list[list[Piece]], by: str = "and") -> list[Piece]:
         """Clauses with a word of the list `by` between them."""
@@ -398,6 +405,8 @@ class Composer:
         )  # fmt: skip
         made = self.rng.choices([m for m, _ in makers], [n for _, n in makers])[0]()
         pieces = list(made.pieces)
+        if "when" in self.words and self.rng.random() < 0.15:
+            pieces.append((" " + self.about(self.words["when"]), None))
         asks = any(mark is not None and mark.act == "ask" for _, mark in pieces)
         if self.rng.random() < 0.3 and not asks:
             please = self.one(self.words["please"])

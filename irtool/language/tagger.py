@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import UnavailableError
 from .labels import ACTS, KINDS, LEVELS
-from .tokens import Token, features
+from .tokens import BUCKETS, Token, features
 
 Array = np.ndarray
 HEADS = {"kind": len(KINDS), "act": len(ACTS), "level": len(LEVELS)}
@@ -94,7 +94,7 @@ class Tagger:
 
     @staticmethod
     def load(path: Path) -> Tagger:
-        """Read a safetensors file.
+        """Read a safetensors file, as `training.train` writes it.
 
         Raises:
             UnavailableError: it is absent, damaged or holds something else.
@@ -103,10 +103,10 @@ class Tagger:
             if not _is_tagger(file):
                 raise UnavailableError(f"{path} holds no text model.", MEND)
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-            made = Tagger(weights, json.loads(file.metadata()["config"])["dilations"])
-            if made.weights["kind.weight"].shape[0] != len(KINDS):
-                raise UnavailableError(f"{path} knows other labels than this version of irtool.", MEND)
-            return made
+            if (len(weights["kind.weight"]), len(weights["embed.weight"])) != (len(KINDS), BUCKETS):
+                raise UnavailableError(f"{path} was made for another version of irtool.", MEND)
+            weights["embed.weight"] = weights["embed.weight"] * weights.pop("embed.scale").astype(np.float32)
+            return Tagger(weights, json.loads(file.metadata()["config"])["dilations"])
 
     def __call__(self, tokens: list[Token]) -> Tags:
         """Tag a sentence of at least one token."""

@@ -68,6 +68,7 @@ class TaggerNet(nn.Module):
             setattr(self, name, nn.Linear(width, count))
         self.order = nn.Linear(width, len(ORDERS))
         self.drop = nn.Dropout(0.1)
+        self.register_load_state_dict_pre_hook(_unpack)
 
     def forward(self, ids: Tensor, weights: Tensor, offsets: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Logits.
@@ -89,6 +90,13 @@ class TaggerNet(nn.Module):
         told = {name: getattr(self, name)(x) for name in HEADS}
         told["order"] = self.order(x.masked_fill(mask == 0, -1e4).max(dim=1).values)
         return told
+
+
+def _unpack(net: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """The table of features as it was before `_write` packed it."""
+    if f"{prefix}embed.scale" in state:
+        table = state[f"{prefix}embed.weight"]
+        state[f"{prefix}embed.weight"] = table * state.pop(f"{prefix}embed.scale").float()
 
 
 @dataclass(frozen=True)
@@ -162,7 +170,7 @@ def train(
     start: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Train a text model and write it as float16 safetensors.
+    """Train a text model and write it as safetensors.
 
     Args:
         target: the file to write.
@@ -176,7 +184,7 @@ def train(
     torch.manual_seed(seed)
     net = TaggerNet()
     if start is not None:
-        net.load_state_dict({k: v.float() for k, v in load_file(start).items()})
+        net.load_state_dict(load_file(start))
     average = {k: v.detach().clone() for k, v in net.state_dict().items()}
     groups = [
         {"params": list(net.embed.parameters()), "factor": 2.0},  # each feature is met seldom
@@ -219,13 +227,18 @@ def train(
 
 
 def _write(weights: Mapping[str, Tensor], target: Path, notes: Mapping[str, str]) -> None:
-    """As float16, replaced atomically, so that a run that is stopped leaves what it had."""
+    """As float16, the table of features in 8 bits with a scale per row. Replaced atomically, so that a run that is
+    stopped leaves what it had."""
     header = {
         "architecture": "tagger",
         "config": json.dumps({"dilations": DILATIONS}),
         "licence": "Apache-2.0",
         **notes,
     }
+    table = weights["embed.weight"]
+    scale = (table.abs().amax(dim=1, keepdim=True) / 127).clamp_min(1e-6).half()
+    packed = {k: v.half().contiguous() for k, v in weights.items()}
+    packed |= {"embed.weight": (table / scale.float()).round().clamp(-127, 127).char(), "embed.scale": scale}
     partial = target.with_suffix(".partial")
-    partial.write_bytes(serialise({k: v.half().contiguous() for k, v in weights.items()}, metadata=header))
+    partial.write_bytes(serialise(packed, metadata=header))
     partial.replace(target)
