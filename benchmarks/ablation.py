@@ -244,8 +244,8 @@ def main() -> None:
     minutes = (time.monotonic() - began) / 60
     print(
         f"\nThe input has {before:.2f} dB. {given.steps} steps of {BATCH} crops of {CROP} pixels, {given.seeds} "
-        f"seed(s); {len(pictures.clean)} pictures to learn from, {len(pictures.held)} kept back. Weights averaged with a decay "
-        f"of 0.98 (last column: not averaged, and 0.995). {minutes:.0f} minutes on {given.threads} thread(s), "
+        f"seed(s); {len(pictures.clean)} pictures to learn from, {len(pictures.held)} kept back. Weights averaged with "
+        f"a decay of 0.98 (last column: not averaged, and 0.995). {minutes:.0f} minutes on {given.threads} thread(s), "
         f"torch {torch.__version__}."
     )
 
