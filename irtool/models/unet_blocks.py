@@ -15,8 +15,6 @@ published too; how is our own, and exact up to rounding:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEAD = 32  # channels of an attention head, in every published network of the family
-TOKENS = 1 << 12  # of linear attention looked at together where no gradient is wanted: what a CPU's cache holds
+TOKENS = 1 << 12  # looked at together where no gradient is wanted: what a CPU's cache holds
 
 
 def pad_to(x: Tensor, multiple: int, mode: str = "reflect") -> Tensor:
@@ -76,7 +74,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def per_pixel(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.conv2d` with a 1x1 weight, as a matrix product over the pixels."""
-    y = linear(x.permute(0, 2, 3, 1).flatten(1, 2), weight.flatten(1), bias)
+    y = linear(_tokens(x), weight.flatten(1), bias)
     return y.unflatten(1, x.shape[-2:]).permute(0, 3, 1, 2)
 
 
@@ -180,23 +178,41 @@ class ResBlock(nn.Module):
         told = None if self.mlp is None or time is None else self.mlp(time).chunk(2, dim=1)
         if told is not None and large and len(told[0]) == 1:
             weight, shift, told = weight * (1 + told[0]).view(-1, 1, 1, 1), told[1][0], None
-        y = _of_both(partial(F.conv2d, padding=1), x, skip, weight, shift)
+        (x, first), *rest = _by_input(x, skip, weight)
+        y = F.conv2d(x, first, shift, padding=1)
+        for given, matrix in rest:
+            y.add_(F.conv2d(given, matrix, padding=1))
         if told is not None:
             y = torch.addcmul(told[1][..., None, None], y, 1 + told[0][..., None, None])
         y = F.silu(self.block2.proj(F.silu(y, inplace=inner)), inplace=inner)
-        if isinstance(self.res_conv, PixelConv):
-            x = _of_both(per_pixel, x, skip, self.res_conv.weight)
-        return y.add_(x) if inner else y + x
+        if not isinstance(self.res_conv, PixelConv):
+            return y.add_(x) if inner else y + x
+        if not inner:
+            return y + self.res_conv(x)
+        tokens = _tokens(y)
+        for given, matrix in _by_input(x, skip, self.res_conv.weight.flatten(1)):
+            for part, out in zip(_parts(_tokens(given)), _parts(tokens), strict=True):
+                out.add_(linear(part, matrix))
+        return tokens.unflatten(1, y.shape[-2:]).permute(0, 3, 1, 2)
 
 
-def _of_both(
-    convolve: Callable[..., Tensor], x: Tensor, skip: Tensor | None, weight: Tensor, bias: Tensor | None = None
-) -> Tensor:
-    """``convolve(x, weight, bias)`` of x and skip side by side, without laying them there."""
+def _tokens(x: Tensor) -> Tensor:
+    """Features (N, C, H, W), channels last in memory, as tokens (N, H W, C)."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _parts(tokens: Tensor) -> tuple[Tensor, ...]:
+    """Views of the tokens (N, L, C) that are looked at together where no gradient is wanted."""
+    most = TOKENS if tokens.device.type == "cpu" else 64 * TOKENS
+    return tokens.split(max(1, most // len(tokens)), dim=1)
+
+
+def _by_input(x: Tensor, skip: Tensor | None, weight: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """x and skip, each with its own inputs' part of a weight (outputs, inputs, ...) for both side by side."""
     if skip is None:
-        return convolve(x, weight, bias=bias)
+        return [(x, weight)]
     first, second = weight.split([x.shape[1], skip.shape[1]], dim=1)
-    return convolve(x, first, bias=bias).add_(convolve(skip, second))
+    return [(x, first), (skip, second)]
 
 
 class LinearAttention(nn.Module):
@@ -219,9 +235,9 @@ class LinearAttention(nn.Module):
         """
         n, _c, h, w = x.shape
         hidden, count, inner = self.heads * HEAD, h * w, not torch.is_grad_enabled()
-        tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
+        tokens = _tokens(x)
         w_qkv, w_out = self.to_qkv.weight.flatten(1), self.to_out[0].weight.flatten(1)
-        parts = tokens.split(max(1, TOKENS // n) if inner else count, dim=1)
+        parts = _parts(tokens) if inner else (tokens,)
 
         # The softmax over space in one sweep: sums so far, brought to the largest key so far.
         top = sums = context = torch.empty(0)
@@ -264,7 +280,7 @@ class FullAttention(nn.Module):
 
     def forward(self, x: Tensor, *_: Tensor | None) -> Tensor:
         n, _c, h, w = x.shape
-        tokens = linear(x.permute(0, 2, 3, 1).flatten(1, 2), self.to_qkv.weight.flatten(1))
+        tokens = linear(_tokens(x), self.to_qkv.weight.flatten(1))
         q, k, v = tokens.unflatten(2, (3, self.heads, HEAD)).permute(2, 0, 3, 1, 4)
         y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, h * w, -1)
         y = linear(y, self.to_out.weight.flatten(1), self.to_out.bias)
@@ -286,8 +302,8 @@ class _Gated(nn.Module):
         self.proj = Linear(channels, 2 * hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        x, gate = self.proj(x).chunk(2, dim=-1)
-        return x * F.gelu(gate)
+        (w, w_gate), (b, b_gate) = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
+        return linear(x, w, b) * F.gelu(linear(x, w_gate, b_gate))
 
 
 class _FeedForward(nn.Module):
@@ -336,7 +352,7 @@ class SpatialTransformer(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x (N, C, H, W), context (N, source) -> (N, C, H, W)."""
         n, c, h, w = x.shape
-        tokens = self.proj_in(self.norm(x)).permute(0, 2, 3, 1).flatten(1, 2)
+        tokens = _tokens(self.proj_in(self.norm(x)))
         tokens = self.transformer_blocks[0](tokens, context)
         return self.proj_out(tokens.view(n, h, w, c).permute(0, 3, 1, 2)) + x
 
