@@ -118,9 +118,14 @@ def test_an_unknown_file_says_what_was_looked_for_and_found(tmp_path):
         "'architecture' in the header",
         "clip.visual.conv1.weight",
         "latent-unet: init_conv.weight",
+        "wild-unet, universal-unet, irsde-unet, denoising-unet: init_conv.weight",
         "found conv.weight",
     ):
         assert part in raised.value.hint
+    # A published file is called by the name its user knows, not by that of what it was converted to.
+    save_file({"conv.weight": torch.zeros(2, 2)}, path, metadata={"source": "theirs.pth"})
+    with pytest.raises(UnavailableError, match=r"^theirs\.pth holds no network"):
+        loading.read(path)
     # A record has said what it is: only that is told.
     save_file({"conv.weight": torch.zeros(2, 2)}, path, metadata={"architecture": "latent-unet"})
     with pytest.raises(UnavailableError) as raised:

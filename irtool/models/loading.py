@@ -249,9 +249,10 @@ def describe(path: Path) -> tuple[str, dict[str, Any], dict[str, str]]:
     """
     header, shapes = _look(path)
     named = header.get("architecture", "")
+    about = header.get("source", path)  # what it was converted from
     if named and named not in ARCHITECTURES:
         raise UnavailableError(
-            f"{path} holds no network that irtool knows: its header names '{named}'.",
+            f"{about} holds no network that irtool knows: its header names '{named}'.",
             f"Known architectures: {', '.join(ARCHITECTURES)}.",
         )
     if "config" in header and named:
@@ -261,7 +262,7 @@ def describe(path: Path) -> tuple[str, dict[str, Any], dict[str, str]]:
             raise UnavailableError(f"{path} has a damaged header: {error}.") from error
     found = recognise(shapes, [named] if named else ARCHITECTURES)
     if found is None:
-        raise UnavailableError(f"{path} holds no network that irtool knows.", _sought(shapes, named))
+        raise UnavailableError(f"{about} holds no network that irtool knows.", _sought(shapes, named))
     return *found, header
 
 
@@ -349,8 +350,11 @@ def _look(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
 
 def _sought(shapes: Shapes, named: str) -> str:
     """For a person: the tensors each family would have had, and some that are there."""
-    families = {n: a.keys for n, a in ARCHITECTURES.items() if a.keys and named in ("", n)}
-    looked = "; ".join(f"{name}: {', '.join(keys)}" for name, keys in families.items())
+    families: dict[tuple[str, ...], list[str]] = {}
+    for name, family in ARCHITECTURES.items():
+        if family.keys and named in ("", name):
+            families.setdefault(family.keys, []).append(name)
+    looked = "; ".join(f"{', '.join(names)}: {', '.join(keys)}" for keys, names in families.items())
     there = ", ".join(list(shapes)[:4]) or "no tensors"
     return f"irtool looked for 'architecture' in the header, or for tensors ({looked}). It found {there}."
 
