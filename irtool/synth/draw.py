@@ -19,7 +19,7 @@ TRAINING: dict[str, tuple[str, ...]] = {
         "length=9..31, shake=0..0.5, vary=0.3..1",
     ),
     "haze": (
-        "beta=0.3..2, airlight=0.97..1, tint=0..0.01",  # SOTS indoor: airlight 1, t from 0.25 to 0.9
+        "beta=0.3..1.7, airlight=0.97..1, tint=0..0.01",  # SOTS indoor: airlight 1, t from 0.25 to 0.9
         "beta=0.4..2.3, airlight=0.6..1, tint=0..0.06",
     ),
     "jpeg": ("q=5..20, subsampling=420", "q=8..60, subsampling=420/420/444"),

@@ -157,7 +157,7 @@ class Pools(Dataset[Sample]):
             clean = torch.stack([self._region(g, self.recipe.region, brightness) for _ in range(count)])
             if "blur" not in kinds and _draw(g, 4) == 0:
                 clean = soften(clean, g)
-            if "haze" in kinds and _draw(g, 2) == 0:
+            if "haze" in kinds and _draw(g, 3) == 0:
                 clean = dim(clean, g)
             degraded = clean
             pixel = g
@@ -165,6 +165,9 @@ class Pools(Dataset[Sample]):
                 pixel = torch.Generator(clean.device).manual_seed(int(torch.randint(1 << 62, (1,), generator=g)))
             for each in kinds:
                 degraded = synth.random_chain(each, g).apply(degraded, pixel)
+            if not {"haze", "lowlight"}.isdisjoint(kinds) and "jpeg" not in kinds and _draw(g, 2):
+                # A photograph mostly comes as a JPEG of a quality that harms nobody, until a large gain shows it.
+                degraded = synth.parse(f"jpeg(q={75 + _draw(g, 23)})").apply(degraded, pixel)
             degraded = (degraded * 255).round() / 255
         labels = torch.zeros(count, len(IDS))
         labels[:, [INDEX[i] for each in kinds for i in REAL.get(each, (each,))]] = 1
@@ -228,7 +231,7 @@ def dim(clean: Tensor, g: torch.Generator) -> Tensor:
 
     In pictures that people publish a pale surface is white; learned from these alone, dull walls look like haze.
     """
-    return clean ** (1 + 1.4 * float(torch.rand((), generator=g)))
+    return clean ** (1 + float(torch.rand((), generator=g)))
 
 
 def _draw(g: torch.Generator, n: int) -> int:
