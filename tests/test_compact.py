@@ -171,3 +171,22 @@ def test_a_net_of_another_width_is_not_adopted() -> None:
     wide = CompactNet(**{**CONFIG, "width": 32})
     with pytest.raises(RuntimeError, match="size mismatch"):
         wide.load_state_dict(wide.adopt(random_net().state_dict()))
+
+
+def test_strips_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = random_net()
+    net.merge({"rain": 1.0})
+    x, context = torch.rand(2, 4, 96, 80), torch.rand(2, CONTEXT_SIZE)
+    whole = net(x, context)
+    calls = 0
+    real = compact.Block._across
+
+    def counted(*arguments: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return real(*arguments)
+
+    monkeypatch.setattr(compact.Block, "_across", counted)
+    monkeypatch.setattr(compact, "STRIP", 1)  # as narrow as strips get
+    torch.testing.assert_close(net(x, context), whole, rtol=1e-5, atol=1e-6)
+    assert calls > 3 * len([m for m in net.modules() if isinstance(m, compact.Block)])
