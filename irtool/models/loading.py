@@ -48,6 +48,14 @@ class Architecture:
     restorer: str = ""
 
 
+def _peer(place: str, *keys: str) -> Architecture:
+    """The family of a network "module:name" under `irtool.models.peers`."""
+    module = place.partition(":")[0]
+    return Architecture(
+        f"models.peers.{place}", keys, f"models.peers.{module}:recognise", f"models.peers.{module}:restorer"
+    )
+
+
 DIFFUSION = "models.diffusion:restorer"
 UNET_KEYS = ("init_conv.weight", "time_mlp.1.weight", "mid_attn.fn.norm.g", "final_conv.weight")
 REFUSION_KEYS = ("intro.weight", "time_mlp.1.weight", "middle_blks.0.mlp.1.weight", "middle_blks.0.norm1.g")
@@ -111,88 +119,50 @@ ARCHITECTURES: dict[str, Architecture] = {
         "models.single:nafnet",
     ),
     # Peers. What aodnet asks for, zerodce's files have too; which of the two it is, their shapes tell.
-    "prenet": Architecture(
-        "models.peers.prenet:PReNet",
-        ("conv0.0.weight", "res_conv1.0.weight", "conv.0.weight"),
-        "models.peers.prenet:recognise",
-        "models.peers.prenet:restorer",
+    "prenet": _peer("prenet:PReNet", "conv0.0.weight", "res_conv1.0.weight", "conv.0.weight"),
+    "gcanet": _peer("gcanet:GCANet", "conv1.weight", "res1.pre_conv1.weight", "gate.weight", "deconv1.weight"),
+    "aodnet": _peer("aodnet:AODNet", "e_conv1.weight", "e_conv5.weight"),
+    "uretinex": _peer(
+        "uretinex:URetinexNet",
+        "decom_low.decom.0.weight",
+        "decom_high.decom.0.weight",
+        "R.conv8.weight",
+        "L.conv5.weight",
+        "A.conv1.weight",
     ),
-    "gcanet": Architecture(
-        "models.peers.gcanet:GCANet",
-        ("conv1.weight", "res1.pre_conv1.weight", "gate.weight", "deconv1.weight"),
-        "models.peers.gcanet:recognise",
-        "models.peers.gcanet:restorer",
+    "zerodce": _peer("zerodce:ZeroDCE", "e_conv1.weight", "e_conv7.weight"),
+    "iat": _peer(
+        "iat:IAT",
+        "local_net.conv1.weight",
+        "local_net.mul_blocks.0.mlp.fc1.weight",
+        "global_net.generator.attn.q",
+        "global_net.gamma_linear.weight",
     ),
-    "aodnet": Architecture(
-        "models.peers.aodnet:AODNet",
-        ("e_conv1.weight", "e_conv5.weight"),
-        "models.peers.aodnet:recognise",
-        "models.peers.aodnet:restorer",
+    "ruas": _peer("ruas:RUAS", "enhance_net.iems.0.cell.c5.weight", "denoise_net.stem.weight"),
+    "sci": _peer("sci:SCI", "enhance.in_conv.0.weight", "enhance.out_conv.0.weight", "calibrate.in_conv.0.weight"),
+    "pairlie": _peer(
+        "pairlie:PairLIE",
+        "L_net.L_net.1.weight",
+        "L_net.L_net.13.weight",
+        "R_net.R_net.1.weight",
+        "N_net.N_net.13.weight",
     ),
-    "uretinex": Architecture(
-        "models.peers.uretinex:URetinexNet",
-        ("decom_low.decom.0.weight", "decom_high.decom.0.weight", "R.conv8.weight", "L.conv5.weight", "A.conv1.weight"),
-        "models.peers.uretinex:recognise",
-        "models.peers.uretinex:restorer",
+    "dncnn": _peer("dncnn:DnCNN", "conv0.weight", "conv1.weight", "conv1.bias"),
+    "airnet": _peer(
+        "airnet:AirNet", "E.E.encoder_q.E_pre.backbone.0.weight", "E.E.queue", "R.head.0.weight", "R.tail.0.weight"
     ),
-    "zerodce": Architecture(
-        "models.peers.zerodce:ZeroDCE",
-        ("e_conv1.weight", "e_conv7.weight"),
-        "models.peers.zerodce:recognise",
-        "models.peers.zerodce:restorer",
+    "promptir": _peer(
+        "promptir:PromptIR",
+        "patch_embed.proj.weight",
+        "prompt1.prompt_param",
+        "reduce_noise_level3.weight",
+        "chnl_reduce3.weight",
     ),
-    "iat": Architecture(
-        "models.peers.iat:IAT",
-        (
-            "local_net.conv1.weight",
-            "local_net.mul_blocks.0.mlp.fc1.weight",
-            "global_net.generator.attn.q",
-            "global_net.gamma_linear.weight",
-        ),
-        "models.peers.iat:recognise",
-        "models.peers.iat:restorer",
-    ),
-    "ruas": Architecture(
-        "models.peers.ruas:RUAS",
-        ("enhance_net.iems.0.cell.c5.weight", "denoise_net.stem.weight"),
-        "models.peers.ruas:recognise",
-        "models.peers.ruas:restorer",
-    ),
-    "sci": Architecture(
-        "models.peers.sci:SCI",
-        ("enhance.in_conv.0.weight", "enhance.out_conv.0.weight", "calibrate.in_conv.0.weight"),
-        "models.peers.sci:recognise",
-        "models.peers.sci:restorer",
-    ),
-    "pairlie": Architecture(
-        "models.peers.pairlie:PairLIE",
-        ("L_net.L_net.1.weight", "L_net.L_net.13.weight", "R_net.R_net.1.weight", "N_net.N_net.13.weight"),
-        "models.peers.pairlie:recognise",
-        "models.peers.pairlie:restorer",
-    ),
-    "dncnn": Architecture(
-        "models.peers.dncnn:DnCNN",
-        ("conv0.weight", "conv1.weight", "conv1.bias"),
-        "models.peers.dncnn:recognise",
-        "models.peers.dncnn:restorer",
-    ),
-    "airnet": Architecture(
-        "models.peers.airnet:AirNet",
-        ("E.E.encoder_q.E_pre.backbone.0.weight", "E.E.queue", "R.head.0.weight", "R.tail.0.weight"),
-        "models.peers.airnet:recognise",
-        "models.peers.airnet:restorer",
-    ),
-    "promptir": Architecture(
-        "models.peers.promptir:PromptIR",
-        ("patch_embed.proj.weight", "prompt1.prompt_param", "reduce_noise_level3.weight", "chnl_reduce3.weight"),
-        "models.peers.promptir:recognise",
-        "models.peers.promptir:restorer",
-    ),
-    "transweather": Architecture(
-        "models.peers.transweather:TransWeather",
-        ("Tenc.patch_embed1.proj.weight", "Tdec.block1.0.attn.task_query", "clean.conv2d.weight"),
-        "models.peers.transweather:recognise",
-        "models.peers.transweather:restorer",
+    "transweather": _peer(
+        "transweather:TransWeather",
+        "Tenc.patch_embed1.proj.weight",
+        "Tdec.block1.0.attn.task_query",
+        "clean.conv2d.weight",
     ),
     # What metrics look through.
     "alexnet": Architecture(
