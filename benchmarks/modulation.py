@@ -3,7 +3,7 @@
     python benchmarks/modulation.py compare --data DATA --out docs/pictures --seeds 3 --steps 700
     python benchmarks/modulation.py sensitivity --data DATA
     python benchmarks/modulation.py ranks --data DATA --out docs/pictures
-    python benchmarks/modulation.py diffusion --data DATA --out docs/pictures --seeds 2 --steps 400
+    python benchmarks/modulation.py diffusion --data DATA --out docs/pictures --seeds 1 --steps 1200 --batch 32
 
 Every method has about the same number of parameters in all (the table says how many), sees the same samples and takes
 the same number of steps of the same batch size; whatever must be learned in stages shares those steps out. The task is
@@ -464,7 +464,9 @@ def main() -> None:
     parser.add_argument("what", choices=("compare", "sensitivity", "ranks", "diffusion"))
     parser.add_argument("--data", type=Path, required=True, help="folder with train_clean and test/clean_kodak")
     parser.add_argument("--out", type=Path, help="folder for plots")
-    parser.add_argument("--only", nargs="+", default=(), metavar="WORD", help="compare methods named so alone")
+    parser.add_argument(
+        "--only", nargs="+", default=(), metavar="WORD", help="only methods with such a word in the name"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--batch", type=int, default=10)
@@ -472,7 +474,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=3e-3)
     given = parser.parse_args()
     if given.what == "diffusion":
-        modulation_diffusion.run(given.data, given.out, given.seeds, given.steps, given.batch // 2 * 2, given.crops)
+        batch = given.batch // 2 * 2
+        modulation_diffusion.run(given.data, given.out, given.seeds, given.steps, batch, given.crops, given.only)
         return
     begun = time.monotonic()
     train = make([given.data / "train_clean"], given.crops, 1, 60, REGION - 16)

@@ -104,7 +104,7 @@ def test_every_frame_of_a_word_list_can_be_filled(language):
     for kind in (*IDS, "auto", *OUTSIDE):
         for entries in lists[kind].values():
             assert all(entries) and len(entries) == len([e for e in entries if e.strip()])
-    pieces = [composer.sentence() for _ in range(400)]
+    pieces = [composer.sentence() for _ in range(1200)]
     kinds = {m.kind for s in pieces for _, m in s.pieces if m}
     assert kinds >= set(IDS) | {"auto"} and kinds & set(OUTSIDE) and {s.order for s in pieces} == set(ORDERS)
 

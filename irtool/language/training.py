@@ -56,7 +56,7 @@ class TaggerNet(nn.Module):
         dilations: of the blocks.
     """
 
-    def __init__(self, size: int = 64, width: int = 80, dilations: Sequence[int] = DILATIONS) -> None:
+    def __init__(self, size: int = 48, width: int = 80, dilations: Sequence[int] = DILATIONS) -> None:
         super().__init__()
         self.embed = nn.EmbeddingBag(BUCKETS, size, mode="sum")
         # Small: what was never met must not outvote what was learned.
