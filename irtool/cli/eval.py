@@ -139,10 +139,8 @@ def eval(
 
     from .. import api
     from ..engine import pick_device
-    from ..evaluation import Request, header, summarise
-    from ..evaluation.checks import input_as_published, remarks
-    from ..evaluation.published import rows_of
-    from ..evaluation.report import Report, cite, save_png, to_csv
+    from ..evaluation import Request, header
+    from ..evaluation.report import Report, save_png, to_csv
     from ..evaluation.run import NO_MODEL
     from ..metrics.extra import make
     from ..models.spandrel import terms
@@ -191,26 +189,55 @@ def eval(
         out.note(f"interrupted after {len(records)} of {len(found.pairs)} pairs")
         out.note("hint: " + ("Run the same command with --resume." if page else "With --report a run can be resumed."))
         return EXIT_INTERRUPTED
+    subject = known.title or known.name if known else (lq or (gt or [Path()])[0]).resolve().name
+    summary = _conclude(out, request, head, records, page, known, subject, whole, against is not None)
+    if csv is not None:
+        save_bytes(to_csv(records).encode(), csv)
+    return EXIT_SOME_FAILED if summary["failed"] else EXIT_OK
+
+
+def _conclude(
+    out: Output,
+    request: Request,
+    head: Record,
+    records: list[Record],
+    page: Report | None,
+    known: Dataset | None,
+    subject: str,
+    whole: int,
+    against: bool,
+) -> Record:
+    """The figures of a run told, and written to its page.
+
+    Args:
+        head, records: of the run.
+        known: the set it was of, where it has a name.
+        subject: what it was of, for people.
+        whole: pairs there were before some of them were chosen.
+        against: beside what the literature has.
+    """
+    from ..evaluation import summarise
+    from ..evaluation.checks import input_as_published, remarks
+    from ..evaluation.published import rows_of
+    from ..evaluation.report import cite
+
+    made = request.degrade is not None
     summary = summarise(records, {extra.id: extra.total() for extra in request.extras if extra.id == "fid"})
-    made = chain is not None
-    notes = remarks(summary, found, known, rules, whole=whole, made=made)
-    rows = rows_of(known.name, str(chain) if made else "") if against and known else ()
+    notes = remarks(summary, request.found, known, request.protocol, whole=whole, made=made)
+    rows = rows_of(known.name, str(request.degrade) if made else "") if against and known else ()
     if against and not rows:
         notes.append("no published rows are known for this set")
-    subject = known.title or known.name if known else (lq or (gt or [Path()])[0]).resolve().name
-    title = f"{subject}, {model}"
+    title = f"{subject}, {request.model}"
     if known and known.pairs:
         summary["set_pairs"] = known.pairs
     summary |= {"notes": notes, "cite": cite(title, head, summary)}
-    if input_as_published(summary, known, rules, made):
+    if input_as_published(summary, known, request.protocol, made):
         summary["input_as_published"] = True
     out.record(summary)
     show_summary(out, title, head, summary, rows)
-    if csv is not None:
-        save_bytes(to_csv(records).encode(), csv)
     if page is not None:
         out.note(f"report: {page.finish(records, summary, title=title, notes=notes, rows=rows)}")
-    return EXIT_SOME_FAILED if summary["failed"] else EXIT_OK
+    return summary
 
 
 def _chosen(found: Found, only: str | None, limit: int | None) -> Found:
