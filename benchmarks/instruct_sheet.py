@@ -2,7 +2,7 @@
 
     python benchmarks/instruct_sheet.py --data DATA --out docs/pictures/instruct.jpg
 
-Prints what was understood. With --real it takes real photographs of the test folder instead, to be looked at only: most
+Prints what was understood, as a table. With --real it takes real photographs of the test folder instead, to be looked at only: most
 of them state no licence.
 """
 
@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 import irtool
 from irtool import picture, synth
+from irtool.weights.registry import DEFAULT_RESTORER
 
 SHOWN = (
     ("1", "noise(30)", "too grainy"),
@@ -71,6 +72,7 @@ def main() -> None:
     line, per = 22, 2
     sheet = Image.new("RGB", (per * (2 * WIDE + 12), -(-len(rows) // per) * (HIGH + line + 6)), "white")
     pen = ImageDraw.Draw(sheet)
+    print("| | damage | said | plan |\n|---|---|---|---|")
     for i, (name, spec, said) in enumerate(rows):
         folder = given.data / "test"
         path = folder / name if given.real else folder / "clean_kodak" / f"{name}.webp"
@@ -81,7 +83,9 @@ def main() -> None:
             shown = Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
             sheet.paste(shown, (x + k * WIDE, y + line))
         pen.text((x + 2, y + 5), f"{i + 1}", fill="black")
-        print(f'{i + 1}. {spec or name}: "{said}" -> {result.plan}', flush=True)
+        damaged = spec.replace("|", "\\|") or name
+        plan = str(result.plan).replace(f" with {DEFAULT_RESTORER}", "")
+        print(f"| {i + 1} | `{damaged}` | {said} | {plan} |", flush=True)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(given.out, quality=88)
 
