@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import EXIT_OK, UsageError
 from . import options
@@ -140,59 +140,84 @@ def carry_out(request: Request, decide: Callable[[Job], Decision], models: Seque
     if not jobs:
         return run.summary(EXIT_OK)
     options.set_threads(request.threads)
+    wanted = models if len(jobs) > len(questions) and not dry_run else ()
+    _load(request, wanted, looks=any(callable(decisions[job].plan) for job in jobs), out=out)
+    if not dry_run:
+        for folder in dict.fromkeys(job.target.parent for job in jobs if job.target is not None):
+            make_folder(folder)
+    hand = _Hand(request, decisions, run)
+    return run.carry(jobs, hand.work, hand.write, lambda job, made: _tell(run, job, made))
 
+
+def _load(request: Request, models: Sequence[str], *, looks: bool, out: Output) -> None:
+    """Load what will be needed, so that what is missing is said before any picture is read."""
     from .. import api
     from ..models.spandrel import terms
-    from ..picture import side_by_side
-    from ..plan import Plan
-    from .trail import Trail
 
-    memory = None if request.max_memory is None else options.parse_bytes(request.max_memory)
+    for model in dict.fromkeys(models):
+        api.prepare(model=model, controller=request.controller, device=request.device)
+        if told := terms(api.capability(model, request.controller).name):
+            out.note(f"{model}: {told}")
+    api.prepare(detector=request.detector if looks else None, device=request.device)
 
-    def work(job: Job, loaded: Loaded) -> tuple[Result, Picture | None, Trail | None]:
+
+class _Made(NamedTuple):
+    """A result, the picture before where it is to be seen beside it, and a diffusion model's way there."""
+
+    result: Result
+    before: Picture | None = None
+    trail: Trail | None = None
+
+
+@dataclass(frozen=True)
+class _Hand:
+    """Does to one picture after the other what was decided."""
+
+    request: Request
+    decisions: Mapping[Job, Decision]
+    run: Run
+
+    def work(self, job: Job, loaded: Loaded) -> _Made:
+        """Restore a picture, or only look at it."""
+        from .. import api
+        from ..plan import Plan
+        from .trail import Trail
+
+        request, decision = self.request, self.decisions[job]
         picture, original = loaded
-        plan, answer = decisions[job].plan, decisions[job].answer
-        if dry_run or answer is not None:
-            assert callable(plan)
+        if request.dry_run or decision.answer is not None:
+            assert callable(decision.plan)
             diagnosis = api.detect(picture, model=request.detector, device=request.device)
-            made = plan(diagnosis) if answer is None else Plan((), answer(diagnosis))
-            return api.Result(picture, made, diagnosis), None, None
+            made = decision.plan(diagnosis) if decision.answer is None else Plan((), decision.answer(diagnosis))
+            return _Made(api.Result(picture, made, diagnosis))
         trail = None if job.trail is None else Trail()
+        memory = None if request.max_memory is None else options.parse_bytes(request.max_memory)
         result = api.restore(
-            picture, plan=plan, detector=request.detector, device=request.device, dtype=request.dtype,
-            tile=request.tile, max_memory=memory, on_progress=run.bar.tiles, on_state=trail, mask=request.mask,
+            picture, plan=decision.plan, mask=request.mask, detector=request.detector, device=request.device,
+            dtype=request.dtype, tile=request.tile, max_memory=memory, on_progress=self.run.bar.tiles, on_state=trail,
         )  # fmt: skip
         # Pictures are large: the one before is kept only for those who want to see it.
-        return replace(result, original=original), picture if job.side is not None else None, trail
+        return _Made(replace(result, original=original), picture if job.side is not None else None, trail)
 
-    def write(job: Job, made: tuple[Result, Picture | None, Trail | None]) -> Outcome:
-        result, before, trail = made
-        told = decisions[job].told
-        if decisions[job].answer is not None:
-            return outcome("answered", result.plan, result, told)
-        if dry_run:
-            return outcome("planned", result.plan, result, told)
+    def write(self, job: Job, made: _Made) -> Outcome:
+        """Write what came of it."""
+        from ..picture import side_by_side
+
+        request, result, decision = self.request, made.result, self.decisions[job]
+        if decision.answer is not None:
+            return outcome("answered", result.plan, result, decision.told)
+        if request.dry_run:
+            return outcome("planned", result.plan, result, decision.told)
         if job.target is None:
             sys.stdout.buffer.write(result.encode(job.format, quality=request.quality, strip=request.strip))
             sys.stdout.buffer.flush()
         else:
             result.save(job.target, format=job.format, quality=request.quality, strip=request.strip)
-        if job.side is not None and before is not None:
-            _write_drawn(side_by_side(before.pixels, result.picture.pixels), job.side)
-        if job.trail is not None and trail:
-            _write_drawn(trail.sheet(), job.trail)
-        return outcome("clean" if result.untouched else "restored", result.plan, result, told)
-
-    looks = any(callable(decisions[job].plan) for job in jobs)
-    for model in dict.fromkeys(models) if len(jobs) > len(questions) and not dry_run else ():
-        api.prepare(model=model, controller=request.controller, device=request.device)
-        if told := terms(api.capability(model, request.controller).name):
-            out.note(f"{model}: {told}")
-    api.prepare(detector=request.detector if looks else None, device=request.device)
-    if not dry_run:
-        for folder in dict.fromkeys(job.target.parent for job in jobs if job.target is not None):
-            make_folder(folder)
-    return run.carry(jobs, work, write, lambda job, made: _tell(run, job, made))
+        if job.side is not None and made.before is not None:
+            _write_drawn(side_by_side(made.before.pixels, result.picture.pixels), job.side)
+        if job.trail is not None and made.trail:
+            _write_drawn(made.trail.sheet(), job.trail)
+        return outcome("clean" if result.untouched else "restored", result.plan, result, decision.told)
 
 
 def outcome(status: str, plan: Plan, result: Result | None = None, told: Mapping[str, Any] | None = None) -> Outcome:
