@@ -2,8 +2,8 @@
 
     python benchmarks/instruct_sheet.py --data DATA --out docs/pictures/instruct.jpg
 
-Prints what was understood, as a table. With --real it takes real photographs of the test folder instead, to be looked at only: most
-of them state no licence.
+Prints what was understood, as a table. With --real it takes real photographs of the test folder instead, to be looked
+at only: most of them state no licence.
 """
 
 from __future__ import annotations

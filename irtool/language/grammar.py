@@ -139,7 +139,8 @@ class Composer:
         named: list[Piece] = [(the + glue, None), (self.one(self.words[mark.kind]["n"]), mark)]
         if self.rng.random() > 0.15:
             return named
-        return self.fill(self.one(self.words["where"]), {"n": named, "x": [(self.something(), None)]})
+        place = self.something("place", "place")  # a shadow that noise is in
+        return self.fill(self.one(self.words["where"]), {"n": named, "x": [(place, None)]})
 
     def nouns(self, marks: list[Mark]) -> list[Piece]:
         """Two nouns as one."""
@@ -237,12 +238,15 @@ class Composer:
             return self.one(self.words["aside"])
         return self.about(self.words["story"])
 
-    def something(self) -> str:
-        """What a picture shows or where it was taken, which asks for nothing: a shadow that noise is in, a thing, or a
-        word that may never come up again."""
+    def something(self, *further: str) -> str:
+        """A thing that pictures show, which asks for nothing, or a word that may never come up again.
+
+        Args:
+            further: names of lists to take it from as well.
+        """
         if self.rng.random() < 0.15:
             return self.gibberish(1)
-        lists = (self.words["place"], self.words["thing"], self.words["outedit"]["object"])
+        lists = (self.words["thing"], self.words["outedit"]["object"], *(self.words[name] for name in further))
         return self.rng.choice(self.rng.choice(lists))
 
     def about(self, frames: list[str]) -> str:
