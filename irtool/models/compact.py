@@ -105,20 +105,20 @@ class Block(nn.Module):
             branch.weight.data.mul_(0.1)
 
     def forward(self, x: Tensor, context: Tensor, mixture: Tensor | None) -> Tensor:
-        """x (N, H, W, width), context (N, C) -> (N, H, W, width)."""
-        n, height, width, channels = x.shape
-        features = STRIP * torch.get_num_threads() if x.device.type == "cpu" else 64 * STRIP
-        rows = max(4, features // (n * width * channels))
-        if mixture is not None or rows >= height:
+        """x (N, H, W, width), context (N, C) -> (N, H, W, width); where nothing is learned, x itself is changed."""
+        height, rows = x.shape[1], _strip(x)
+        if torch.is_grad_enabled() or rows >= height:
             x = self._across(x, context, mixture)
             return x + self._along(x, mixture)
         # Rows at a time, with one more on each side for the 3x3 convolution: the same result from a processor's cache.
-        out = torch.empty_like(x)
+        above = x[:, :0]
         for top in range(0, height, rows):
-            end, first = min(height, top + rows), max(0, top - 1)
-            y = self._across(x[:, first : end + 1], context, None)[:, top - first : end - first]
-            out[:, top:end] = y + self._along(y, None)
-        return out
+            end = min(height, top + rows)
+            seen = torch.cat([above, x[:, top : end + 1]], dim=1)
+            y = self._across(seen, context, mixture)[:, above.shape[1] :][:, : end - top]
+            above = x[:, end - 1 : end].clone()
+            torch.add(y, self._along(y, mixture), out=x[:, top:end])
+        return x
 
     def _across(self, x: Tensor, context: Tensor, mixture: Tensor | None) -> Tensor:
         """The first half, across neighbouring pixels."""
@@ -131,6 +131,13 @@ class Block(nn.Module):
         """What the second half adds, pixel by pixel."""
         a, b = self.widen(self.norm2(x), mixture).chunk(2, dim=-1)
         return self.narrow(a * b, mixture)
+
+
+def _strip(x: Tensor) -> int:
+    """How many rows of (N, H, W, C) to work on at a time."""
+    n, _, width, channels = x.shape
+    features = STRIP * torch.get_num_threads() if x.device.type == "cpu" else 64 * STRIP
+    return max(4, features // (n * width * channels))
 
 
 class Stage(nn.Module):
@@ -170,6 +177,18 @@ def _evened(x: Tensor) -> Tensor:
     """
     y = F.pad(x.permute(0, 3, 1, 2), (1, 1, 1, 1), mode="replicate")
     return F.avg_pool2d(F.avg_pool2d(y, 2, 1), 2, 1).permute(0, 2, 3, 1)
+
+
+def _raise(y: Tensor, up: nn.Module, skip: Tensor) -> Tensor:
+    """The skip (N, 2H, 2W, C) and what comes from the level below it (N, H, W, 2C); without gradients into the skip."""
+    height, rows = y.shape[1], _strip(y) // 2
+    if torch.is_grad_enabled() or rows >= height:
+        return _evened(_depth_to_space(up(y))) + skip
+    for top in range(0, height, rows):
+        end, first = min(height, top + rows), max(0, top - 1)
+        fine = _evened(_depth_to_space(up(y[:, first : end + 1])))
+        skip[:, 2 * top : 2 * end] += fine[:, 2 * (top - first) :][:, : 2 * (end - top)]
+    return skip
 
 
 class CompactNet(nn.Module):
@@ -248,7 +267,7 @@ class CompactNet(nn.Module):
             y = down(_space_to_depth(y))
         y = self.middle(y, context, mixture)
         for up, stage, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
-            y = stage(_evened(_depth_to_space(up(y))) + skip, context, mixture)
+            y = stage(_raise(y, up, skip), context, mixture)
         y = F.pixel_shuffle(self.head(y.permute(0, 3, 1, 2)), 2).float()
         gain, offset = y.chunk(2, dim=1)
         return x * (1 + gain) + offset
@@ -347,9 +366,9 @@ class CompactRestorer:
             margin=MARGIN,
             parameters=sum(p.numel() for p in net.parameters()),
             gmacs_per_megapixel=net.macs_per_pixel() / 1e3,
-            # Measured (tests/test_tiling.py keeps it honest): at the finest level, a quarter of the pixels, some
-            # 9 widths are alive at once (stream, skip, what is spread and added up; blocks take strips).
-            bytes_per_pixel=4 * (16 + 9 * width // 4),
+            # Measured (tests/test_tiling.py keeps it honest): a stream and a skip at the finest level, a quarter of the
+            # pixels, and as much again that does not shrink with the type; blocks take strips.
+            bytes_per_pixel=4 * (32 + 4 * width // 4),
         )
 
     def specialise(self, mixture: Mapping[str, float]) -> CompactExpert:
