@@ -102,10 +102,21 @@ def test_a_noisy_picture_is_a_state_of_the_denoising_process() -> None:
     p, x0 = denoising.process_of(), torch.rand(1, 3, 24, 24, generator=g)
     t = denoising.optimum_time(p, 25)
     assert float(irsde.std(p, t)) == pytest.approx(25 / 255, abs=0.003)
-    x = x0 + irsde.std(p, t) * torch.randn(x0.shape, generator=g)
-    for k, s in zip(times(t, 3), times(t, 3)[1:], strict=False):
-        x = denoising.posterior(p, x, (x - x0) / irsde.std(p, k), k, s, torch.randn(x.shape, generator=g))
-    assert psnr(x, x0) > 90
+    noisy = x0 + irsde.std(p, t) * torch.randn(x0.shape, generator=g)
+
+    def restored(sampler: str, steps: int) -> float:
+        def net(x: torch.Tensor, _: torch.Tensor, k: float) -> torch.Tensor:
+            return (x - x0) / irsde.std(p, round(k))
+
+        def draw() -> torch.Tensor:
+            return torch.randn(x0.shape, generator=g)
+
+        return psnr(denoising.sample(p, net, noisy, times(t, steps), sampler, draw), x0)
+
+    assert restored("posterior", 3) > 90
+    # Euler steps are as good as they are short.
+    for sampler in ("sde", "ode"):
+        assert psnr(noisy, x0) + 3 < restored(sampler, 5) < restored(sampler, t)
 
 
 @pytest.mark.parametrize("sigma", [5, 25, 50])

@@ -8,11 +8,13 @@ t)``. Same tables as `irtool.diffusion.irsde`, with eps 0.04.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from .irsde import Time, posterior_std, score, std
+from .irsde import Network, Time, posterior_std, score, std
 from .schedules import Process, process
 
 EPS = 0.04
@@ -56,3 +58,37 @@ def posterior_mean(p: Process, x: Tensor, x0: Tensor, t: Time, s: Time) -> Tenso
 def posterior(p: Process, x: Tensor, noise: Tensor, t: Time, s: Time, z: Tensor) -> Tensor:
     """A draw of x_s given x_t and the clean picture the noise stands for."""
     return posterior_mean(p, x, clean_of(p, x, noise, t), t, s) + posterior_std(p, t, s) * z
+
+
+def sample(
+    p: Process,
+    net: Network,
+    x: Tensor,
+    times: Sequence[int],
+    sampler: str,
+    draw: Callable[[], Tensor],
+    seen: Callable[[int, Tensor], None] = lambda t, x: None,
+) -> Tensor:
+    """Denoise pictures.
+
+    Args:
+        p: the process.
+        net: ``(x_t, x_t, t) -> noise``, called as that of `irtool.diffusion.irsde.sample` is.
+        x: noisy pictures (N, C, H, W).
+        times: from the time whose noise is as strong as theirs (`optimum_time`) down to 0.
+        sampler, draw, seen: as `irtool.diffusion.irsde.sample`.
+
+    Returns:
+        x_0, not clamped.
+    """
+    seen(times[0], x)
+    for t, s in pairwise(times):
+        noise = net(x, x, t * p.scale)
+        if sampler == "posterior":
+            x = posterior(p, x, noise, t, s, draw() if s else torch.zeros_like(x))
+        elif sampler == "sde":
+            x = reverse_sde(p, x, noise, t, s, draw())
+        else:
+            x = reverse_ode(p, x, noise, t, s)
+        seen(s, x)
+    return x

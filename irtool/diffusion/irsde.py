@@ -16,6 +16,7 @@ are those of the integral over it, so that the network is only asked about times
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -141,9 +142,8 @@ def sample(
     """
     x = start(p, mu, draw())
     seen(times[0], x)
-    for i, t in enumerate(times[:-1]):
+    for t, s in pairwise(times):
         noise = net(x, mu, t * p.scale)
-        s = times[i + 1]
         # The ODE draws nothing; nor does the posterior at the end, where its deviation is 0.
         fresh = sampler == "sde" or (sampler == "posterior" and s > 0)
         x = step(p, sampler, x, mu, noise, t, s, draw() if fresh else torch.zeros_like(x))

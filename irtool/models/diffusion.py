@@ -132,38 +132,15 @@ class DiffusionExpert:
 
         with torch.inference_mode():
             if self.restorer.denoises:
-                return self._denoise(pixels, sweep, on_progress, generator, seen)
+                # A noisy picture is a state already: of the time whose noise is as strong.
+                first = max(1, denoising.optimum_time(p, min(noise_level(pixels), 0.99 * p.lam)))
+                route = times(first, min(first, self.sampling.count))
+                network = self._network(torch.zeros(1, 0), sweep, on_progress, len(route) - 1)
+                return denoising.sample(p, network, pixels, route, sampler, partial(_draw, pixels, generator), seen)
             mu, hidden = (pixels, []) if latent is None else latent.encode(pixels)
             route = times(p.T, min(p.T, self.sampling.count))
             network = self._network(context, sweep, on_progress, len(route) - 1)
             return picture(irsde.sample(p, network, mu, route, sampler, partial(_draw, mu, generator), seen))
-
-    def _denoise(
-        self,
-        pixels: Tensor,
-        sweep: Sweep,
-        on_progress: Callable[[int, int], None],
-        generator: torch.Generator,
-        seen: Callable[[int, Tensor], None],
-    ) -> Tensor:
-        """A noisy picture is a state already: from the time whose noise is as strong, down to none."""
-        p, sampler = self.restorer.process, self.sampling.sampler
-        first = max(1, denoising.optimum_time(p, min(noise_level(pixels), 0.99 * p.lam)))
-        route = times(first, min(first, self.sampling.count))
-        network = self._network(torch.zeros(1, 0), sweep, on_progress, len(route) - 1)
-        x = pixels
-        seen(first, x)
-        for i, t in enumerate(route[:-1]):
-            s = route[i + 1]
-            noise = network(x, x, t * p.scale)
-            if sampler == "ode":
-                x = denoising.reverse_ode(p, x, noise, t, s)
-            elif sampler == "sde":
-                x = denoising.reverse_sde(p, x, noise, t, s, _draw(x, generator))
-            else:
-                x = denoising.posterior(p, x, noise, t, s, _draw(x, generator))
-            seen(s, x)
-        return x
 
     def _network(
         self, context: Tensor, sweep: Sweep, on_progress: Callable[[int, int], None], steps: int
