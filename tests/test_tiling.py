@@ -82,7 +82,7 @@ def test_memory_decides_on_tiles(expert: CompactExpert) -> None:
         pixels,
         device=CPU,
         dtype="fp32",
-        max_memory=held + (32 << 20),
+        max_memory=held + (64 << 20),
         on_progress=lambda a, b: seen.append((a, b)),
     )
     assert outcome.tiles > 1

@@ -346,7 +346,8 @@ class CompactExpert:
     def prepare(self, pixels: Tensor) -> Tensor:
         if self.holes is not None:
             return torch.cat([fill_holes(pixels[None], self.holes[None])[0], self.holes])
-        return filled(pixels[None], self.net.fixed[:, self.net.tasks.index("missing")].cpu() > 0)[0]
+        asked = self.net.fixed[:, self.net.tasks.index("missing")].cpu() > 0
+        return filled(pixels[None], asked)[0] if asked.any() else pixels
 
     def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
         with torch.inference_mode():
