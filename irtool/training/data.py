@@ -165,8 +165,8 @@ class Pools(Dataset[Sample]):
                 pixel = torch.Generator(clean.device).manual_seed(int(torch.randint(1 << 62, (1,), generator=g)))
             for each in kinds:
                 degraded = synth.random_chain(each, g).apply(degraded, pixel)
-            if not {"haze", "lowlight"}.isdisjoint(kinds) and "jpeg" not in kinds and _draw(g, 2):
-                # A photograph mostly comes as a JPEG of a quality that harms nobody, until a large gain shows it.
+            if not {"haze", "lowlight", "missing"}.isdisjoint(kinds) and "jpeg" not in kinds and _draw(g, 2):
+                # A photograph mostly comes as a JPEG that harms nobody, until a large gain shows it or a hole has a rim.
                 degraded = synth.parse(f"jpeg(q={75 + _draw(g, 23)})").apply(degraded, pixel)
             degraded = (degraded * 255).round() / 255
         labels = torch.zeros(count, len(IDS))
