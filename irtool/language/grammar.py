@@ -74,6 +74,11 @@ def words(language: str) -> dict[str, Any]:
     return {k: split(v) if isinstance(v, str) else {n: split(t) for n, t in v.items()} for k, v in table.items()}
 
 
+def _settled(entry: str, rng: random.Random) -> str:
+    """An entry, its [alternatives/in/brackets] settled."""
+    return _CHOICE.sub(lambda m: rng.choice(m[1].split("/")), entry)
+
+
 class Composer:
     """Composes sentences of one language.
 
@@ -87,9 +92,8 @@ class Composer:
         self.space = "" if language in WIDE else " "
 
     def one(self, entries: list[str]) -> str:
-        """One entry, its [alternatives/in/brackets] settled. Lists begin with what people say most."""
-        entry = entries[int(len(entries) * self.rng.random() ** COMMON)]
-        return _CHOICE.sub(lambda m: self.rng.choice(m[1].split("/")), entry)
+        """One entry. Lists begin with what people say most."""
+        return _settled(entries[int(len(entries) * self.rng.random() ** COMMON)], self.rng)
 
     def fill(self, template: str, slots: dict[str, list[Piece]], mark: Mark | None = None) -> list[Piece]:
         """The pieces of a template; its own words get `mark`, {p} and {k} are drawn."""
@@ -279,6 +283,15 @@ class Composer:
             pieces = self.join([pieces, generic] if self.rng.random() < 0.5 else [generic, pieces])
         return Composed(tuple(pieces))
 
+    def _plain(self) -> Composed:
+        """A single noun in a frame, all equally often, without anything beside it: what is said most must not fail."""
+        mark = Mark(self.task(), "keep" if self.rng.random() < 0.15 else "undo")
+        the = self.rng.choice(("", *(t for t in self.words["the"][:4] if t)))
+        glue = self.space if the and not the.endswith("'") else ""
+        noun = [(the + glue, None), (_settled(self.rng.choice(self.words[mark.kind]["n"]), self.rng), mark)]
+        frame = _settled(self.rng.choice(self.words[mark.act]["n"]), self.rng)
+        return Composed(tuple(self.fill(frame, {"n": noun})))
+
     def _strength(self) -> Composed:
         return Composed(tuple(self.strong("auto" if self.rng.random() < 0.12 else self.task())))
 
@@ -404,8 +417,9 @@ class Composer:
     def sentence(self) -> Composed:
         """One sentence, politely wrapped now and then."""
         makers = (
-            (self._single, 27), (self._strength, 14), (self._multi, 26), (self._keep, 18), (self._only, 5),
-            (self._auto, 7), (self._left, 3), (self._ask, 8), (self._sequence, 5), (self._outside, 14), (self._word, 6),
+            (self._single, 27), (self._plain, 22), (self._strength, 14), (self._multi, 26), (self._keep, 18),
+            (self._only, 5), (self._auto, 7), (self._left, 3), (self._ask, 8), (self._sequence, 5),
+            (self._outside, 14), (self._word, 6),
         )  # fmt: skip
         made = self.rng.choices([m for m, _ in makers], [n for _, n in makers])[0]()
         pieces = list(made.pieces)

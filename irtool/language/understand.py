@@ -265,11 +265,9 @@ def load(reference: str = DEFAULT_TEXT_MODEL) -> TextModel:
         UsageError: there is no such model.
         UnavailableError: its files or packages are not here.
     """
+    if reference == DEFAULT_TEXT_MODEL:
+        return Words(Tagger.load(locate(reference)))
     family, _, rest = reference.partition(":")
-    if family in ("instructir", "encoder") and (rest or reference == "instructir"):
-        from . import encoder
-
-        return encoder.load(reference)
     if family == "local":
         path, _, name = (rest, "", "") if Path(rest).exists() else rest.partition("@")
         located = locate(f"local:{path}")
@@ -278,8 +276,10 @@ def load(reference: str = DEFAULT_TEXT_MODEL) -> TextModel:
         from . import encoder
 
         return encoder.head(located, name or encoder.ENCODER)
-    if reference == DEFAULT_TEXT_MODEL:
-        return Words(Tagger.load(locate(reference)))
+    if reference == "instructir" or (family in ("instructir", "encoder") and rest):
+        from . import encoder
+
+        return encoder.load(reference)
     known = f"{DEFAULT_TEXT_MODEL}, instructir, encoder:NAME, local:PATH"
     raise UsageError(f"There is no text model '{reference}'.", f"Known: {known}.")
 
