@@ -166,7 +166,7 @@ class Pools(Dataset[Sample]):
             for each in kinds:
                 degraded = synth.random_chain(each, g).apply(degraded, pixel)
             if not {"haze", "lowlight", "missing"}.isdisjoint(kinds) and "jpeg" not in kinds and _draw(g, 2):
-                # A photograph mostly comes as a JPEG that harms nobody, until a large gain shows it or a hole has a rim.
+                # Photographs mostly come as JPEG, which harms nobody until a large gain shows it or a hole has a rim.
                 degraded = synth.parse(f"jpeg(q={75 + _draw(g, 23)})").apply(degraded, pixel)
             degraded = (degraded * 255).round() / 255
         labels = torch.zeros(count, len(IDS))
