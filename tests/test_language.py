@@ -16,6 +16,7 @@ from irtool.errors import UnavailableError, UsageError
 from irtool.language import Wish, load, plan_wishes, understand
 from irtool.language.grammar import LANGUAGES, WIDE, Composer, Mark, compose, misspell
 from irtool.language.labels import ACTS, KINDS, LEVELS, ORDERS, OUTSIDE
+from irtool.language.plain import plain
 from irtool.language.score import cases, same, table, told
 from irtool.language.spelling import mend
 from irtool.language.tagger import Tagger, Tags
@@ -441,6 +442,29 @@ def test_a_model_file_that_is_no_text_model(models_dir):
 def test_plain_slips_are_put_right(wrong, right):
     (token,) = mend(tokenise(normalise(wrong)))
     assert token.text == right
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "named"),
+    [
+        ("Please take out the noise!", "noise", "noise"), ("delete the motion blur", "blur", "motion blur"),
+        ("raindrops removal", "raindrop", "raindrops"), ("enlève le brouillard", "haze", "brouillard"),
+        ("去掉雨", "rain", "雨"),
+    ],
+)  # fmt: skip
+def test_the_plainest_sentences_are_read_by_the_book(text, kind, named):
+    said = tokenise(normalise(text))
+    found, part = plain(said)  # type: ignore[misc]
+    assert found == kind and [t.text for t in said[part]] == [t.text for t in tokenise(named)]
+    (wish,) = understand(text)
+    assert dict(wish.undo) == {kind: 1.0} and [h.words for h in wish.heard] == [named]
+
+
+@pytest.mark.parametrize(
+    "text", ["don't take out the noise", "keep the rain", "is there noise?", "add rain", "the rain man"]
+)
+def test_what_is_not_so_plain_is_left_to_the_model(text):
+    assert plain(tokenise(normalise(text))) is None
 
 
 def test_a_character_within_a_word_is_of_its_kind():

@@ -79,6 +79,14 @@ def _settled(entry: str, rng: random.Random) -> str:
     return _CHOICE.sub(lambda m: rng.choice(m[1].split("/")), entry)
 
 
+def settlings(entry: str) -> list[str]:
+    """All that an entry's [alternatives/in/brackets] can be settled to."""
+    match = _CHOICE.search(entry)
+    if match is None:
+        return [entry]
+    return [s for one in match[1].split("/") for s in settlings(entry[: match.start()] + one + entry[match.end() :])]
+
+
 class Composer:
     """Composes sentences of one language.
 

@@ -17,6 +17,7 @@ from ..errors import UsageError
 from ..weights import locate
 from . import grammar
 from .labels import ACTS, KINDS, LEVELS, ORDERS, OUTSIDE, STRENGTHS
+from .plain import articles, plain
 from .spelling import mend
 from .tagger import Array, Tagger, Tags
 from .tokens import Token, is_wide, normalise, tokenise
@@ -71,6 +72,9 @@ class Words:
         tokens = mend(tokenise(said))
         if not tokens:
             return Wish(text=text)
+        if (found := plain(tokens)) is not None:
+            kind, named = found
+            return _wish(text, [Heard(_said(said, tokens, named), kind, "undo")], "")
         tags = self.tagger(tokens)
         tags.kind[:] = steady(tokens, tags.kind)
         for clause in clauses(tokens, tags):
@@ -141,7 +145,7 @@ def clauses(tokens: list[Token], tags: Tags) -> list[list[int]]:
         first = next(i for i in part if kinds[i])
         # Chinese and Japanese say what is to be done behind the noun as well.
         beside = (i for i in part if i < first or (is_wide(tokens[i].text) and not kinds[i]))
-        led = any(tokens[i].text not in _articles() for i in beside)
+        led = any(tokens[i].text not in articles() for i in beside)
         if found and not led and tokens[first].text not in _verbs():
             found[-1] += part
         else:
@@ -152,13 +156,6 @@ def clauses(tokens: list[Token], tags: Tags) -> list[list[int]]:
 JOINTS = frozenset(
     (",", ";", ".", "&", "+", "and", "but", "y", "pero", "et", "mais", "und", "aber", "和", "并", "、", "。")
 )
-
-
-@lru_cache(maxsize=1)
-def _articles() -> frozenset[str]:
-    """Words that may stand between an "and" and a noun."""
-    lists = [grammar.words(language)["the"] for language in grammar.LANGUAGES if language not in grammar.WIDE]
-    return frozenset(t.text for entries in lists for e in entries for t in tokenise(normalise(e)))
 
 
 @lru_cache(maxsize=1)
@@ -184,7 +181,6 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
     """
     heard: list[Heard] = []
     kinds = tags.kind.argmax(axis=1)
-    ends = [*(token.start for token in tokens[1:]), len(said)]
     for kind, group in itertools.groupby(range(len(tokens)), key=lambda i: int(kinds[i])):
         span = list(group)
         if not kind or tags.kind[span, kind].mean() < SURE:
@@ -192,9 +188,15 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
         act = ACTS[int(np.log(tags.act[span] + 1e-9).sum(axis=0).argmax())]
         level = LEVELS[int(np.log(tags.level[span] + 1e-9).sum(axis=0).argmax())]
         strength = STRENGTHS.get(level) or _number(tokens, span)
-        words = said[tokens[span[0]].start : ends[span[-1]]].strip()
+        words = _said(said, tokens, slice(span[0], span[-1] + 1))
         heard.append(Heard(words, KINDS[kind], act, 1.0 if act != "undo" else strength))
     return _wish(text, heard, ORDERS[int(tags.order.argmax())])
+
+
+def _said(said: str, tokens: list[Token], part: slice) -> str:
+    """Some tokens as they stood in the normalised sentence."""
+    end = tokens[part.stop].start if part.stop < len(tokens) else len(said)
+    return said[tokens[part.start].start : end].strip()
 
 
 def _number(tokens: list[Token], span: list[int]) -> float:
