@@ -12,6 +12,7 @@ from PIL import Image
 from training_samples import CPU, tiny
 
 from irtool.degradation import IDS, INDEX
+from irtool.detect.detector import Detector
 from irtool.detect.network import FINE, GRID, LOCAL, DetectorNet, views, where
 from irtool.training import calibrate
 from irtool.training.data import held_out, join
@@ -124,3 +125,12 @@ def test_thresholds_follow_their_rule() -> None:
     assert (chosen[IDS[0]], chosen[IDS[1]], chosen[IDS[2]]) == (0.65, 1.0, calibrate.LOWEST)
     scores[300:305, 0] = 0.755  # five of the hundred that have something else; four may
     assert calibrate.thresholds(scores, labels)[IDS[0]] == 0.76
+
+
+def test_what_is_half_bright_is_never_too_dark() -> None:
+    found = Detector(DetectorNet(**SMALL).eval(), dict.fromkeys(IDS, 1e-6), CPU)
+    dark, half = torch.full((3, 40, 60), 0.2), torch.full((3, 40, 60), 0.2)
+    half[:, :21] = 0.8
+    assert "lowlight" in found.diagnose(dark).present
+    assert "lowlight" not in found.diagnose(half).present
+    assert len(found.diagnose(half).present) == len(IDS) - 1

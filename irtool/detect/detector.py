@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .daclip import DaclipDetector
 
 
+LIT = 0.4
+"""A picture of which half is brighter than this has light enough, whatever the network takes its colours for."""
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """What is wrong with a picture.
@@ -68,6 +72,8 @@ class Detector:
         with torch.inference_mode():
             scores = self.net(pixels[None].float().to(self.device))[0].float().sigmoid().cpu()
         named = dict(zip(IDS, scores.tolist(), strict=True))
+        if float(pixels[:, ::4, ::4].mean(0).median()) > LIT:
+            named["lowlight"] = 0.0
         # By how far each passes its own threshold, since thresholds differ.
         over = {i: s - self.thresholds[i] for i, s in named.items() if s >= self.thresholds[i]}
         return Diagnosis(named, tuple(sorted(over, key=lambda i: -over[i])))
