@@ -31,12 +31,28 @@ from ..degradation import IDS
 from .base import Capability, require_known
 from .context import CONTEXT_SIZE, describe
 from .holes import fill_holes, filled
+from .unet_blocks import linear
 
 MARGIN = 64  # measured: see tests/test_tiling.py
 # Features (rows x columns x channels) that a block works on at a time, for each thread of a CPU. With all of a picture
 # at once, memory and not arithmetic sets the pace: 1.9 times slower at one megapixel. A GPU takes more, to bound its
 # memory.
 STRIP = 1 << 19
+
+
+def _dense(x: Tensor, weight: Tensor) -> Tensor:
+    """A 1x1 convolution without bias: (N, H, W, inputs) with weight (outputs, inputs) -> (N, H, W, outputs)."""
+    return linear(x.flatten(1, 2), weight).unflatten(1, x.shape[1:3])
+
+
+class Resampled(nn.Linear):
+    """A 1x1 convolution before pixels are spread, or after they were gathered; without bias."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _dense(x, self.weight)
 
 
 class Pointwise(nn.Module):
@@ -69,7 +85,7 @@ class Pointwise(nn.Module):
         """
         n, h, w, c = x.shape
         if mixture is None and (scale is None or n == 1):
-            return F.linear(x, self.weight if scale is None else self.weight * scale)
+            return _dense(x, self.weight if scale is None else self.weight * scale)
         if h * w > c:
             weight = self.weight if mixture is None else self.weight + self.offset(mixture)
             weight = (weight if scale is None else weight * scale[:, None, :]).to(x.dtype)
@@ -227,12 +243,12 @@ class CompactNet(nn.Module):
         self.encoders, self.downs = nn.ModuleList(), nn.ModuleList()
         for count in encoder:
             self.encoders.append(Stage(count, width, *common))
-            self.downs.append(nn.Linear(4 * width, 2 * width, bias=False))
+            self.downs.append(Resampled(4 * width, 2 * width))
             width *= 2
         self.middle = Stage(middle, width, *common)
         self.ups, self.decoders = nn.ModuleList(), nn.ModuleList()
         for count in decoder:
-            self.ups.append(nn.Linear(width, 2 * width, bias=False))
+            self.ups.append(Resampled(width, 2 * width))
             width //= 2
             self.decoders.append(Stage(count, width, *common))
         self.head = nn.Conv2d(width, 24, 3, padding=1)
