@@ -385,7 +385,7 @@ class CompactRestorer:
             gmacs_per_megapixel=net.macs_per_pixel() / 1e3,
             # Measured (tests/test_tiling.py keeps it honest): a stream and a skip at the finest level, a quarter of the
             # pixels, and as much again that does not shrink with the type; blocks take strips.
-            bytes_per_pixel=4 * (32 + 4 * width // 4),
+            bytes_per_pixel=4 * (40 + 5 * width // 4),
         )
 
     def specialise(self, mixture: Mapping[str, float]) -> CompactExpert:
