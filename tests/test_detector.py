@@ -129,8 +129,23 @@ def test_thresholds_follow_their_rule() -> None:
 
 def test_what_is_half_bright_is_never_too_dark() -> None:
     found = Detector(DetectorNet(**SMALL).eval(), dict.fromkeys(IDS, 1e-6), CPU)
-    dark, half = torch.full((3, 40, 60), 0.2), torch.full((3, 40, 60), 0.2)
-    half[:, :21] = 0.8
+    dark = 0.3 * torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(0))
+    half = dark.clone()
+    half[:, :21] += 0.6
     assert "lowlight" in found.diagnose(dark).present
     assert "lowlight" not in found.diagnose(half).present
     assert len(found.diagnose(half).present) == len(IDS) - 1
+
+
+def test_a_page_has_no_holes() -> None:
+    found = Detector(DetectorNet(**SMALL).eval(), dict.fromkeys(IDS, 1e-6), CPU)
+    picture = torch.rand(3, 120, 200, generator=torch.Generator().manual_seed(0))
+    holed = picture.clone()
+    holed[:, :60, 40:90] = 1  # also at the edge
+    page = torch.nn.functional.pad(picture, (9, 9, 9, 9), value=1.0)
+    lined = torch.nn.functional.pad(holed, (1, 1, 1, 1))  # a scan's black line
+    assert "missing" in found.diagnose(holed).present
+    assert "missing" in found.diagnose(lined).present
+    assert "missing" not in found.diagnose(page).present
+    for size in ((1, 1), (3, 2)):
+        found.diagnose(torch.rand(3, *size))

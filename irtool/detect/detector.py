@@ -59,6 +59,16 @@ class Diagnosis:
         return {"present": list(self.present) or [CLEAN], "scores": {k: round(v, 4) for k, v in scores.items()}}
 
 
+def framed(pixels: Tensor) -> bool:
+    """Whether one colour runs along most of the edge of a picture (3, H, W), as of a page or a drawing: that is no hole."""
+    depth = min(pixels.shape[1:]) // 100  # scans have a black line at the very edge
+    inner = pixels[:, depth : pixels.shape[1] - depth, depth : pixels.shape[2] - depth]
+    edges = (inner[:, 0], inner[:, -1], inner[:, :, 0], inner[:, :, -1])
+    edge = (torch.cat(edges, dim=1) * 255).round().int()
+    _, counts = ((edge[0] * 256 + edge[1]) * 256 + edge[2]).unique(return_counts=True)
+    return int(counts.max()) > 0.5 * edge.shape[1]
+
+
 class Detector:
     """A loaded detector; stateless, runs on any picture size."""
 
@@ -74,6 +84,8 @@ class Detector:
         named = dict(zip(IDS, scores.tolist(), strict=True))
         if float(pixels[:, ::4, ::4].mean(0).median()) > LIT:
             named["lowlight"] = 0.0
+        if framed(pixels):
+            named["missing"] = 0.0
         # By how far each passes its own threshold, since thresholds differ.
         over = {i: s - self.thresholds[i] for i, s in named.items() if s >= self.thresholds[i]}
         return Diagnosis(named, tuple(sorted(over, key=lambda i: -over[i])))
