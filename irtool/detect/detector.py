@@ -60,7 +60,7 @@ class Diagnosis:
 
 
 def framed(pixels: Tensor) -> bool:
-    """Whether one colour runs along most of the edge of a picture (3, H, W): a page or a drawing has that, and no hole."""
+    """Whether one colour runs along most of the edge of a picture (3, H, W), as on a page: that is no hole."""
     depth = min(pixels.shape[1:]) // 100  # scans have a black line at the very edge
     inner = pixels[:, depth : pixels.shape[1] - depth, depth : pixels.shape[2] - depth]
     edges = (inner[:, 0], inner[:, -1], inner[:, :, 0], inner[:, :, -1])
