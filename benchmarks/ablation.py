@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,6 @@ def l1(restored: Tensor, clean: Tensor) -> Tensor:
 
 def charbonnier(restored: Tensor, clean: Tensor) -> Tensor:
     return ((restored - clean).square() + 1e-6).sqrt().mean()
-
-
-def psnr_loss(restored: Tensor, clean: Tensor) -> Tensor:
-    """Mean of the logarithm of the squared error of each sample, as NAFNet is trained."""
-    return (restored - clean).square().mean(dim=(1, 2, 3)).add(1e-4).log().mean() / 2
 
 
 def with_frequencies(restored: Tensor, clean: Tensor) -> Tensor:
@@ -96,7 +92,7 @@ VARIANTS = (
     Variant("as the default: log L1, half-resolution stem, offsets and features"),
     Variant("L1", loss=l1),
     Variant("Charbonnier", loss=charbonnier),
-    Variant("PSNR loss", loss=psnr_loss),
+    Variant("PSNR loss", loss=partial(restoration_loss, kind="psnr")),
     Variant("with a frequency term", loss=with_frequencies),
     Variant("the task not told", told="nothing"),
     Variant("the task as features only (FiLM of the attention)", told="features"),

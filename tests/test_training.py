@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import signal
@@ -27,7 +28,7 @@ from irtool.errors import IrtoolError, UnavailableError, UsageError
 from irtool.training import export, journal, loop, state
 from irtool.training.jobs import job
 from irtool.training.processes import Group, Stop
-from irtool.training.restorer import RestorerJob
+from irtool.training.restorer import LOSSES, RestorerJob, restoration_loss
 
 
 class Seen(journal.Watcher):
@@ -79,6 +80,22 @@ def assert_equal_weights(a: Path, b: Path) -> None:
     for part in ("net", "ema"):
         for name, value in one[part].items():
             assert torch.equal(value, two[part][name]), name
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_the_loss_is_the_same_for_the_same_relative_change_and_a_wrong_tone_weighs_less(kind):
+    g = torch.Generator().manual_seed(0)
+    clean = torch.rand(2, 3, 24, 24, generator=g)
+    wave = torch.where(torch.rand(2, 3, 24, 24, generator=g) < 0.5, -1.0, 1.0)
+    wave = wave - wave.mean(dim=(2, 3), keepdim=True)
+    at = [float(restoration_loss(clean + size * wave, clean, kind)) for size in (0.3, 0.6, 1.2)]
+    assert at[1] - at[0] == pytest.approx(at[2] - at[1], abs=0.05)  # a logarithm
+    assert at[0] == pytest.approx(math.log(0.3), abs=0.1)
+    assert float(restoration_loss(clean + 0.3, clean, kind)) == pytest.approx(math.log(0.3 / 4), abs=0.3)
+    few = torch.zeros_like(clean)
+    few[..., 0, 0] = 1  # one pixel far off: the square minds, the distance does not
+    losses = [float(restoration_loss(clean + few, clean, each)) for each in LOSSES]
+    assert losses[1] > losses[0] + 0.3
 
 
 def test_a_run_learns_and_leaves_what_it_promises(photos, tmp_path):

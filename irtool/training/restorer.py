@@ -24,8 +24,11 @@ from .recipe import Recipe
 _FLOOR = 0.02
 
 
-def restoration_loss(restored: Tensor, clean: Tensor) -> Tensor:
-    """Mean over the samples of log(L1 + floor), the mean error of a channel counting a quarter.
+LOSSES = ("l1", "psnr")
+
+
+def restoration_loss(restored: Tensor, clean: Tensor, kind: str = "l1") -> Tensor:
+    """Mean over the samples of the logarithm of the error, the mean error of a channel counting a quarter.
 
     The logarithm gives every sample a say in proportion to its relative error, as PSNR does. How bright a dark or hazy
     picture should be is partly a guess; the error of a wrong guess is alike at every pixel, and such gradients
@@ -34,9 +37,13 @@ def restoration_loss(restored: Tensor, clean: Tensor) -> Tensor:
 
     Args:
         restored, clean: (N, 3, H, W), about [0, 1].
+        kind: the error of a sample: "l1", mean absolute, or "psnr", root of the mean square (Chen et al., "Simple
+            Baselines for Image Restoration", ECCV 2022).
     """
     error = restored - clean
     error = error - 0.75 * error.mean(dim=(2, 3), keepdim=True)
+    if kind == "psnr":
+        return error.square().mean(dim=(1, 2, 3)).add(_FLOOR**2).log().mean() / 2
     return error.abs().mean(dim=(1, 2, 3)).add(_FLOOR).log().mean()
 
 
@@ -52,7 +59,10 @@ class RestorerJob:
     figure = "psnr"
 
     def problems(self, recipe: Recipe) -> list[str]:
-        return misfits(CompactNet, recipe)
+        problems = misfits(CompactNet, recipe, ("loss",))
+        if recipe.settings.get("loss", LOSSES[0]) not in LOSSES:
+            problems.append(f"settings: loss is one of {', '.join(LOSSES)}, not '{recipe.settings['loss']}'")
+        return problems
 
     def build(self, recipe: Recipe) -> CompactNet:
         return CompactNet(**recipe.model)
@@ -67,7 +77,8 @@ class RestorerJob:
         self, net: nn.Module, batch: Sample, recipe: Recipe, generator: torch.Generator, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         restored = self.restore(net, batch)
-        return restoration_loss(restored, batch.clean), {"psnr": psnr(restored, batch.clean)}
+        loss = restoration_loss(restored, batch.clean, recipe.settings.get("loss", LOSSES[0]))
+        return loss, {"psnr": psnr(restored, batch.clean)}
 
     def restore(self, net: nn.Module, sample: Sample) -> Tensor:
         """The pictures of a sample restored: (N, 3, S, S)."""
