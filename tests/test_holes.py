@@ -32,6 +32,17 @@ def test_holes_of_one_colour_are_found(kind: str, fill: str) -> None:
     assert (found & truth).sum() / truth.sum() > 0.95  # single pixels at the rim of a letter do not count
 
 
+@pytest.mark.parametrize("quality", [75, 90, 98])
+@pytest.mark.parametrize("fill", ["white", "black"])
+def test_the_rim_that_jpeg_leaves_belongs_to_the_hole(fill: str, quality: int) -> None:
+    x, g = scene(160, 192), torch.Generator().manual_seed(3)
+    y = synth.parse(f"missing(kind=thick, fill={fill}, coverage=0.2)").apply(x, g)
+    truth = (y != x).any(1, keepdim=True)
+    found = find_holes(synth.parse(f"jpeg(q={quality})").apply(y, g)) > 0
+    assert (found & truth).sum() / truth.sum() > 0.97
+    assert (found & ~truth).sum() / truth.sum() < 0.05
+
+
 @pytest.mark.parametrize("colour", [(0.0, 0.0, 1.0), (128 / 255,) * 3])
 def test_the_colour_may_be_any(colour: tuple[float, ...]) -> None:
     y = scene()
@@ -86,6 +97,21 @@ def test_only_those_that_ask_are_filled() -> None:
     assert seen.shape == (2, 4, 60, 84)
     assert torch.equal(seen[0, :3], y[0]) and not seen[0, 3].any()
     assert (seen[1, :3, 20:40, 30:50] < 1).all() and seen[1, 3].sum() == 400
+
+
+def test_only_what_is_missing_changes_unless_more_is_asked() -> None:
+    y = scene(128, 160)[0]
+    y[:, 40:80, 60:100] = 1
+    outside = torch.ones_like(y, dtype=torch.bool)
+    outside[:, 40:80, 60:100] = False
+    for tasks, same in (({"missing": 1.0}, True), ({"missing": 1.0, "noise": 1.0}, False)):
+        expert = CompactRestorer(random_net()).specialise(tasks)
+        z = engine.run(expert, y, device=torch.device("cpu"), dtype="fp32").pixels
+        assert torch.equal(z[outside], y[outside]) == same
+        assert not torch.equal(z, y)
+    expert = CompactRestorer(random_net()).specialise({"missing": 1.0})
+    whole = scene(128, 160)[0]  # nothing flat: holes may be filled with noise, and the network looks for itself
+    assert not torch.equal(engine.run(expert, whole, device=torch.device("cpu"), dtype="fp32").pixels, whole)
 
 
 def test_the_network_is_told_of_holes_and_tiles_agree() -> None:

@@ -6,12 +6,18 @@ lies around it, and told where it was. Both are done once over the whole picture
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 TOLERANCE = 2.5 / 255  # what 8-bit rounding, and a careful JPEG, leave of a constant colour
 LEAST = 0.002  # share of the picture in one flat colour below which there is no hole to speak of
+# What JPEG leaves at the rim of a hole, between the colours of both sides: how far it reaches (a block), and how near
+# to the hole's colour it stays. A picture is taken to have been a JPEG where more than a share of what lies around its
+# holes is nearer still: 0 to 5 % in the public masks on Kodak as they are, 18 % and more from quality 98 down.
+_REACH, _NEAR, _NEARER, _SOFT = 8, 40 / 255, 24 / 255, 0.12
 _SWEEPS = 3  # smoothing steps at each scale; ten more are worth a tenth of a decibel before the network has seen it
 
 
@@ -19,8 +25,8 @@ def find_holes(pixels: Tensor) -> Tensor:
     """Where a picture was filled with one flat colour.
 
     The colour is the commonest among those that fill squares of 2 x 2 pixels exactly; a hole is all that is made of
-    such squares or touches them, so that single pixels of that colour do not count. Holes filled with noise are not
-    found.
+    such squares or touches them, so that single pixels of that colour do not count. Where JPEG has softened the rim,
+    the rim belongs to the hole. Holes filled with noise are not found.
 
     Args:
         pixels: (N, 3, H, W) in [0, 1].
@@ -41,11 +47,24 @@ def find_holes(pixels: Tensor) -> Tensor:
             continue
         common = int(values[counts.argmax()])
         colour = [(common >> bits & 255) / 255 for bits in (16, 8, 0)]
-        near = torch.stack([(a - b).abs() <= TOLERANCE for a, b in zip(picture.split(1), colour, strict=True)])
-        near = near.all(0).float()
+        near = _near(picture, colour, TOLERANCE)
         squares = -F.max_pool2d(-near, 2, 1)  # 1 where a whole square is near
         hole.copy_(near * F.max_pool2d(F.pad(squares, (2, 2, 2, 2)), 4, 1)[:, :height, :width])
+        rim = _wider(hole, 3) - hole
+        if float((rim * _near(picture, colour, _NEARER)).sum()) > _SOFT * float(rim.sum()):
+            hole.copy_(torch.maximum(hole, _near(picture, colour, _NEAR) * _wider(hole, _REACH)))
     return holes
+
+
+def _near(picture: Tensor, colour: Sequence[float], tolerance: float) -> Tensor:
+    """1 where a picture (3, H, W) has a colour: (1, H, W)."""
+    near = torch.stack([(a - b).abs() <= tolerance for a, b in zip(picture.split(1), colour, strict=True)])
+    return near.all(0).float()
+
+
+def _wider(mask: Tensor, by: int) -> Tensor:
+    """A mask (1, H, W) and all that is no more than `by` pixels from it."""
+    return F.max_pool2d(mask, 2 * by + 1, 1, by)
 
 
 def _spread(channel: Tensor) -> Tensor:
