@@ -25,8 +25,9 @@ MOST = 3
 APART = ("missing", "lowlight", "raindrop", "haze")
 """What the restorer that ships undoes in a pass of its own: 0.3 to 8 dB better than at once with anything else, while
 the others lose a quarter of a decibel at most by sharing a pass, and gain half the time (docs/experiments.md)."""
-SURE = {"shadow": 0.95, "raindrop": 0.9, "lowlight": 0.7}
-"""Score that `plan_auto` asks for beyond being found: shadows, most round things, and dusk belong to the picture."""
+SURE = {"shadow": 0.95, "raindrop": 0.9, "lowlight": 0.7, "snow": 0.7}
+"""Score that `plan_auto` asks for beyond being found: shadows, most round things, dusk and sparkle belong to
+the picture."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .daclip import DaclipDetector
 
 
-LIT = 0.4
-"""A picture of which half is brighter than this has light enough, whatever the network takes its colours for."""
+LIT = 0.25
+"""A picture of which half has a colour channel above this is not too dark, whatever the network takes it for."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Detector:
         with torch.inference_mode():
             scores = self.net(pixels[None].float().to(self.device))[0].float().sigmoid().cpu()
         named = dict(zip(IDS, scores.tolist(), strict=True))
-        if float(pixels[:, ::4, ::4].mean(0).median()) > LIT:
+        if float(pixels[:, ::4, ::4].amax(0).median()) > LIT:
             named["lowlight"] = 0.0
         if framed(pixels):
             named["missing"] = 0.0
