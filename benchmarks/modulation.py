@@ -1,8 +1,8 @@
 """Does it help to adapt weights per task? Small networks, five tasks, shared photographs, several seeds.
 
     python benchmarks/modulation.py compare --data DATA --out docs/pictures --seeds 3 --steps 700
-    python benchmarks/modulation.py sensitivity --data DATA
-    python benchmarks/modulation.py ranks --data DATA --out docs/pictures
+    python benchmarks/modulation.py sensitivity --data DATA --seeds 3 --steps 200 --crops 100
+    python benchmarks/modulation.py ranks --data DATA --out docs/pictures --seeds 3 --steps 200 --crops 100
     python benchmarks/modulation.py diffusion --data DATA --out docs/pictures --seeds 1 --steps 1200 --batch 32
 
 Every method has about the same number of parameters in all (the table says how many), sees the same samples and takes
@@ -25,6 +25,7 @@ import modulation_diffusion
 import numpy as np
 import torch
 import torch.nn.functional as F
+from modulation_diffusion import told
 from torch import Tensor, nn
 
 from irtool import picture, synth
@@ -38,11 +39,11 @@ BUDGET = 72_000
 class Block(nn.Module):
     """A spatial and a pointwise convolution with a gate read off the whole crop; optionally scaled and shifted."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.spatial = nn.Conv2d(width, width, 3, padding=1)
-        self.pointwise = nn.Conv2d(width, width, 1)
-        self.gate = nn.Linear(width, width)
+        self.spatial = nn.Conv2d(width, inner, 3, padding=1)
+        self.pointwise = nn.Conv2d(inner, width, 1)
+        self.gate = nn.Linear(inner, inner)
         nn.init.zeros_(self.pointwise.bias)
         self.pointwise.weight.data.mul_(0.3)
 
@@ -62,16 +63,17 @@ class Net(nn.Module):
         width: channels.
         film: tasks with a learned scale and shift per block and channel.
         prompt: channels of a learned picture per task that is seen beside the input.
+        inner: channels inside each block, in units of the width.
     """
 
-    def __init__(self, width: int, film: int = 0, prompt: int = 0, depth: int = 4) -> None:
+    def __init__(self, width: int, film: int = 0, prompt: int = 0, inner: Sequence[float] = (1, 1, 1, 1)) -> None:
         super().__init__()
         self.head = nn.Conv2d(12 + prompt, width, 3, padding=1)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, round(share * width)) for share in inner)
         self.tail = nn.Conv2d(width, 24, 3, padding=1)
         nn.init.zeros_(self.tail.weight)
         nn.init.zeros_(self.tail.bias)
-        self.film = nn.Parameter(torch.zeros(film, depth, 2 * width)) if film else None
+        self.film = nn.Parameter(torch.zeros(film, len(inner), 2 * width)) if film else None
         self.prompt = nn.Parameter(0.1 * torch.randn(len(TASKS), prompt, 8, 8)) if prompt else None
 
     def forward(self, x: Tensor, mixture: Tensor) -> Tensor:
@@ -351,9 +353,7 @@ def compare(setting: Setting, steps: int, seeds: int, only: Sequence[str]) -> No
             model, size = method(setting, steps, 10_000 * (seed + 1))
             found = psnr(model, setting.held)
             rows.append([*found, float(np.mean(found))])
-        table = np.array(rows)
-        spread = table.std(axis=0, ddof=1) if seeds > 1 else np.zeros(len(TASKS) + 1)
-        cells = " | ".join(f"{a:.2f} ± {b:.2f}" for a, b in zip(table.mean(axis=0), spread, strict=True))
+        cells = " | ".join(told(column) for column in zip(*rows, strict=True))
         print(f"| {name} | {size:,} | {cells} | {(time.monotonic() - begun) / 60:.1f} |", flush=True)
 
 
@@ -366,68 +366,94 @@ GROUPS = {
 }
 
 
-def sensitivity(setting: Setting, steps: int, seed: int = 0) -> None:
+def sensitivity(setting: Setting, steps: int, seeds: int) -> None:
     """Which group of weights gains most when it alone may differ per task, without a limit of rank."""
-    torch.manual_seed(seed)
-    general = Net(sized(Net))
-    fit((general, None), list(general.parameters()), setting, steps, seed)
-    before = float(np.mean(psnr((general, None), setting.held)))
-    print(f"General network: {before:.2f} dB.\n")
+    starts = []
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        general = Net(sized(Net))
+        fit((general, None), list(general.parameters()), setting, steps, 10_000 * (seed + 1))
+        starts.append((general, float(np.mean(psnr((general, None), setting.held)))))
+    print(f"General network: {told([before for _, before in starts])} dB.\n")
     print("| group free per task | added parameters | gain, dB | gain per 1,000 parameters | norm of offset / weight |")
     print("|---|---|---|---|---|")
     for name, chosen in GROUPS.items():
-        net = copy.deepcopy(general)
-        shared = m.modulate(net, lambda n, layer, mix: m.Full(layer, mix, len(TASKS)), lambda n, _, c=chosen: c(n))
-        own = m.parameters(net)[1]
-        fit((net, shared), own, setting, steps // 2, seed + 1, rate=setting.rate / 2)
-        gain = float(np.mean(psnr((net, shared), setting.held))) - before
+        gains, ratios = [], []
+        for seed, (general, before) in enumerate(starts):
+            net = copy.deepcopy(general)
+            shared = m.modulate(net, lambda n, layer, mix: m.Full(layer, mix, len(TASKS)), lambda n, _, c=chosen: c(n))
+            own = m.parameters(net)[1]
+            fit((net, shared), own, setting, steps // 2, 10_000 * (seed + 1) + 1, rate=setting.rate / 2)
+            gains.append(float(np.mean(psnr((net, shared), setting.held))) - before)
+            norms = [layer.delta.flatten(1).norm(dim=1) / layer.weight.norm() for layer in m.layers(net).values()]
+            ratios.append(float(torch.cat(norms).mean()))
         added = sum(p.numel() for p in own)
-        ratio = np.mean([
-            float((layer.delta.flatten(1).norm(dim=1) / layer.weight.norm()).mean()) for layer in m.layers(net).values()
-        ])  # fmt: skip
-        print(f"| {name} | {added:,} | {gain:+.2f} | {gain / added * 1000:+.3f} | {ratio:.2f} |", flush=True)
+        each = np.mean(gains) / added * 1000
+        print(f"| {name} | {added:,} | {told(gains, '+.2f')} | {each:+.3f} | {told(ratios)} |", flush=True)
 
 
-def ranks(setting: Setting, steps: int, out: Path | None, seed: int = 0) -> None:
+def uneven(width: int) -> Net:
+    """A network whose layers differ in their smaller sides, so that a proportional rank is not the same everywhere."""
+    return Net(width, inner=(0.25, 0.5, 1, 2))
+
+
+Ranks = Callable[[nn.Module], int]
+
+
+def spread_out(width: int, ranks: Ranks) -> Model:
+    """The uneven network with low-rank offsets, of a rank for each layer."""
+    net = uneven(width)
+    return net, m.modulate(net, lambda n, layer, mix: m.LowRank(layer, mix, len(TASKS), ranks(layer)))
+
+
+def ranks(setting: Setting, steps: int, out: Path | None, seeds: int) -> None:
     """Energy of learned offsets by rank, per layer and task; then constant against proportional rank."""
-    torch.manual_seed(seed)
-    net = Net(sized(Net, 0.75 * BUDGET))
-    fit((net, None), list(net.parameters()), setting, steps // 2, seed)
-    shared = m.modulate(net, lambda n, layer, mix: m.Full(layer, mix, len(TASKS)))
-    fit((net, shared), m.parameters(net)[1], setting, steps // 2, seed + 1, rate=setting.rate / 2)
-    curves = {name: m.energy(layer.delta.detach()) for name, layer in m.layers(net).items()}
-    print("| layer | full rank | energy at rank 1 | 2 | 4 | 8 | rank for 90 % | least .. most over tasks |")
-    print("|---" * 8 + "|")
+    found: dict[str, list[Tensor]] = {}
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        net = uneven(sized(uneven))
+        fit((net, None), list(net.parameters()), setting, steps, 10_000 * (seed + 1))
+        shared = m.modulate(net, lambda n, layer, mix: m.Full(layer, mix, len(TASKS)))
+        fit((net, shared), m.parameters(net)[1], setting, steps, 10_000 * (seed + 1) + 1, rate=setting.rate / 2)
+        for name, layer in m.layers(net).items():
+            found.setdefault(name, []).append(m.energy(layer.delta.detach()))
+    curves = {name: torch.cat(parts) for name, parts in found.items()}
+    print(
+        "| layer | smaller side | energy at rank 1 | 2 | 4 | 8 | rank for 90 % | of the smaller side | least .. most |"
+    )
+    print("|---" * 9 + "|")
     for name, e in curves.items():
         at = " | ".join(f"{float(e[:, min(r, e.shape[1]) - 1].mean()):.2f}" for r in (1, 2, 4, 8))
-        needed = (e < 0.9).sum(1) + 1
-        told = f"{float(needed.float().mean()):.1f} | {int(needed.min())} .. {int(needed.max())}"
-        print(f"| {name} | {e.shape[1]} | {at} | {told} |")
+        needed = ((e < 0.9).sum(1) + 1).float()
+        share = f"{float(needed.mean()):.1f} | {float(needed.mean()) / e.shape[1]:.0%}"
+        print(f"| {name} | {e.shape[1]} | {at} | {share} | {int(needed.min())} .. {int(needed.max())} |")
     if out is not None:
         _plot(curves, out / "modulation-ranks.png")
-    print("\n| offsets, synchronous | parameters | mean PSNR, dB |\n|---|---|---|")
-    base = sized(lambda w: low_rank(w, RANK)[0])
-    for title, rank in (
-        (f"constant rank {RANK}", lambda layer, share: RANK),
-        ("rank proportional to the smaller side", lambda layer, share: max(1, round(share * _smaller(layer)))),
-    ):
-        made = None
-        target = count(low_rank(base, RANK)[0])
-        for trial in np.arange(0.02, 0.2, 0.005):
-            torch.manual_seed(seed)
-            candidate = Net(base)
-            mix = m.modulate(
-                candidate, lambda n, layer, x, r=rank, s=trial: m.LowRank(layer, x, len(TASKS), r(layer, s))
-            )
-            if made is None or abs(count(candidate) - target) < abs(count(made[0]) - target):
-                made = (candidate, mix)
-        fit(made, list(made[0].parameters()), setting, steps, seed)
-        print(f"| {title} | {count(made[0]):,} | {np.mean(psnr(made, setting.held)):.2f} |", flush=True)
+    print("\n| offsets, synchronous | ranks | parameters | mean PSNR, dB |\n|---|---|---|---|")
+    for rank in (RANK, 2 * RANK):
+        base = sized(lambda w, r=rank: spread_out(w, lambda layer: r)[0])
+        budget = count(spread_out(base, lambda layer, r=rank: r)[0])
+        shares = np.arange(0.02, 0.5, 0.002)
+        share = min(
+            shares, key=lambda s: abs(count(spread_out(base, lambda layer: proportional(layer, s))[0]) - budget)
+        )
+        for title, chosen in (
+            (f"constant rank {rank}", lambda layer, r=rank: r),
+            (f"proportional, {share:.0%} of the smaller side", lambda layer, s=share: proportional(layer, s)),
+        ):
+            means = []
+            for seed in range(seeds):
+                torch.manual_seed(seed)
+                model = spread_out(base, chosen)
+                fit(model, list(model[0].parameters()), setting, steps, 10_000 * (seed + 1))
+                means.append(float(np.mean(psnr(model, setting.held))))
+            used = [len(layer.down[0]) for layer in m.layers(model[0]).values()]
+            print(f"| {title} | {min(used)} .. {max(used)} | {count(model[0]):,} | {told(means)} |", flush=True)
 
 
-def _smaller(layer: nn.Module) -> int:
-    w = layer.weight.flatten(1)  # type: ignore[union-attr, operator]
-    return min(w.shape)
+def proportional(layer: nn.Module, share: float) -> int:
+    """A share of the smaller side of the weights as a matrix, at least 1."""
+    return max(1, round(share * min(layer.weight.flatten(1).shape)))  # type: ignore[union-attr, operator]
 
 
 def _plot(curves: dict[str, Tensor], path: Path) -> None:
@@ -485,14 +511,14 @@ def main() -> None:
     if given.what == "compare":
         compare(setting, given.steps, given.seeds, given.only)
     elif given.what == "sensitivity":
-        sensitivity(setting, given.steps)
+        sensitivity(setting, given.steps, given.seeds)
     else:
-        ranks(setting, given.steps, given.out)
+        ranks(setting, given.steps, given.out, given.seeds)
     taken = time.monotonic() - begun
     print(
         f"\n{given.steps} steps of {given.batch} crops of {CROP} pixels, {given.crops} crops per task to learn from, "
-        f"24 per task held out (Kodak), torch {torch.__version__}, {torch.get_num_threads()} thread(s), "
-        f"{ready:.0f} s to make the samples, {taken / 60:.1f} minutes in all."
+        f"24 per task held out (Kodak), {given.seeds} seed(s), torch {torch.__version__}, "
+        f"{torch.get_num_threads()} thread(s), {ready:.0f} s to make the samples, {taken / 60:.1f} minutes in all."
     )
 
 
