@@ -325,6 +325,8 @@ def test_restore(steered: Path, tmp_path: Path, name: str, photo: Callable[..., 
         "controller": f"local:{steered / 'controller.safetensors'}",
     }  # fmt: skip
     first = irtool.restore(source, **asked, **sampled)
+    with pytest.raises(irtool.UsageError, match="no self-ensemble"):
+        irtool.restore(source, **asked, **sampled, ensemble=True)
     assert first.picture.pixels.shape == (50, 66, 3) and not first.untouched
     assert np.array_equal(first.picture.pixels, irtool.restore(source, **asked, **sampled).picture.pixels)
     assert irtool.Plan.from_dict(json.loads(json.dumps(first.plan.to_dict()))) == first.plan

@@ -87,6 +87,11 @@ def test_a_model_is_run_and_scored(pairs: Path, models_dir: Path) -> None:
     assert 0 < record["output"]["blur"] < 1
     assert record["seconds"] > 0
     assert record["tiles"] == 1
+    four = api.restore(pairs / "lq/0.png", tasks="rain", model=model, dtype="fp32", ensemble=True).picture.pixels
+    assert not np.array_equal(four, restored)
+    record = next(evaluate(replace(request, ensemble=True)))
+    assert record["output"]["psnr"] == pytest.approx(metrics.psnr(truth, metrics.to_8bit(four)), abs=1e-6)
+    assert header(replace(request, ensemble=True)) == header(request) | {"ensemble": True}
 
 
 def test_degraded_pictures_are_made_alike_every_time(tmp_path: Path, photo: Photo) -> None:

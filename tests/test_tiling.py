@@ -71,6 +71,21 @@ def test_any_size(expert: CompactExpert, size: tuple[int, int]) -> None:
     assert result.max() <= 1
 
 
+@pytest.mark.parametrize("tile", ["off", "64"])
+def test_an_ensemble_treats_a_picture_and_its_mirror_alike(expert: CompactExpert, tile: str) -> None:
+    pixels = torch.rand(3, 96, 128)  # no padding, or the mirrored picture would be padded on its other side
+
+    def run(x: torch.Tensor, ensemble: bool) -> torch.Tensor:
+        x = x.contiguous()
+        return engine.run(expert, x, device=CPU, dtype="fp32", tile=tile, ensemble=ensemble).pixels
+
+    for sides in ((-1,), (-2,), (-2, -1)):
+        apart = [(run(pixels.flip(sides), e).flip(sides) - run(pixels, e)).abs().max() for e in (True, False)]
+        assert apart[0] < 1 / 255 < apart[1]
+    views = [run(pixels.flip(s), False).flip(s) for s in ((), (-1,), (-2,), (-2, -1))]
+    assert (run(pixels, True) - torch.stack(views).mean(0)).abs().max() < 1 / 255
+
+
 def test_memory_decides_on_tiles(expert: CompactExpert) -> None:
     from irtool.engine.device import resident_bytes
 

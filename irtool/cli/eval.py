@@ -92,6 +92,7 @@ def eval(
     dtype: options.Dtype = "fp32",
     tile: options.Tile = "auto",
     max_memory: options.MaxMemory = None,
+    ensemble: options.Ensemble = False,
     threads: options.Threads = None,
     offline: options.Offline = False,
     detector: options.Detector = DEFAULT_DETECTOR,
@@ -164,8 +165,8 @@ def eval(
     request = Request(
         found, rules, model, plan, dataset=known.name if known else "", degrade=chain,
         extras=[make(name, str(pick_device(device))) for name in wanted], seed=seed,
-        device=device, dtype=dtype, tile=tile, max_memory=memory, detector=detector if auto else "",
-        keep=keep,
+        device=device, dtype=dtype, tile=tile, max_memory=memory, ensemble=ensemble,
+        detector=detector if auto else "", keep=keep,
     )  # fmt: skip
     head = header(request)
     page = Report(report, head, resume) if report is not None else None

@@ -52,6 +52,7 @@ def instruct(
     dtype: options.Dtype = "auto",
     tile: options.Tile = "auto",
     max_memory: options.MaxMemory = None,
+    ensemble: options.Ensemble = False,
     threads: options.Threads = None,
     offline: options.Offline = False,
     model: options.Model = DEFAULT_RESTORER,
@@ -116,6 +117,7 @@ def instruct(
         inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
         format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
         dtype=dtype, tile=tile, max_memory=max_memory, threads=threads, json=json, quiet=quiet, verbose=verbose,
+        ensemble=ensemble,
     )  # fmt: skip
 
     def decide(job: Job) -> Decision:

@@ -46,6 +46,7 @@ def restore(
     dtype: options.Dtype = "auto",
     tile: options.Tile = "auto",
     max_memory: options.MaxMemory = None,
+    ensemble: options.Ensemble = False,
     threads: options.Threads = None,
     offline: options.Offline = False,
     model: options.Model = DEFAULT_RESTORER,
@@ -82,7 +83,7 @@ def restore(
         inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
         format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
         dtype=dtype, tile=tile, max_memory=max_memory, threads=threads, preview_steps=preview_steps, json=json,
-        quiet=quiet, verbose=verbose, mask=mask,
+        quiet=quiet, verbose=verbose, mask=mask, ensemble=ensemble,
     )  # fmt: skip
     plan: Plan | Callable[[Diagnosis], Plan]
     if offsets is not None:

@@ -51,6 +51,7 @@ class Request:
     dtype: str = "auto"
     tile: str = "auto"
     max_memory: str | None = None
+    ensemble: bool = False
     threads: int | None = None
     preview_steps: bool = False
     json: bool = False
@@ -194,7 +195,8 @@ class _Hand:
         memory = None if request.max_memory is None else options.parse_bytes(request.max_memory)
         result = api.restore(
             picture, plan=decision.plan, mask=request.mask, detector=request.detector, device=request.device,
-            dtype=request.dtype, tile=request.tile, max_memory=memory, on_progress=self.run.bar.tiles, on_state=trail,
+            dtype=request.dtype, tile=request.tile, max_memory=memory, ensemble=request.ensemble,
+            on_progress=self.run.bar.tiles, on_state=trail,
         )  # fmt: skip
         # Pictures are large: the one before is kept only for those who want to see it.
         return _Made(replace(result, original=original), picture if job.side is not None else None, trail)

@@ -45,7 +45,7 @@ class Request:
         degrade: how degraded pictures are made of the true ones; None where they are given.
         extras: metrics beyond PSNR and SSIM.
         seed: a further part of the seeds of `degrade`.
-        device, dtype, tile, max_memory: as `irtool.api.restore`.
+        device, dtype, tile, max_memory, ensemble: as `irtool.api.restore`.
         detector: that finds what to undo where `plan` is None.
         keep: called with (name, before, after, truth) of every scored picture, (H, W, 3) uint8; to save them.
     """
@@ -62,6 +62,7 @@ class Request:
     dtype: str = "fp32"
     tile: str = "auto"
     max_memory: int | None = None
+    ensemble: bool = False
     detector: str = ""
     keep: Callable[[str, np.ndarray, np.ndarray, np.ndarray], None] | None = field(default=None, compare=False)
 
@@ -93,6 +94,7 @@ def header(request: Request) -> Record:
         "device": _device_name(device),
         "dtype": str(pick_dtype(request.dtype, device)).removeprefix("torch."),
         "tile": request.tile,
+        "ensemble": request.ensemble,
         "versions": {"irtool": __version__, "python": platform.python_version()} | {n: _version(n) for n in names},
     }
 
@@ -269,6 +271,7 @@ def _restore(request: Request, degraded: np.ndarray, on_tiles: Callable[[int, in
         dtype=request.dtype,
         tile=request.tile,
         max_memory=request.max_memory,
+        ensemble=request.ensemble,
         on_progress=on_tiles,
         **told,
     )
