@@ -113,7 +113,16 @@ def test_a_list_of_instructions(cli, using, photo, tmp_path, kind):
     *images, summary = lines(done.stdout)
     assert summary["restored"] == 1 and summary["answered"] == 1
     assert {Path(i["input"]).name: i["status"] for i in images} == {"a.png": "restored", "b.png": "answered"}
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]
+    assert [p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*.png")] == [Path("in/a.png")]
+
+
+def test_results_of_a_list_lie_as_the_pictures_do(cli, photo, tmp_path):
+    for name in ("list/x/a.png", "list/y/a.png", "other/c.png"):
+        photo(tmp_path / name)
+    rows = [f"{name},denoise" for name in ("x/a.png", "y/a.png", "../other/c.png")]
+    (tmp_path / "list" / "list.csv").write_text("\n".join(["picture,instruction", *rows]))
+    done = cli("instruct", "--from", "list/list.csv", "-o", "out", "--dry-run", "--json", cwd=tmp_path)
+    assert [i["output"] for i in lines(done.stdout)[:-1]] == ["out/x/a.png", "out/y/a.png", "out/c.png"]
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def instruct(
         inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
         format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
         dtype=dtype, tile=tile, max_memory=max_memory, threads=threads, json=json, quiet=quiet, verbose=verbose,
-        ensemble=ensemble,
+        ensemble=ensemble, root=listed.parent if listed is not None else None,
     )  # fmt: skip
 
     def decide(job: Job) -> Decision:

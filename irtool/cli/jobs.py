@@ -87,6 +87,7 @@ def make_jobs(
     format: str | None,
     side_by_side: bool,
     preview_steps: bool = False,
+    root: Path | None = None,
 ) -> list[Job]:
     """Name the output of every input.
 
@@ -97,6 +98,7 @@ def make_jobs(
         format: a format name, or None to keep that of each input.
         side_by_side: also name a before/after picture.
         preview_steps: also name a sheet of a diffusion model's steps.
+        root: an output folder mirrors the tree below it for named files too.
 
     Raises:
         UsageError: two inputs share an output, an output is an input, or `output` does not fit the inputs.
@@ -125,7 +127,7 @@ def make_jobs(
             assert source is not None
             target = source.with_name(source.stem + SUFFIX + suffix)
         else:
-            relative = Path("stdin") if item is None else item.relative
+            relative = Path("stdin") if item is None else _relative(item, root)
             # A folder that cannot be listed stands for itself, and its path below itself is empty.
             target = (
                 folder / relative.with_name(relative.stem + suffix) if relative.name else folder / f"unread{suffix}"
@@ -137,6 +139,14 @@ def make_jobs(
     jobs = [_with_sheets(job, side_by_side, preview_steps) for job in jobs]
     check_targets(jobs)
     return jobs
+
+
+def _relative(item: Found, root: Path | None) -> Path:
+    """Where a picture lies below the root, or below the folder that gave it if it does not lie there."""
+    if root is None or root not in item.path.parents:
+        return item.relative
+    below = item.path.relative_to(root)
+    return item.relative if ".." in below.parts else below
 
 
 def _with_sheets(job: Job, side: bool, trail: bool) -> Job:

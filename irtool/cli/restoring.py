@@ -58,6 +58,7 @@ class Request:
     quiet: bool = False
     verbose: bool = False
     mask: Path | None = None
+    root: Path | None = None
 
     def __post_init__(self) -> None:
         from ..picture.formats import format_named
@@ -113,6 +114,7 @@ def carry_out(request: Request, decide: Callable[[Job], Decision], models: Seque
         format=None if request.format == "preserve" else request.format,
         side_by_side=request.side_by_side,
         preview_steps=request.preview_steps,
+        root=request.root,
     )
     dry_run = request.dry_run
     questions = [replace(job, target=None, side=None, trail=None) for job in jobs if decide(job).answer is not None]
