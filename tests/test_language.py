@@ -14,7 +14,7 @@ from safetensors import safe_open
 from irtool.degradation import IDS
 from irtool.errors import UnavailableError, UsageError
 from irtool.language import Wish, load, plan_wishes, understand
-from irtool.language.grammar import LANGUAGES, WIDE, Composer, Mark, compose, misspell
+from irtool.language.grammar import BESIDE, LANGUAGES, WIDE, Composer, Mark, compose, misspell
 from irtool.language.labels import ACTS, KINDS, LEVELS, ORDERS, OUTSIDE
 from irtool.language.plain import plain
 from irtool.language.score import cases, same, table, told
@@ -57,6 +57,10 @@ class Found:
         ("40", 0.4, False),
         ("４０％", 0.4, True),
         ("300%", None, True),
+        ("a third", 0.33, True),
+        ("ein Drittel", 0.33, True),
+        ("deux tiers", 0.67, True),
+        ("三分之一", 0.33, True),
         ("12800", None, False),
     ],
 )
@@ -101,7 +105,9 @@ def test_every_frame_of_a_word_list_can_be_filled(language):
                 composer.fill(frame, {slot: [("x", Mark("noise", act))]})
     assert all("{x}" in frame and "{y}" in frame for frame in (*lists["neither"]["frames"], *lists["both"]))
     assert all("{x}" in frame and "{n}" in frame for frame in lists["where"]) and lists["place"] and lists["then"]["s"]
-    assert all("{x}" in frame for frame in (*lists["story"], *lists.get("when", ()))) and lists["thing"]
+    assert all("{x}" in frame for frame in lists["story"]) and all(lists[n] for n in ("thing", "tale", *BESIDE))
+    for name in ("story", "tale", "when", *BESIDE):
+        assert "{" not in "".join(composer.about([frame]) for frame in lists.get(name, ()))
     for kind in (*IDS, "auto", *OUTSIDE):
         for entries in lists[kind].values():
             assert all(entries) and len(entries) == len([e for e in entries if e.strip()])
@@ -433,7 +439,7 @@ def test_a_model_file_that_is_no_text_model(models_dir):
     [
         ("brigthen", "brighten"), ("denoyse", "denoise"), ("artifcts", "artifacts"), ("remvoe", "remove"),
         ("sonw", "snow"), ("niose", "noise"), ("noise", "noise"), ("bluriness", "blurriness"),
-        ("fogg", "fog"), ("shdow", "shadow"),
+        ("soooo", "so"), ("daaark", "dark"), ("blurrrry", "blurry"), ("fogg", "fog"), ("shdow", "shadow"),
         # Other words, not slips: what a letter apart they mean is something else.
         ("snake", "snake"), ("stork", "stork"), ("grail", "grail"), ("brain", "brain"), ("snore", "snore"), ("x", "x"),
         ("雨", "雨"),

@@ -156,7 +156,7 @@ def examples() -> list[tuple[str, str]]:
             mark = Mark(kind)
             for _ in range(EACH):
                 if kind in OUTSIDE:
-                    text = composer.one(composer.words[kind]["s"])
+                    text = composer.about(composer.words[kind]["s"])
                 else:
                     pieces = composer.auto(mark) if kind == "auto" else composer.clause(mark)
                     text = "".join(piece for piece, _ in pieces)

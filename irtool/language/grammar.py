@@ -31,6 +31,8 @@ COMMON = 1.7
 _WORDS = Path(__file__).parent / "words"
 _SLOT = re.compile(r"\{([^{}]*)\}")
 _CHOICE = re.compile(r"\[([^\[\]]*/[^\[\]]*)\]")
+BESIDE = ("who", "did", "town", "time", "gear")
+"""Lists of people, what they did, places, times and cameras, of which nothing is to be done."""
 _KEYS = dict(zip("qwertyuiopasdfghjklzxcvbnm", "wqerytuoipsadfghjlkxzcvbmn", strict=True))
 
 # How words are misheard, and what they are written instead.
@@ -119,6 +121,8 @@ class Composer:
                 pieces.append((self.one(self.words["neutral"]), None))
             elif name == "%":
                 pieces.append((self.percent(), None))
+            elif name == "x" or name in BESIDE:
+                pieces.append((self.beside(name), None))
             else:
                 raise KeyError(f"{self.language}: nothing for {{{name}}} in '{template}'")
         pieces.append((template[at:], mark))
@@ -148,7 +152,7 @@ class Composer:
         """What is wrong, with an article, sometimes with where."""
         the = self.one(self.words["the"])
         glue = "" if not the or the.endswith("'") else self.space
-        named: list[Piece] = [(the + glue, None), (self.one(self.words[mark.kind]["n"]), mark)]
+        named: list[Piece] = [(the + glue, None), *self.fill(self.one(self.words[mark.kind]["n"]), {}, mark)]
         if self.rng.random() > 0.15:
             return named
         place = self.something("place", "place")  # a shadow that noise is in
@@ -164,7 +168,7 @@ class Composer:
 
     def shared(self, act: str, kind: str) -> list[str]:
         """The slots that both the frames of an act and the words of a kind have."""
-        odds = {"n": 5, "a": 3, "v": 3, "c": 4, "i": 2, "o": 1, "g": 2, "s": 2, "k": 2}
+        odds = {"n": 5, "a": 3, "v": 3, "c": 4, "i": 2, "o": 1, "g": 2, "s": 6, "k": 2}
         if act == "keep":
             odds = {"n": 8, "a": 1, "v": 4, "c": 4, "i": 3, "o": 2, "g": 1, "k": 4}
         if act == "ask":
@@ -181,7 +185,7 @@ class Composer:
         table = self.words["auto"]
         name = self.rng.choice([s for s in ("v", "c", "i", "g") if s in table] + ["s", "s"])
         if name == "s":
-            return [(self.one(table["s"]), mark)]
+            return self.fill(self.one(table["s"]), {}, mark)
         return self.fill(self.one(self.words["undo"][name]), {name: self.fill(self.one(table[name]), {}, mark)})
 
     def strong(self, kind: str) -> list[Piece]:
@@ -225,7 +229,7 @@ class Composer:
             way = self.rng.random()
             if way < 0.3:
                 task = self.rng.choice([i for i in IDS if i not in ("lowlight", "missing", "jpeg")])
-                return self.fill(self.one(table["add"]), {"n": [(self.one(self.words[task]["n"]), mark)]}, mark)
+                return self.fill(self.one(table["add"]), {"n": [(self.about(self.words[task]["n"]), mark)]}, mark)
             if way < 0.7:
                 the = self.one(self.words["the"])
                 glue = "" if not the or the.endswith("'") else self.space
@@ -233,7 +237,7 @@ class Composer:
                 return self.fill(self.one(table["thing"]), {"x": [(the + glue + named, mark)]}, mark)
         if kind == "outchat" and self.rng.random() < 0.25:
             return [(self.gibberish(self.rng.randint(1, 4)), mark)]
-        return [(self.one(table["s"]), mark)]
+        return [(self.about(table["s"]), mark)]
 
     def gibberish(self, count: int) -> str:
         """Words that there are not, or characters at random."""
@@ -246,9 +250,10 @@ class Composer:
 
     def aside(self) -> str:
         """What is beside the point, with things and words in it that may never come up again."""
-        if self.rng.random() < 0.4:
+        way = self.rng.random()
+        if way < 0.25:
             return self.one(self.words["aside"])
-        return self.about(self.words["story"])
+        return self.about(self.words["story" if way < 0.55 else "tale"])
 
     def something(self, *further: str) -> str:
         """A thing that pictures show, which asks for nothing, or a word that may never come up again.
@@ -262,8 +267,14 @@ class Composer:
         return self.rng.choice(self.rng.choice(lists))
 
     def about(self, frames: list[str]) -> str:
-        """One of some frames, something in its slot."""
-        return _SLOT.sub(lambda _: self.something(), self.one(frames))
+        """One of some frames, its slots filled with what is beside the point."""
+        return _SLOT.sub(lambda match: self.beside(match[1]), self.one(frames))
+
+    def beside(self, name: str) -> str:
+        """What fills a slot that is beside the point: a thing (x), or an entry of one of the lists `BESIDE`."""
+        if name == "x":
+            return self.something()
+        return _SLOT.sub(lambda match: self.beside(match[1]), _settled(self.rng.choice(self.words[name]), self.rng))
 
     def join(self, parts: list[list[Piece]], by: str = "and") -> list[Piece]:
         """Clauses with a word of the list `by` between them."""
@@ -291,12 +302,36 @@ class Composer:
             pieces = self.join([pieces, generic] if self.rng.random() < 0.5 else [generic, pieces])
         return Composed(tuple(pieces))
 
+    def _told(self) -> Composed:
+        """What went wrong, told at length: a story, a complaint, and what is to be done about it."""
+        kind = self.task()
+        mark = Mark(kind)
+        parts: list[list[Piece]] = [[(self.aside(), None)]] if self.rng.random() < 0.5 else []
+        parts.append(self.clause(mark, "s" if self.rng.random() < 0.6 else None))
+        way = self.rng.random()
+        if way < 0.35:
+            parts.append([(self.one(self.words["pronoun"]["undo"]), None)])
+        elif way < 0.65:
+            parts.append(self.clause(mark, "n"))
+        elif way < 0.75:
+            parts.append(self.strong(kind))
+        elif way < 0.85:
+            parts.append([(self.aside(), None)])
+        elif way < 0.92:
+            parts.append(self.auto(Mark("auto")))
+        pauses = (". ", ", ", "; ", ": ", "! ", "... ", " - ", " ") if self.space else ("。", "、", ",", " ")
+        told: list[Piece] = [piece for part in parts for piece in [(self.rng.choice(pauses), None), *part]]
+        return Composed(tuple(told[1:]))
+
     def _plain(self) -> Composed:
         """A single noun in a frame, all equally often, without anything beside it: what is said most must not fail."""
         mark = Mark(self.task(), "keep" if self.rng.random() < 0.15 else "undo")
         the = self.rng.choice(("", *(t for t in self.words["the"][:4] if t)))
         glue = self.space if the and not the.endswith("'") else ""
-        noun = [(the + glue, None), (_settled(self.rng.choice(self.words[mark.kind]["n"]), self.rng), mark)]
+        noun = [
+            (the + glue, None),
+            *self.fill(_settled(self.rng.choice(self.words[mark.kind]["n"]), self.rng), {}, mark),
+        ]
         frame = _settled(self.rng.choice(self.words[mark.act]["n"]), self.rng)
         return Composed(tuple(self.fill(frame, {"n": noun})))
 
@@ -324,13 +359,15 @@ class Composer:
             body = self.join([self.fill(self.one(self.words[k][name]), {}, Mark(k)) for k in kinds])
             if name in self.words["undo"] and self.rng.random() < 0.7:
                 body = self.fill(self.one(self.words["undo"][name]), {name: body})
-            return Composed(tuple(body))
+            parts = [body]
         elif way < 0.8:
             # One of them with a strength, the others without: the strength is that clause's alone.
             strong = self.rng.choice(kinds)
             parts = [self.strong(k) if k == strong else self.clause(Mark(k)) for k in kinds]
         else:
             parts = [self._wanted(k) for k in kinds]
+        if self.rng.random() < 0.15:
+            parts.append([(self.one(self.words["pronoun"]["both"]), None)])
         return Composed(tuple(self.join(parts)))
 
     def _keep(self) -> Composed:
@@ -405,6 +442,9 @@ class Composer:
             slot = self.rng.choice([s for s in ("o", "v", "c", "i", "n") if s in self.words[kind]])
             if name.endswith("_o"):
                 slot = "o" if self.rng.random() < 0.7 else "n"
+            if name.endswith("_n"):
+                slots[str(number)] = self.noun(mark)
+                continue
             bare = short and slot != "n" and "{p}" not in "".join(self.words[kind][slot])
             slots[str(number)] = self.slot(slot, mark) if bare or name.endswith("_o") else self.clause(mark, slot)
         return Composed(tuple(self.fill(self.one(table[name]), slots)), "backward" if "back" in name else "forward")
@@ -425,8 +465,8 @@ class Composer:
     def sentence(self) -> Composed:
         """One sentence, politely wrapped now and then."""
         makers = (
-            (self._single, 27), (self._plain, 22), (self._strength, 14), (self._multi, 26), (self._keep, 18),
-            (self._only, 5), (self._auto, 7), (self._left, 3), (self._ask, 8), (self._sequence, 5),
+            (self._single, 27), (self._told, 18), (self._plain, 18), (self._strength, 14), (self._multi, 26),
+            (self._keep, 18), (self._only, 5), (self._auto, 7), (self._left, 3), (self._ask, 8), (self._sequence, 6),
             (self._outside, 14), (self._word, 6),
         )  # fmt: skip
         made = self.rng.choices([m for m, _ in makers], [n for _, n in makers])[0]()
@@ -440,7 +480,7 @@ class Composer:
             asking = re.search("can|could|would|possible|pued|podr|peu|pour|kann|könn|能|可", please)
             if self.rng.random() < (0.6 if asking else 0.1):
                 pieces.append(("?", None))
-        if self.rng.random() < 0.2:
+        if self.rng.random() < 0.28:
             said = self.aside()
             if self.rng.random() < 0.7:
                 pieces.insert(0, (said + self.rng.choice((". ", ", ", "! ", " - ", " ")), None))

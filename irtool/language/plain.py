@@ -1,4 +1,5 @@
-"""The plainest sentences, by the book: one noun of the word lists in one of their frames ("take out the noise").
+"""The plainest sentences, by the book: one entry of the word lists in one of their frames ("take out the noise", "it is
+too dark", "make it sharper").
 
 The text model gets nearly all of them right, and what everybody says must not fail at all. Anything else is left to it.
 """
@@ -13,6 +14,8 @@ from . import grammar
 from .tokens import Token, normalise, tokenise
 
 Words = tuple[str, ...]
+SLOTS = "naogc"
+"""Those of the lists that are read: nouns, adjectives, what to do, how it shall be, and whole requests."""
 _MARKS = frozenset(".!?,;。、")
 
 
@@ -25,11 +28,13 @@ def plain(tokens: list[Token]) -> tuple[str, slice] | None:
     while first < last and tokens[first].text in _polite():
         first += 1
     said = tuple(token.text for token in tokens)
+    slots = "nog" if tokens and tokens[-1].text == "?" else SLOTS
     for i in range(first, last):
         for j in range(last, i, -1):
-            kind = _nouns().get(said[i:j])
-            if kind and any((said[first:k], said[j:last]) in _frames() for k in _before(said, i)):
-                return kind, slice(i, j)
+            for slot, kind in _entries().get(said[i:j], {}).items():
+                starts = _before(said, i) if slot == "n" else (i,)
+                if slot in slots and any((said[first:k], said[j:last]) in _frames(slot) for k in starts):
+                    return kind, slice(i, j)
     return None
 
 
@@ -41,9 +46,11 @@ def _before(said: Words, noun: int) -> Iterator[int]:
         yield noun
 
 
-def words(text: str) -> Words:
+def words(entry: str) -> Words:
     """The tokens of an entry."""
-    return tuple(token.text for token in tokenise(normalise(text)))
+    if entry.isascii() and entry.replace(" ", "").isalpha():  # most are: no need to look closer
+        return tuple(entry.lower().split())
+    return tuple(token.text for token in tokenise(normalise(entry)))
 
 
 @lru_cache(maxsize=1)
@@ -62,26 +69,29 @@ def _polite() -> frozenset[str]:
 
 
 @lru_cache(maxsize=1)
-def _nouns() -> dict[Words, str]:
-    """Nouns that stand for one degradation and no other."""
-    found: dict[Words, set[str]] = {}
+def _entries() -> dict[Words, dict[str, str]]:
+    """Entries that stand for one degradation and nothing else: for each slot that they fill, for which."""
+    found: dict[Words, dict[str, set[str]]] = {}
     for language in grammar.LANGUAGES:
-        for kind in IDS:
-            for entry in grammar.words(language)[kind]["n"]:
-                found.setdefault(words(entry), set()).add(kind)
-    return {noun: kinds.pop() for noun, kinds in found.items() if len(kinds) == 1}
+        for kind in (*IDS, "auto"):
+            for slot in SLOTS:
+                for entry in grammar.words(language)[kind].get(slot, ()):
+                    if "{" not in entry:
+                        found.setdefault(words(entry), {}).setdefault(slot, set()).add(kind)
+    sole = {e: slots for e, slots in found.items() if len(set.union(*slots.values()) - {"auto"}) == 1}
+    return {e: {s: min(k) for s, k in slots.items() if "auto" not in k} for e, slots in sole.items()}
 
 
-@lru_cache(maxsize=1)
-def _frames() -> set[tuple[Words, Words]]:
-    """What stands before and behind the noun where it is to be undone, and nowhere else."""
+@lru_cache(maxsize=len(SLOTS))
+def _frames(slot: str) -> set[tuple[Words, Words]]:
+    """What stands before and behind an entry where it is to be undone, and nowhere else."""
 
     def of(act: str) -> set[tuple[Words, Words]]:
         found = set()
         for language in grammar.LANGUAGES:
-            for frame in grammar.words(language)[act]["n"]:
+            for frame in grammar.words(language)[act].get(slot, ()):
                 for settled in grammar.settlings(frame):
-                    before, _, behind = settled.rstrip("".join(_MARKS)).partition("{n}")
+                    before, _, behind = settled.rstrip("".join(_MARKS)).partition(f"{{{slot}}}")
                     if "{" not in before + behind:
                         found.add((words(before), words(behind)))
         return found

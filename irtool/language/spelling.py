@@ -17,12 +17,14 @@ from functools import lru_cache
 from typing import Any
 
 from . import grammar
-from .tokens import Token, normalise, tokenise
+from .tokens import Token, normalise
 
 SHORT = 6
 """Letters from which on a word may have a letter too many, too few or another one."""
 _KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _VOWELS = "aeiouy"
+_JOINED = re.compile(r"(?<=[a-z]{3})'(?=[a-z])|\{[^{}]*\}")
+_DRAWN = re.compile(r"([a-z])\1{2,}")
 _LIKE = (_VOWELS, "sz", "ckq", "iy", "fv", "dt", "bp", "mn")
 
 
@@ -36,6 +38,9 @@ def _right(word: str) -> str:
     counts = _counts()
     if word in counts or len(word) < 4 or not word.isascii() or not word.isalpha():
         return word
+    if _DRAWN.search(word):  # "sooo daaark"
+        shorter = (_DRAWN.sub(r"\1" * n, word) for n in (1, 2))
+        return next((w for w in shorter if w in counts), _DRAWN.sub(r"\1\1", word))
     if word[-1] == word[-2] and word[:-1] in counts:
         return word[:-1]
     found = {w for key in _shorter(word) for w in _near().get(key, ()) if _slip(word, w)}
@@ -79,13 +84,16 @@ def _confused() -> dict[str, set[str]]:
 def _counts() -> Counter[str]:
     """Every word of the lists with how many times they have it."""
     return Counter(
-        token.text
+        word
         for language in grammar.LANGUAGES
         if language not in grammar.WIDE
-        for entry in _entries(grammar.words(language))
-        for token in tokenise(normalise(re.sub(r"[{}\[\]/]", " ", entry)))
-        if token.text.isascii() and token.text.isalpha()
+        for word in latin(" ".join(entries(grammar.words(language))))
     )
+
+
+def latin(text: str) -> list[str]:
+    """The words of Latin letters in a text, as `tokenise` has them, but fast."""
+    return re.findall("[a-z]+", _JOINED.sub("", normalise(text)))
 
 
 @lru_cache(maxsize=1)
@@ -98,9 +106,10 @@ def _near() -> dict[str, list[str]]:
     return near
 
 
-def _entries(part: Any) -> Iterator[str]:
+def entries(part: Any) -> Iterator[str]:
+    """All entries of a part of a word list."""
     if isinstance(part, dict):
         for inner in part.values():
-            yield from _entries(inner)
+            yield from entries(inner)
     else:
         yield from part

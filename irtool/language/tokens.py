@@ -37,6 +37,10 @@ _TENS = {
 }
 _IN_WORDS = {word: str(value) for words, value in _TENS.items() for word in words.split()}
 _WORDS_PERCENT = re.compile(rf"\b({'|'.join(_IN_WORDS)})(?=\s*{_PERCENT})")
+_THIRDS = re.compile(
+    r"\b(?:(?P<two>two|2|zwei|dos|deux)|an?|one|1|ein|einen|un)[ -](?:thirds?|drittel|tercios?|tiers)\b"
+    r"|(?P<of>三分之|3分の|三分の)(?P<count>[一二12])"
+)
 _CHINESE = {c: i for i, c in enumerate("零一二三四五六七八九十")} | {"两": 2, "半": 5}
 _CHINESE_TENTHS = re.compile(r"([一二三四五六七八九两])\s*(?=[成割])")
 _CHINESE_PERCENT = re.compile(r"百分之([一二三四五六七八九]?十[一二三四五六七八九]?|百|[一二三四五六七八九]|\d+)")
@@ -64,6 +68,7 @@ def normalise(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).casefold()
     text = text.translate({0x2019: "'", 0x2018: "'", 0x60: "'", 0xB4: "'"})
     text = _WORDS_PERCENT.sub(lambda m: _IN_WORDS[m[1]], text)
+    text = _THIRDS.sub(lambda m: "67%" if m["two"] or m["count"] in ("二", "2") else "33%", text)
     text = _CHINESE_PERCENT.sub(lambda m: f"{_chinese(m[1])}%", text)
     text = _CHINESE_TENTHS.sub(lambda m: str(_CHINESE[m[1]]), text)
     return text.translate(_ACCENTS)

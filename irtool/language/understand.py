@@ -16,6 +16,7 @@ from ..degradation import IDS
 from ..errors import UsageError
 from ..weights import locate
 from . import grammar
+from .evidence import speaks
 from .labels import ACTS, KINDS, LEVELS, ORDERS, OUTSIDE, STRENGTHS
 from .plain import articles, plain
 from .spelling import mend
@@ -24,8 +25,9 @@ from .tokens import Token, is_wide, normalise, tokenise
 from .wish import Heard, Wish
 
 DEFAULT_TEXT_MODEL = "irtool-words.v1"
-SURE = 0.7
-"""Mean probability below which a stretch of words is taken to say nothing."""
+SURE, KNOWN, LIKELY = 0.7, 0.5, 0.35
+"""Mean probability below which a stretch of words is taken to say nothing: as a rule; where it has words that the lists
+have for that very thing; where it has such words and the sentence says nothing otherwise."""
 STAND_INS = {
     "": {"noise": "noise", "haze": "fog", "rain": "rain", "snow": "snow", "blur": "blur"},
     "zh": {"noise": "噪点", "haze": "雾", "rain": "雨", "snow": "雪", "blur": "模糊"},
@@ -180,17 +182,26 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
         tags: of the tokens.
     """
     heard: list[Heard] = []
+    guessed: list[Heard] = []
+    sure: set[str] = set()
     kinds = tags.kind.argmax(axis=1)
     for kind, group in itertools.groupby(range(len(tokens)), key=lambda i: int(kinds[i])):
         span = list(group)
-        if not kind or tags.kind[span, kind].mean() < SURE:
+        chance = tags.kind[span, kind].mean()
+        known = KINDS[kind] in IDS and speaks([tokens[i].text for i in span], KINDS[kind])
+        if not kind or chance < (LIKELY if known else SURE):
             continue
         act = ACTS[int(np.log(tags.act[span] + 1e-9).sum(axis=0).argmax())]
         level = LEVELS[int(np.log(tags.level[span] + 1e-9).sum(axis=0).argmax())]
         strength = STRENGTHS.get(level) or _number(tokens, span)
         words = _said(said, tokens, slice(span[0], span[-1] + 1))
-        heard.append(Heard(words, KINDS[kind], act, 1.0 if act != "undo" else strength))
-    return _wish(text, heard, ORDERS[int(tags.order.argmax())])
+        found = Heard(words, KINDS[kind], act, 1.0 if act != "undo" else strength)
+        (heard if chance >= KNOWN else guessed).append(found)
+        if known and chance >= KNOWN:
+            sure.add(KINDS[kind])
+    if sure:
+        heard = [h for h in heard if h.kind not in IDS or h.kind in sure]
+    return _wish(text, heard or guessed, ORDERS[int(tags.order.argmax())])
 
 
 def _said(said: str, tokens: list[Token], part: slice) -> str:
