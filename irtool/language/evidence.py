@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from ..degradation import IDS
 from . import grammar
-from .spelling import entries, latin
+from .spelling import entries, latin, listed
 from .tokens import is_wide, normalise
 
 OFTEN = 2.0
@@ -32,7 +32,7 @@ def speaks(words: Sequence[str], kind: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def _misspelt(word: str, kind: str) -> bool:
-    if len(word) < 4 or not word.isascii() or any(word in telling for telling in _telling().values()):
+    if len(word) < 4 or not word.isascii() or listed(word):
         return False
     return bool(get_close_matches(word, _telling()[kind], 1, ALIKE))
 

@@ -466,7 +466,7 @@ class Composer:
         """One sentence, politely wrapped now and then."""
         makers = (
             (self._single, 27), (self._told, 18), (self._plain, 18), (self._strength, 14), (self._multi, 26),
-            (self._keep, 18), (self._only, 5), (self._auto, 7), (self._left, 3), (self._ask, 8), (self._sequence, 6),
+            (self._keep, 22), (self._only, 5), (self._auto, 7), (self._left, 3), (self._ask, 8), (self._sequence, 6),
             (self._outside, 14), (self._word, 6),
         )  # fmt: skip
         made = self.rng.choices([m for m, _ in makers], [n for _, n in makers])[0]()

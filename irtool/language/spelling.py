@@ -91,6 +91,11 @@ def _counts() -> Counter[str]:
     )
 
 
+def listed(word: str) -> bool:
+    """Whether the lists have a word of Latin letters."""
+    return word in _counts()
+
+
 def latin(text: str) -> list[str]:
     """The words of Latin letters in a text, as `tokenise` has them, but fast."""
     return re.findall("[a-z]+", _JOINED.sub("", normalise(text)))

@@ -75,8 +75,8 @@ class Words:
         if not tokens:
             return Wish(text=text)
         if (found := plain(tokens)) is not None:
-            kind, named = found
-            return _wish(text, [Heard(_said(said, tokens, named), kind, "undo")], "")
+            kind, act, named = found
+            return _wish(text, [Heard(_said(said, tokens, named), kind, act)], "")
         tags = self.tagger(tokens)
         tags.kind[:] = steady(tokens, tags.kind)
         for clause in clauses(tokens, tags):
@@ -184,6 +184,7 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
     heard: list[Heard] = []
     guessed: list[Heard] = []
     sure: set[str] = set()
+    places: list[int] = []
     kinds = tags.kind.argmax(axis=1)
     for kind, group in itertools.groupby(range(len(tokens)), key=lambda i: int(kinds[i])):
         span = list(group)
@@ -196,12 +197,28 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
         strength = STRENGTHS.get(level) or _number(tokens, span)
         words = _said(said, tokens, slice(span[0], span[-1] + 1))
         found = Heard(words, KINDS[kind], act, 1.0 if act != "undo" else strength)
+        places.append(span[0])
         (heard if chance >= KNOWN else guessed).append(found)
         if known and chance >= KNOWN:
             sure.add(KINDS[kind])
     if sure:
         heard = [h for h in heard if h.kind not in IDS or h.kind in sure]
-    return _wish(text, heard or guessed, ORDERS[int(tags.order.argmax())])
+    order = ORDERS[int(tags.order.argmax())]
+    return _wish(text, heard or guessed, _order(tokens, places) or order if order else "")
+
+
+def _order(tokens: list[Token], places: list[int]) -> str:
+    """The order that "before" and "after" give to what is named at some places; none if they do not settle it."""
+    said = [token.text for token in tokens] + [""]
+    for i, word in enumerate(said):
+        if word not in ("before", "after") or not places or i > places[-1]:
+            continue
+        # "before that" looks back at what was said, "before you sharpen" ahead.
+        back = said[i + 1] in ("that", "this", "which") or said[i - 1] == "not"
+        if i < places[0]:
+            return "" if back else "backward" if word == "before" else "forward"
+        return "forward" if (word == "before") != back else "backward"
+    return ""
 
 
 def _said(said: str, tokens: list[Token], part: slice) -> str:
