@@ -169,6 +169,8 @@ def test_rules_of_a_wish():
     assert dict(w.undo) == {"lowlight": 0.5}
     w = wish_of("denoise no leave noise", {"denoise": undo("noise"), "noise": keep("noise")})
     assert not w.undo and w.keep == ("noise",)
+    w = wish_of("desnow leave snow on roofs", {"desnow": undo("snow"), "snow": keep("snow")})
+    assert dict(w.undo) == {"snow": 1.0} and not w.keep  # that of one place is not all of it
     w = wish_of("is it noisy", {"noisy": ask("noise")})
     assert w.question and w.asked == ("noise",)
     w = wish_of("is it noisy? fix", {"noisy": ask("noise"), "fix": undo("auto")})

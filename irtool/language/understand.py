@@ -28,6 +28,8 @@ DEFAULT_TEXT_MODEL = "irtool-words.v1"
 SURE, KNOWN, LIKELY = 0.7, 0.5, 0.35
 """Mean probability below which a stretch of words is taken to say nothing: as a rule; where it has words that the lists
 have for that very thing; where it has such words and the sentence says nothing otherwise."""
+PLACING = ("on", "in", "of", "at", "behind", "auf", "im", "von", "sur", "dans", "de", "en", "sobre", "del")
+"""What says where a thing is."""
 STAND_INS = {
     "": {"noise": "noise", "haze": "fog", "rain": "rain", "snow": "snow", "blur": "blur"},
     "zh": {"noise": "噪点", "haze": "雾", "rain": "雨", "snow": "雪", "blur": "模糊"},
@@ -197,6 +199,9 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
         strength = STRENGTHS.get(level) or _number(tokens, span)
         words = _said(said, tokens, slice(span[0], span[-1] + 1))
         found = Heard(words, KINDS[kind], act, 1.0 if act != "undo" else strength)
+        after = tokens[span[-1] + 1].text if span[-1] + 1 < len(tokens) else ""
+        if act == "keep" and after in PLACING and any((h.kind, h.act) == (KINDS[kind], "undo") for h in heard):
+            continue  # "remove the falling snow but leave the snow on the roofs": no part of it can be left
         places.append(span[0])
         (heard if chance >= KNOWN else guessed).append(found)
         if known and chance >= KNOWN:
