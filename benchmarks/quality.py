@@ -1,6 +1,6 @@
 """Quality of the shipped models, printed as markdown.
 
-    python benchmarks/quality.py --data DATA [--model FILE] [--detector FILE] [--out benchmarks/quality.md]
+    python benchmarks/quality.py --data DATA [--model FILE] [--detector FILE] [--ensemble] [--out benchmarks/quality.md]
 
 DATA holds the test pairs (`test/...`). Protocol: 8-bit RGB (clipped and rounded, input and output), no crop, sorted
 names, each synthetic degradation seeded from (kind, file name); PSNR and SSIM by irtool.metrics, mean over pictures.
@@ -85,10 +85,10 @@ def pairs(root: Path, low: str, highs: tuple[str, ...]) -> Iterator[tuple[str, P
 class Bench:
     """The models under test and what they are asked."""
 
-    def __init__(self, model: Path, detector: Path, device: torch.device, dtype: str) -> None:
+    def __init__(self, model: Path, detector: Path | None, device: torch.device, dtype: str, ensemble: bool) -> None:
         self.restorer = models.load(model)
-        self.detector = load_detector(detector, device) if detector.exists() else None
-        self.device, self.dtype = device, dtype
+        self.detector = load_detector(detector, device) if detector is not None and detector.exists() else None
+        self.device, self.dtype, self.ensemble = device, dtype, ensemble
         self.experts: dict[tuple[str, ...], models.Expert] = {}
         self.losses: list[str] = []
 
@@ -96,7 +96,10 @@ class Bench:
         for group in passes(ids):
             if group not in self.experts:
                 self.experts[group] = self.restorer.specialise(dict.fromkeys(group, 1.0))
-            pixels = engine.run(self.experts[group], pixels, device=self.device, dtype=self.dtype).pixels
+            outcome = engine.run(
+                self.experts[group], pixels, device=self.device, dtype=self.dtype, ensemble=self.ensemble
+            )
+            pixels = outcome.pixels
         return rounded(pixels)
 
     def auto(self, pixels: Tensor) -> tuple[Tensor, tuple[str, ...]]:
@@ -226,11 +229,12 @@ def main() -> None:
     parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v1.safetensors")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--ensemble", action="store_true", help="as irtool restore --ensemble")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     device = engine.pick_device(given.device)
     start = time.monotonic()
-    bench = Bench(given.model, given.detector, device, given.dtype)
+    bench = Bench(given.model, given.detector, device, given.dtype, given.ensemble)
     dtype = str(engine.pick_dtype(given.dtype, device)).removeprefix("torch.")
     sha = hashlib.sha256(given.model.read_bytes()).hexdigest()[:16]
     lines = [
@@ -240,7 +244,8 @@ def main() -> None:
         "Protocol: 8-bit RGB, no crop, sorted names, seeds from names; PSNR in dB and SSIM, mean over pictures.",
         "Task given: the degradation is named. Auto: the detector names it.",
         "",
-        f"Model {given.model.name} (sha256 {sha}...), torch {torch.__version__}, {device.type}, {dtype}.",
+        f"Model {given.model.name} (sha256 {sha}...), torch {torch.__version__}, {device.type}, {dtype}"
+        + (", --ensemble." if given.ensemble else "."),
         "",
         *tables(bench, given.data / "test"),
     ]
