@@ -17,6 +17,7 @@ from irtool.language import Wish, load, plan_wishes, understand
 from irtool.language.evidence import speaks
 from irtool.language.grammar import BESIDE, LANGUAGES, WIDE, Composer, Mark, compose, misspell
 from irtool.language.labels import ACTS, KINDS, LEVELS, ORDERS, OUTSIDE
+from irtool.language.packing import pack, unpack
 from irtool.language.plain import plain
 from irtool.language.score import cases, same, table, told
 from irtool.language.spelling import mend
@@ -343,7 +344,7 @@ def test_a_file_that_is_no_text_model(tmp_path):
 
 
 def test_it_can_be_trained(tmp_path):
-    from irtool.language.training import train
+    from irtool.language.training import join, train
 
     told = []
     path = train(tmp_path / "w.safetensors", sentences=256, batch=32, report=told.append)
@@ -351,6 +352,36 @@ def test_it_can_be_trained(tmp_path):
     with safe_open(str(path), "np") as file:
         assert file.metadata()["sentences"] == "256"
     assert isinstance(load(f"local:{path}").wish("remove the rain"), Wish)
+
+    # Two that speak with one voice: the mean of both.
+    other = train(tmp_path / "v.safetensors", sentences=256, batch=32, seed=1)
+    join(tmp_path / "both.safetensors", [path, other])
+    tokens = tokenise("remove the rain")
+    one, two, both = (Tagger.load(tmp_path / f"{name}.safetensors")(tokens) for name in ("w", "v", "both"))
+    np.testing.assert_allclose(both.kind, (one.kind + two.kind) / 2, atol=0.02)
+    assert abs(one.kind - two.kind).max() > 0.05
+    again = train(tmp_path / "again.safetensors", sentences=32, batch=32, rate=0.0, start=path)
+    np.testing.assert_allclose(Tagger.load(again)(tokens).kind, one.kind, atol=0.02)
+
+
+def test_a_text_model_is_packed_and_unpacked():
+    rng = np.random.default_rng(0)
+    weights = {
+        "embed.weight": rng.normal(size=(50, 8)).astype(np.float32)
+        * np.geomspace(1e-3, 3, 50, dtype=np.float32)[:, None],
+        "conv.weight": rng.normal(size=(6, 5, 3)).astype(np.float32),
+        "conv.bias": rng.normal(size=6).astype(np.float32),
+    }
+    weights["embed.weight"][7] = 0
+    packed = pack(weights)
+    assert packed["embed.weight"].nbytes == 50 * 4 and packed["conv.weight"].dtype == np.int8
+    found = unpack(packed)
+    assert found.keys() == weights.keys()
+    for name, most in (("embed.weight", 0.12), ("conv.weight", 0.01), ("conv.bias", 1e-3)):
+        rows, near = weights[name].reshape(len(weights[name]), -1), found[name].reshape(len(weights[name]), -1)
+        error = np.linalg.norm(near - rows, axis=1) / (np.linalg.norm(rows, axis=1) + 1e-2)
+        assert error.mean() < most, name
+    assert abs(found["embed.weight"][7]).max() < 1e-3
 
 
 # Sentence encoders

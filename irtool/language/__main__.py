@@ -1,4 +1,6 @@
-"""python -m irtool.language train TARGET.safetensors | score FILE.tsv [--model REFERENCE] [--wrong SPLIT]"""
+"""python -m irtool.language train TARGET.safetensors | join TARGET.safetensors FILE... | score FILE.tsv
+
+See -h behind each."""
 
 from __future__ import annotations
 
@@ -18,6 +20,9 @@ def main() -> None:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--rate", type=float, default=4e-3, help="peak of the learning rate")
     train.add_argument("--start", type=Path, help="a text model to go on from")
+    join = verbs.add_parser("join")
+    join.add_argument("target", type=Path)
+    join.add_argument("parts", type=Path, nargs="+", help="text models that shall speak with one voice")
     score = verbs.add_parser("score")
     score.add_argument("file", type=Path)
     score.add_argument("--model", default=DEFAULT_TEXT_MODEL)
@@ -28,6 +33,11 @@ def main() -> None:
 
         more = {"rate": given.rate, "start": given.start}
         run(given.target, sentences=given.sentences, seed=given.seed, report=print, **more)
+        return
+    if given.verb == "join":
+        from .training import join as run_join
+
+        run_join(given.target, given.parts)
         return
     shown, wrong = table(load(given.model), cases(given.file))
     print(shown)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import UnavailableError
 from .labels import ACTS, KINDS, LEVELS
+from .packing import unpack
 from .tokens import BUCKETS, Token, features
 
 Array = np.ndarray
@@ -74,13 +75,12 @@ class Tagger:
     """A loaded text model.
 
     Args:
-        weights: tensors by name, as `training.TaggerNet` has them.
+        nets: for each network its tensors by name, as `training.Member` has them.
         dilations: of the blocks.
     """
 
-    def __init__(self, weights: Mapping[str, Array], dilations: Sequence[int]) -> None:
-        self.weights = {k: np.asarray(v, dtype=np.float32) for k, v in weights.items()}
-        self.dilations = tuple(dilations)
+    def __init__(self, nets: Sequence[Mapping[str, Array]], dilations: Sequence[int]) -> None:
+        self.nets = [_Net(weights, dilations) for weights in nets]
 
     @staticmethod
     def fits(path: Path) -> bool:
@@ -102,17 +102,35 @@ class Tagger:
         with _opened(path) as file:
             if not _is_tagger(file):
                 raise UnavailableError(f"{path} holds no text model.", MEND)
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-            if (len(weights["kind.weight"]), len(weights["embed.weight"])) != (len(KINDS), BUCKETS):
+            weights = unpack({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 (not a mapping)
+            config = json.loads(file.metadata()["config"])
+            nets = [_below(f"nets.{i}.", weights) for i in range(config.get("members", 0))]
+            if not nets or (len(nets[0]["kind.weight"]), len(nets[0]["embed.weight"])) != (len(KINDS), BUCKETS):
                 raise UnavailableError(f"{path} was made for another version of irtool.", MEND)
-            weights["embed.weight"] = weights["embed.weight"] * weights.pop("embed.scale").astype(np.float32)
-            return Tagger(weights, json.loads(file.metadata()["config"])["dilations"])
+            return Tagger(nets, config["dilations"])
 
     def __call__(self, tokens: list[Token]) -> Tags:
-        """Tag a sentence of at least one token."""
+        """Tag a sentence of at least one token: the mean of what the networks say."""
+        rows = features(tokens)
+        said = [net(rows) for net in self.nets]
+        return Tags(*(sum(each[1:], each[0]) / len(each) for each in zip(*said, strict=True)))
+
+
+def _below(prefix: str, weights: Mapping[str, Array]) -> dict[str, Array]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+class _Net:
+    """One network."""
+
+    def __init__(self, weights: Mapping[str, Array], dilations: Sequence[int]) -> None:
+        self.weights, self.dilations = weights, tuple(dilations)
+
+    def __call__(self, rows: list[list[int]]) -> tuple[Array, ...]:
+        """What `Tags` holds, from the features of every token."""
         w = self.weights
         table = w["embed.weight"]
-        x = np.stack([table[row[0]] + _parts(table[row[1:]]) for row in features(tokens)])
+        x = np.stack([table[row[0]] + _parts(table[row[1:]]) for row in rows])
         x = self._linear("enter", x)
         for i, dilation in enumerate(self.dilations):
             y = self._norm(f"blocks.{i}.norm", x)
@@ -123,8 +141,7 @@ class Tagger:
             x = x + self._linear(f"blocks.{i}.out", np.maximum(y, 0))
             x = x + self._linear(f"blocks.{i}.share", x.max(axis=0))
         x = self._norm("norm", x)
-        told = {name: _softmax(self._linear(name, x)) for name in HEADS}
-        return Tags(**told, order=_softmax(self._linear("order", x.max(axis=0))))
+        return (*(_softmax(self._linear(name, x)) for name in HEADS), _softmax(self._linear("order", x.max(axis=0))))
 
     def _linear(self, name: str, x: Array) -> Array:
         return x @ self.weights[f"{name}.weight"].T + self.weights[f"{name}.bias"]

@@ -8,6 +8,7 @@ Sentences are composed anew for every part of the run, so none is seen twice but
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.numpy import save as serialise
 from safetensors.torch import load_file
-from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from .grammar import Composed, compose
 from .labels import ACTS, KINDS, LEVELS, ORDERS
+from .packing import SCALE, pack, unpack
 from .tagger import HEADS
 from .tokens import BUCKETS, features, tokenise
 
@@ -47,8 +49,8 @@ class Block(nn.Module):
         return (x + self.share(top)) * mask
 
 
-class TaggerNet(nn.Module):
-    """The network that `tagger.Tagger` runs, to be trained.
+class Member(nn.Module):
+    """One of the networks that `tagger.Tagger` runs.
 
     Args:
         size: of the embedding of a feature.
@@ -68,7 +70,6 @@ class TaggerNet(nn.Module):
             setattr(self, name, nn.Linear(width, count))
         self.order = nn.Linear(width, len(ORDERS))
         self.drop = nn.Dropout(0.1)
-        self.register_load_state_dict_pre_hook(_unpack)
 
     def forward(self, ids: Tensor, weights: Tensor, offsets: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Logits.
@@ -92,11 +93,32 @@ class TaggerNet(nn.Module):
         return told
 
 
-def _unpack(net: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """The table of features as it was before `_write` packed it."""
-    if f"{prefix}embed.scale" in state:
-        table = state[f"{prefix}embed.weight"]
-        state[f"{prefix}embed.weight"] = table * state.pop(f"{prefix}embed.scale").float()
+class TaggerNet(nn.Module):
+    """The network of a file: the mean of what one or several say, as logarithms of probabilities.
+
+    Args:
+        members: how many.
+        dilations: of their blocks.
+    """
+
+    def __init__(self, members: int = 1, dilations: Sequence[int] = DILATIONS) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(Member(dilations=dilations) for _ in range(members))
+        self.register_load_state_dict_pre_hook(_unpack)
+
+    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+        """As `Member.forward`."""
+        said = [net(*batch) for net in self.nets]
+        each = {name: torch.stack([one[name].log_softmax(-1) for one in said]) for name in said[0]}
+        return {name: logs.logsumexp(0) - math.log(len(said)) for name, logs in each.items()}
+
+
+def _unpack(net: nn.Module, state: dict[str, Tensor], *_: object) -> None:
+    """The tensors as they were before `_write` packed them."""
+    if any(name.endswith(SCALE) for name in state):
+        tensors = unpack({name: value.numpy() for name, value in state.items()})
+        state.clear()
+        state.update({name: torch.from_numpy(value) for name, value in tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -187,8 +209,8 @@ def train(
         net.load_state_dict(load_file(start))
     average = {k: v.detach().clone() for k, v in net.state_dict().items()}
     groups = [
-        {"params": list(net.embed.parameters()), "factor": 2.0},  # each feature is met seldom
-        {"params": [p for n, p in net.named_parameters() if not n.startswith("embed")], "factor": 1.0},
+        {"params": [p for n, p in net.named_parameters() if ".embed." in n], "factor": 2.0},  # each is met seldom
+        {"params": [p for n, p in net.named_parameters() if ".embed." not in n], "factor": 1.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.001)
     steps = sentences // batch
@@ -226,19 +248,28 @@ def train(
     return target
 
 
+def join(target: Path, parts: Sequence[Path]) -> None:
+    """Write a text model whose word is the mean of what some others say."""
+    weights: dict[str, Tensor] = {}
+    for part in parts:
+        tensors = unpack({name: value.numpy() for name, value in load_file(part).items()})
+        taken = len({name.split(".")[1] for name in weights})
+        for name, value in tensors.items():
+            _, number, rest = name.split(".", 2)
+            weights[f"nets.{taken + int(number)}.{rest}"] = torch.from_numpy(value)
+    _write(weights, target, {})
+
+
 def _write(weights: Mapping[str, Tensor], target: Path, notes: Mapping[str, str]) -> None:
-    """As float16, the table of features in 8 bits with a scale per row. Replaced atomically, so that a run that is
-    stopped leaves what it had."""
+    """Packed. Replaced atomically, so that a run that is stopped leaves what it had."""
+    members = len({name.split(".")[1] for name in weights})
     header = {
         "architecture": "tagger",
-        "config": json.dumps({"dilations": DILATIONS}),
+        "config": json.dumps({"members": members, "dilations": DILATIONS}),
         "licence": "Apache-2.0",
         **notes,
     }
-    table = weights["embed.weight"]
-    scale = (table.abs().amax(dim=1, keepdim=True) / 127).clamp_min(1e-6).half()
-    packed = {k: v.half().contiguous() for k, v in weights.items()}
-    packed |= {"embed.weight": (table / scale.float()).round().clamp(-127, 127).char(), "embed.scale": scale}
+    packed = pack({name: value.float().numpy() for name, value in weights.items()})
     partial = target.with_suffix(".partial")
     partial.write_bytes(serialise(packed, metadata=header))
     partial.replace(target)
