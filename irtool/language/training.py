@@ -204,9 +204,10 @@ def train(
         report: called with a line now and then.
     """
     torch.manual_seed(seed)
-    net = TaggerNet()
-    if start is not None:
-        net.load_state_dict(load_file(start))
+    state = load_file(start) if start is not None else {}
+    net = TaggerNet(max(1, _members(state)))
+    if state:
+        net.load_state_dict(state)
     average = {k: v.detach().clone() for k, v in net.state_dict().items()}
     groups = [
         {"params": [p for n, p in net.named_parameters() if ".embed." in n], "factor": 2.0},  # each is met seldom
@@ -248,12 +249,17 @@ def train(
     return target
 
 
+def _members(weights: Mapping[str, Tensor]) -> int:
+    """How many networks some tensors are of."""
+    return len({name.split(".")[1] for name in weights})
+
+
 def join(target: Path, parts: Sequence[Path]) -> None:
     """Write a text model whose word is the mean of what some others say."""
     weights: dict[str, Tensor] = {}
     for part in parts:
         tensors = unpack({name: value.numpy() for name, value in load_file(part).items()})
-        taken = len({name.split(".")[1] for name in weights})
+        taken = _members(weights)
         for name, value in tensors.items():
             _, number, rest = name.split(".", 2)
             weights[f"nets.{taken + int(number)}.{rest}"] = torch.from_numpy(value)
@@ -262,10 +268,9 @@ def join(target: Path, parts: Sequence[Path]) -> None:
 
 def _write(weights: Mapping[str, Tensor], target: Path, notes: Mapping[str, str]) -> None:
     """Packed. Replaced atomically, so that a run that is stopped leaves what it had."""
-    members = len({name.split(".")[1] for name in weights})
     header = {
         "architecture": "tagger",
-        "config": json.dumps({"members": members, "dilations": DILATIONS}),
+        "config": json.dumps({"members": _members(weights), "dilations": DILATIONS}),
         "licence": "Apache-2.0",
         **notes,
     }
