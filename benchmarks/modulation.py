@@ -3,7 +3,7 @@
     python benchmarks/modulation.py compare --data DATA --out docs/pictures --seeds 3 --steps 700
     python benchmarks/modulation.py sensitivity --data DATA --seeds 3 --steps 200 --crops 100
     python benchmarks/modulation.py ranks --data DATA --out docs/pictures --seeds 3 --steps 200 --crops 100
-    python benchmarks/modulation.py diffusion --data DATA --out docs/pictures --seeds 1 --steps 1200 --batch 32
+    python benchmarks/modulation.py diffusion --data DATA --seeds 1 --steps 900 --batch 32 --crops 6000
 
 Every method has about the same number of parameters in all (the table says how many), sees the same samples and takes
 the same number of steps of the same batch size; whatever must be learned in stages shares those steps out. The task is
