@@ -18,9 +18,9 @@ CPU = torch.device("cpu")
 TRUTH = Path(__file__).parent / "pictures" / "kodak23.png"
 
 
-@pytest.fixture(scope="module")
-def restorer() -> models.Restorer:
-    return models.load(locate(DEFAULT_RESTORER))
+@pytest.fixture(scope="module", params=[DEFAULT_RESTORER, "irtool-nano.v1"])
+def restorer(request: pytest.FixtureRequest) -> models.Restorer:
+    return models.load(locate(request.param))
 
 
 @pytest.fixture(scope="module")
