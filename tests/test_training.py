@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from training_samples import CPU, TINY, tiny
 
 from irtool import models
@@ -191,6 +192,20 @@ def test_checkpoints_of_the_first_version_are_exported_and_started_from(photos, 
     with pytest.raises(UsageError, match="older irtool") as caught:
         train(photos, tmp_path / "b")
     assert f"--start {old}" in caught.value.hint
+
+
+def test_two_checkpoints_are_blended(photos, tmp_path):
+    a = train(photos, tmp_path / "a", steps=2)
+    b = train(photos, tmp_path / "b", steps=3, start=a)
+    paths = [export.export(p, tmp_path / f"{p.parent.name}.safetensors") for p in (a, b)]
+    paths.append(export.export(a, tmp_path / "c.safetensors", blend=b, share=0.25))
+    one, two, mean = (load_file(p) for p in paths)
+    assert any(not torch.equal(one[k], two[k]) for k in one)
+    for k in one:
+        torch.testing.assert_close(mean[k].float(), one[k].float().lerp(two[k].float(), 0.25), atol=1e-3, rtol=1e-2)
+    wider = train(photos, tmp_path / "w", steps=1, model={**TINY["model"], "width": 12})
+    with pytest.raises(UsageError, match="another network"):
+        export.export(a, tmp_path / "d.safetensors", blend=wider)
 
 
 def test_exports_of_both_kinds_load(photos, tmp_path):

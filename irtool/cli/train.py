@@ -180,6 +180,10 @@ def export(
     note: Annotated[
         list[str] | None, typer.Option("--note", metavar="KEY=TEXT", help="For its header, such as licence=Apache-2.0.")
     ] = None,
+    blend: Annotated[
+        Path | None, typer.Option("--blend", metavar="CHECKPOINT", help="Write the mean with this one instead.")
+    ] = None,
+    share: Annotated[float, typer.Option("--share", metavar="0..1", help="Of --blend in the mean.")] = 0.5,
     json: options.Json = False,
 ) -> int:
     """Write a checkpoint's averaged weights as a model file."""
@@ -193,7 +197,9 @@ def export(
         if not key or not equals:
             raise UsageError(f"--note '{text}' is no KEY=TEXT.")
         notes[key] = value
-    written = write(checkpoint, target, notes)
+    if not 0 <= share <= 1:
+        raise UsageError(f"--share lies from 0 to 1, not {share:g}.")
+    written = write(checkpoint, target, notes, blend=blend, share=share)
     printer = Output(json=json)
     printer.result(f"{checkpoint} -> {written}")
     printer.record({"type": "summary", "checkpoint": str(checkpoint), "output": str(written)})
