@@ -67,7 +67,7 @@ def main() -> None:
     benches = {
         f"{r.id}{' --ensemble' if ensemble else ''}": Bench(weights.locate(r.id), None, device, "auto", ensemble)
         for r in shipped
-        for ensemble in (False, True)
+        for ensemble in ((False, True) if r.id == weights.DEFAULT_RESTORER else (False,))
     }
     lines = [
         "# The sizes that ship",
