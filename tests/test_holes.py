@@ -99,21 +99,6 @@ def test_only_those_that_ask_are_filled() -> None:
     assert (seen[1, :3, 20:40, 30:50] < 1).all() and seen[1, 3].sum() == 400
 
 
-def test_only_what_is_missing_changes_unless_more_is_asked() -> None:
-    y = scene(128, 160)[0]
-    y[:, 40:80, 60:100] = 1
-    outside = torch.ones_like(y, dtype=torch.bool)
-    outside[:, 40:80, 60:100] = False
-    for tasks, same in (({"missing": 1.0}, True), ({"missing": 1.0, "noise": 1.0}, False)):
-        expert = CompactRestorer(random_net()).specialise(tasks)
-        z = engine.run(expert, y, device=torch.device("cpu"), dtype="fp32").pixels
-        assert torch.equal(z[outside], y[outside]) == same
-        assert not torch.equal(z, y)
-    expert = CompactRestorer(random_net()).specialise({"missing": 1.0})
-    whole = scene(128, 160)[0]  # nothing flat: holes may be filled with noise, and the network looks for itself
-    assert not torch.equal(engine.run(expert, whole, device=torch.device("cpu"), dtype="fp32").pixels, whole)
-
-
 def test_the_network_is_told_of_holes_and_tiles_agree() -> None:
     net = random_net()
     expert = CompactRestorer(net).specialise({"missing": 1.0})

@@ -339,10 +339,9 @@ class CompactNet(nn.Module):
 class CompactExpert:
     """A `CompactNet` merged for one mixture (the `Expert` protocol)."""
 
-    def __init__(self, net: CompactNet, capability: Capability, *, fills: bool = False) -> None:
+    def __init__(self, net: CompactNet, capability: Capability) -> None:
         self.net = net
         self.capability = capability
-        self.fills = fills  # missing regions are all it restores: where some are found, nothing else changes
         self.dtype = torch.float32
         self.holes: Tensor | None = None
 
@@ -364,17 +363,11 @@ class CompactExpert:
         if self.holes is not None:
             return torch.cat([fill_holes(pixels[None], self.holes[None])[0], self.holes])
         asked = self.net.fixed[:, self.net.tasks.index("missing")].cpu() > 0
-        if not asked.any():
-            return pixels
-        seen = filled(pixels[None], asked)[0]
-        return seen if seen[3].any() else pixels
+        return filled(pixels[None], asked)[0] if asked.any() else pixels
 
     def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
         with torch.inference_mode():
-            restored = self.net(tile, context.expand(tile.shape[0], -1))
-            if self.fills and tile.shape[1] == 4:
-                restored = torch.where(tile[:, 3:] > 0, restored, tile[:, :3])
-            return restored
+            return self.net(tile, context.expand(tile.shape[0], -1))
 
 
 class CompactRestorer:
@@ -399,7 +392,7 @@ class CompactRestorer:
         require_known(mixture, self.net.tasks)
         net = copy.deepcopy(self.net)
         net.merge(mixture)
-        return CompactExpert(net, self.capability, fills=tuple(mixture) == ("missing",))
+        return CompactExpert(net, self.capability)
 
 
 def restorer(net: CompactNet, header: Mapping[str, str]) -> CompactRestorer:
