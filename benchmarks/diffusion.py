@@ -26,6 +26,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from plain_irsde import PlainUNet
+from publish import publish
 from torch import Tensor
 
 from irtool import engine, picture
@@ -252,10 +253,7 @@ def main() -> None:
         "",
         *samplers(),
     ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if given.out:
-        given.out.write_text(text, encoding="utf-8")
+    publish(lines, given.out)
 
 
 if __name__ == "__main__":

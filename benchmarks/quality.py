@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from publish import publish
 from torch import Tensor
 
 from irtool import engine, metrics, models, picture, synth
@@ -249,10 +250,7 @@ def main() -> None:
         "",
         *tables(bench, given.data / "test"),
     ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if given.out:
-        given.out.write_text(text, encoding="utf-8")
+    publish(lines, given.out)
     print(f"{time.monotonic() - start:.0f} s", file=sys.stderr)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from publish import publish
 from quality import Bench, degrade, eight, load, pairs
 from speed import seconds
 from torch import Tensor
@@ -93,10 +94,7 @@ def main() -> None:
         print(lines[-1], file=sys.stderr, flush=True)
     kind = str(engine.pick_dtype("auto", device)).removeprefix("torch.")
     lines += ["", f"torch {torch.__version__}, {device.type}, {kind}, {torch.get_num_threads()} thread(s)."]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if given.out:
-        given.out.write_text(text, encoding="utf-8")
+    publish(lines, given.out)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from plain_nafnet import NAFNet
+from publish import publish
 
 from irtool import engine, models
 
@@ -177,10 +178,7 @@ def main() -> None:
         "",
         *start_up(2 * given.rounds),
     ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if given.out:
-        given.out.write_text(text, encoding="utf-8")
+    publish(lines, given.out)
 
 
 if __name__ == "__main__":
