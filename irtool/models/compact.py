@@ -15,7 +15,8 @@ departures, each for speed or for a promise the tool makes:
   the detail through.
 
 Missing regions of one flat colour are found and filled smoothly before (`irtool.models.holes`); the network is told
-where they were.
+where they were. Where one path of the camera explains a blur, the network is shown the picture with that path divided
+out (`irtool.models.motion`), and says for each pixel how much of it to take.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..degradation import IDS
+from . import motion
 from .base import Capability, require_known
 from .context import CONTEXT_SIZE, describe
 from .holes import fill_holes, filled
@@ -38,6 +40,8 @@ MARGIN = 64  # measured: see tests/test_tiling.py
 # at once, memory and not arithmetic sets the pace: 1.9 times slower at one megapixel. A GPU takes more, to bound its
 # memory.
 STRIP = 1 << 19
+_GUESS_SHARE = {"stem.weight": 1, "head.weight": 0, "head.bias": 0}
+"""Weights of which a share belongs to the guess, and along which dimension it comes last."""
 
 
 def _dense(x: Tensor, weight: Tensor) -> Tensor:
@@ -207,6 +211,14 @@ def _raise(y: Tensor, up: nn.Module, skip: Tensor) -> Tensor:
     return skip
 
 
+def _part(layer: nn.Conv2d, x: Tensor, inputs: int | None = None, outputs: int | None = None) -> Tensor:
+    """A 3x3 convolution with the first of its inputs and outputs alone."""
+    if inputs in (None, layer.in_channels) and outputs in (None, layer.out_channels):
+        return layer(x)
+    bias = None if layer.bias is None else layer.bias[:outputs]
+    return F.conv2d(x, layer.weight[:outputs, :inputs], bias, padding=1)
+
+
 class CompactNet(nn.Module):
     """Gain-and-offset restoration of a picture under a mixture of tasks.
 
@@ -217,6 +229,7 @@ class CompactNet(nn.Module):
         rank: rank of the task offsets.
         hidden: size of the embedded context.
         tasks: ids of the tasks, in the order of the mixture vectors.
+        guess: whether it takes a guess at the picture without its blur.
     """
 
     def __init__(
@@ -228,9 +241,10 @@ class CompactNet(nn.Module):
         rank: int = 4,
         hidden: int = 64,
         tasks: Sequence[str] = IDS,
+        guess: bool = False,
     ) -> None:
         super().__init__()
-        self.tasks = tuple(tasks)
+        self.tasks, self.guess = tuple(tasks), guess
         self.encoder, self.depth, self.decoder = tuple(encoder), middle, tuple(decoder)
         self.multiple = 2 ** (len(encoder) + 1)
         common = (len(self.tasks), rank, hidden)
@@ -239,7 +253,7 @@ class CompactNet(nn.Module):
             nn.Linear(CONTEXT_SIZE + len(self.tasks), hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()
         )
         self.tone = nn.Linear(hidden, 6)
-        self.stem = nn.Conv2d(16, width, 3, padding=1)
+        self.stem = nn.Conv2d(28 if guess else 16, width, 3, padding=1)
         self.encoders, self.downs = nn.ModuleList(), nn.ModuleList()
         for count in encoder:
             self.encoders.append(Stage(count, width, *common))
@@ -251,16 +265,20 @@ class CompactNet(nn.Module):
             self.ups.append(Resampled(width, 2 * width))
             width //= 2
             self.decoders.append(Stage(count, width, *common))
-        self.head = nn.Conv2d(width, 24, 3, padding=1)
+        self.head = nn.Conv2d(width, 28 if guess else 24, 3, padding=1)
         for parameter in (*self.tone.parameters(), *self.head.parameters()):
             nn.init.zeros_(parameter)  # an untrained net changes nothing
+        assert self.head.bias is not None
+        nn.init.ones_(self.head.bias[24:])  # and takes a guess for what it is
 
     def forward(self, x: Tensor, context: Tensor, mixture: Tensor | None = None) -> Tensor:
         """Restore a batch.
 
         Args:
-            x: (N, 3, H, W) sRGB in [0, 1], or (N, 4, H, W), the last channel 1 where a hole was filled
-                (`irtool.models.holes`); H and W multiples of `multiple`.
+            x: (N, 3, H, W) sRGB in [0, 1]; or (N, 4, H, W), the last channel 1 where a hole was filled
+                (`irtool.models.holes`); or, to a network that takes guesses, (N, 7, H, W), the last three what a guess
+                at the picture without its blur (`irtool.models.motion`) adds to it, 0 where there is none. H and W
+                are multiples of `multiple`.
             context: (N, CONTEXT_SIZE) from `irtool.models.context.describe`.
             mixture: (N, tasks) weights of the tasks, or None once `merge` has folded them in.
 
@@ -271,11 +289,12 @@ class CompactNet(nn.Module):
         told = self.fixed.expand(len(x), -1) if mixture is None else 2 * mixture
         context = self.embed(torch.cat([context, told.to(context)], dim=1).to(dtype))
         gain, shift = self.tone(context).float().view(-1, 6, 1, 1).chunk(2, dim=1)
-        holes = x[:, 3:] if x.shape[1] == 4 else torch.zeros_like(x[:, :1])
+        holes = x[:, 3:4] if x.shape[1] > 3 else torch.zeros_like(x[:, :1])
+        guess = x[:, 4:] * gain.exp() if x.shape[1] > 4 else None
         x = x[:, :3] * gain.exp() + shift
-        y = torch.cat([x, holes], dim=1).to(dtype)
+        y = torch.cat([x, holes] if guess is None else [x, holes, guess], dim=1).to(dtype)
         y = F.pixel_unshuffle(y, 2).contiguous(memory_format=torch.channels_last)
-        y = self.stem(y).permute(0, 2, 3, 1)
+        y = _part(self.stem, y, inputs=y.shape[1]).permute(0, 2, 3, 1)
         skips = []
         for stage, down in zip(self.encoders, self.downs, strict=True):
             y = stage(y, context, mixture)
@@ -284,13 +303,17 @@ class CompactNet(nn.Module):
         y = self.middle(y, context, mixture)
         for up, stage, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
             y = stage(_raise(y, up, skip), context, mixture)
-        y = F.pixel_shuffle(self.head(y.permute(0, 3, 1, 2)), 2).float()
-        gain, offset = y.chunk(2, dim=1)
+        # Without a guess its share of the first and the last layer is left out, and costs nothing.
+        y = _part(self.head, y.permute(0, 3, 1, 2), outputs=24 if guess is None else 28)
+        y = F.pixel_shuffle(y, 2).float()
+        gain, offset = y[:, :3], y[:, 3:6]
+        if guess is not None:
+            x = x + y[:, 6:] * guess
         return x * (1 + gain) + offset
 
     def macs_per_pixel(self) -> float:
-        """Multiply-accumulates per input pixel of a pass, in units of 1: convolutions and 1x1 layers."""
-        width, share, total = self.stem.out_channels, 0.25, 0.25 * self.stem.weight.numel()
+        """Multiply-accumulates per input pixel of a pass without a guess: convolutions and 1x1 layers."""
+        width, share, total = self.stem.out_channels, 0.25, 0.25 * 9 * 16 * self.stem.out_channels
         for count in self.encoder:
             total += share * count * _block_macs(width)
             share, width = share / 4, width * 2
@@ -307,12 +330,18 @@ class CompactNet(nn.Module):
         """Weights for this network that make it do what a smaller one does; the rest is left as it is.
 
         Args:
-            weights: the `state_dict` of a network of the same width with fewer blocks at the end of some stages.
+            weights: the `state_dict` of a network of the same width with fewer blocks at the end of some stages, or
+                that takes no guesses.
         """
         full = dict(self.state_dict())
         for name, own in full.items():
             old = weights.get(name)
-            if old is not None:
+            dim = _GUESS_SHARE.get(name, 0)
+            if old is not None and name in _GUESS_SHARE and old.shape[dim] < own.shape[dim]:
+                more = own.narrow(dim, old.shape[dim], own.shape[dim] - old.shape[dim])
+                # A guess is not looked at yet, and taken for what it is.
+                full[name] = torch.cat([old, torch.full_like(more, float(name == "head.bias"))], dim)
+            elif old is not None:
                 full[name] = old
             elif name.endswith(("project.weight", "narrow.weight")):
                 full[name] = torch.zeros_like(own)  # a block that adds nothing yet
@@ -361,9 +390,19 @@ class CompactExpert:
 
     def prepare(self, pixels: Tensor) -> Tensor:
         if self.holes is not None:
-            return torch.cat([fill_holes(pixels[None], self.holes[None])[0], self.holes])
-        asked = self.net.fixed[:, self.net.tasks.index("missing")].cpu() > 0
-        return filled(pixels[None], asked)[0] if asked.any() else pixels
+            seen = torch.cat([fill_holes(pixels[None], self.holes[None])[0], self.holes])
+        elif self._asked("missing"):
+            seen = filled(pixels[None], torch.ones(1, dtype=torch.bool))[0]
+        else:
+            seen = pixels
+        sharp = motion.guess(seen[:3]) if self.net.guess and self._asked("blur") else None
+        if sharp is None:
+            return seen
+        holes = seen[3:] if len(seen) > 3 else torch.zeros_like(seen[:1])
+        return torch.cat([seen[:3], holes, sharp - seen[:3]])
+
+    def _asked(self, task: str) -> bool:
+        return task in self.net.tasks and float(self.net.fixed[0, self.net.tasks.index(task)]) > 0
 
     def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
         with torch.inference_mode():

@@ -63,6 +63,13 @@ def kernels_along(paths: Tensor) -> Tensor:
 
 def blur(images: Tensor, generator: torch.Generator, *, length: float, shake: float, vary: float) -> Tensor:
     """Blur each picture along its own path; with `vary` above 0 the path changes across the picture."""
+    return blurred(images, generator, length=length, shake=shake, vary=vary)[0]
+
+
+def blurred(
+    images: Tensor, generator: torch.Generator, *, length: float, shake: float, vary: float
+) -> tuple[Tensor, Tensor]:
+    """`blur`, and the kernels (N, k, k) of the path of each picture; where it changes, of the path it changes from."""
     n = images.shape[0]
     linear = to_linear(images)
     kernels = kernels_along(trajectories(generator, n, length, shake, images))
@@ -72,4 +79,4 @@ def blur(images: Tensor, generator: torch.Generator, *, length: float, shake: fl
         mask = torch.sigmoid(4 * smooth_noise(generator, images, 2) - 1) * vary
         mask = mask * per_sample(uniform(generator, (n,), 0.5, 1, images))
         result = result + mask * (convolve(linear, other) - result)
-    return to_srgb(result)
+    return to_srgb(result), kernels

@@ -16,6 +16,7 @@ from .tools import gaussian_blur, grid, per_sample, smooth_noise, uniform
 
 _REGIONS = 7
 _REGION_SIDE = 128
+_SEEN = 0.2
 
 
 def _regions(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -73,3 +74,21 @@ def haze(images: Tensor, generator: torch.Generator, *, beta: float, airlight: f
     t = transmission(images, generator, beta)
     colour = airlight_colour(images, generator, airlight, tint)
     return images * t + colour * (1 - t)
+
+
+def thick(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Haze up to where nothing is seen through it, and as much of the scene as can be had back from it.
+
+    Where less than `_SEEN` of the scene's light arrives, what lies behind is a guess, and a sky is no scene at all:
+    there haze stays, as much as that share leaves (the lower bound of the transmission in He et al., "Single image haze
+    removal using dark channel prior", CVPR 2009). Without it whatever is pale turns to black smears in a real fog.
+
+    Returns:
+        (hazy, target), each (N,3,H,W) in [0, 1].
+    """
+    n = images.shape[0]
+    beta = per_sample(uniform(generator, (n,), 1.5, 7, images))
+    t = torch.exp(-beta * depth_field(images, generator))
+    grey = per_sample(uniform(generator, (n,), 0.6, 1, images))
+    colour = (grey + uniform(generator, (n, 3, 1, 1), -0.04, 0.04, images)).clamp(0, 1)
+    return images * t + colour * (1 - t), colour + (images - colour) * (t / _SEEN).clamp(max=1)

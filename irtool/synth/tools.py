@@ -63,7 +63,7 @@ def pad_reflect(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tens
     return x.index_select(-2, rows).index_select(-1, columns)
 
 
-def _fast_size(n: int) -> int:
+def fast_size(n: int) -> int:
     """The next size >= n without a prime factor above 5, which FFTs take quickly."""
     while True:
         rest = n
@@ -86,7 +86,7 @@ def convolve(images: Tensor, kernels: Tensor) -> Tensor:
     k = kernels.shape[-1]
     r = k // 2
     padded = pad_reflect(images, r, r, r, r)
-    size = (_fast_size(h + 2 * r), _fast_size(w + 2 * r))
+    size = (fast_size(h + 2 * r), fast_size(w + 2 * r))
     spectrum = torch.fft.rfft2(padded, s=size)
     spectrum *= torch.fft.rfft2(kernels, s=size)[:, None]
     # The kernel starts at the origin, so the answer is shifted by r, and the padding by r again.

@@ -15,13 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from .. import synth
 from ..degradation import CLEAN, IDS, INDEX
 from ..models.context import describe
-from ..synth.tools import gaussian_blur
+from ..models.motion import deconvolve
+from ..synth.blur import blurred
+from ..synth.haze import thick
+from ..synth.tools import gaussian_blur, normal, smooth_noise, uniform
 from .jobs import Share, Source
 from .pictures import Pictures, Twins, gather, licences
 from .recipe import Recipe
@@ -47,6 +51,8 @@ MIXED = (
     ("haze", "rain", "noise"),
 )
 
+GUESS = "guess"  # in `Sample.extras`: the picture as guessed without its blur; where there is no guess, the picture
+GRID = 16  # of JPEG's blocks, with the colours at half resolution
 REAL = {"real": ("blur", "noise", "jpeg")}  # what the second-order chain is made of, as labels
 
 
@@ -163,18 +169,34 @@ class Pools(Dataset[Sample]):
             pixel = g
             if clean.device.type != "cpu":
                 pixel = torch.Generator(clean.device).manual_seed(int(torch.randint(1 << 62, (1,), generator=g)))
+            # The blocks of JPEG lie on a grid, but not where a picture was cropped afterwards.
+            shift = [_draw(g, GRID) for _ in range(2)] if "jpeg" in kinds and _draw(g, 4) == 0 else [0, 0]
+            degraded = degraded.roll(shift, (-2, -1))
             for each in kinds:
-                degraded = synth.random_chain(each, g).apply(degraded, pixel)
+                chain = synth.random_chain(each, g)
+                if each == "blur":
+                    degraded, kernels = blurred(
+                        degraded, pixel, **{k: float(v) for k, v in chain.steps[0].parameters.items()}
+                    )
+                else:
+                    degraded = chain.apply(degraded, pixel)
+            degraded = degraded.roll([-by for by in shift], (-2, -1))
+            if kinds == ("haze",) and _draw(g, 3) == 0:
+                degraded, clean = thick(clean, pixel)
             if not {"haze", "lowlight", "missing"}.isdisjoint(kinds) and "jpeg" not in kinds and _draw(g, 2):
                 # Photographs mostly come as JPEG, which harms nobody until a large gain shows it or a hole has a rim.
                 degraded = synth.parse(f"jpeg(q={75 + _draw(g, 23)})").apply(degraded, pixel)
             degraded = (degraded * 255).round() / 255
+        extras = {}
+        if self.recipe.model.get("guess"):
+            sees = not isinstance(kind, int) and "blur" in kinds and _draw(g, 6)
+            extras[GUESS] = deconvolve(degraded, misjudged(kernels, pixel)) if sees else degraded
         labels = torch.zeros(count, len(IDS))
         labels[:, [INDEX[i] for each in kinds for i in REAL.get(each, (each,))]] = 1
         asked = labels.clone()
         if not kinds:
             asked[range(count), torch.randint(len(IDS), (count,), generator=g)] = 1
-        return Sample(degraded, clean, describe(degraded), labels.to(clean.device), asked.to(clean.device))
+        return Sample(degraded, clean, describe(degraded), labels.to(clean.device), asked.to(clean.device), extras)
 
     def _chain(self, kind: str, g: torch.Generator) -> tuple[str, ...]:
         """The damages of a group, in the order in which they are done; empty means clean."""
@@ -218,6 +240,25 @@ class Pools(Dataset[Sample]):
         return torch.from_numpy(piece).to(self.share.device).permute(2, 0, 1).float() / 255
 
 
+def misjudged(kernels: Tensor, g: torch.Generator) -> Tensor:
+    """Kernels (N, k, k) as they are estimated: shifted, smoothed, stronger here and weaker there, cut off, some with
+    ghosts (`irtool.models.motion`)."""
+    n, reach = len(kernels), 10
+    kernels = F.pad(kernels, (reach, reach, reach, reach))[:, None]
+    if torch.rand((), generator=g, device=g.device) < 0.3:
+        by = (8 * normal(g, (2,), kernels)).round().clamp(-reach, reach).int().tolist()
+        kernels = kernels + uniform(g, (n, 1, 1, 1), 0.03, 0.3, kernels) * kernels.roll(by, (-2, -1))
+    kernels = gaussian_blur(kernels, 0.3 + 0.9 * float(uniform(g, (), 0, 1, kernels)))
+    uneven = smooth_noise(g, kernels, 5) * uniform(g, (n, 1, 1, 1), 0, 1.2, kernels)
+    kernels = kernels * uneven.exp()
+    peak = kernels.amax((2, 3), keepdim=True)
+    kernels = torch.where(kernels < uniform(g, (n, 1, 1, 1), 0.05, 0.15, kernels) * peak, 0, kernels)
+    turn = torch.eye(2, 3, device=kernels.device).repeat(n, 1, 1)
+    turn[:, :, 2] = normal(g, (n, 2), kernels) * 0.4 * 2 / kernels.shape[-1]
+    kernels = F.grid_sample(kernels, F.affine_grid(turn, list(kernels.shape), align_corners=False), align_corners=False)
+    return (kernels / kernels.sum((2, 3), keepdim=True))[:, 0]
+
+
 def soften(clean: Tensor, g: torch.Generator) -> Tensor:
     """Pictures (N, 3, H, W) as soft as a lens and a colour filter array leave them, seen pixel by pixel.
 
@@ -245,11 +286,14 @@ def _corner(g: torch.Generator, pixels: np.ndarray, side: int) -> tuple[int, int
 def cut(sample: Sample, row: int, rows: int, crop: int, g: torch.Generator) -> Sample:
     """Batch `row` of the `rows` in a pool, the same random square of `crop` pixels cut out of each sample.
 
+    Squares begin on the grid of JPEG's blocks, as the tiles of a picture do: a network with levels at an eighth and a
+    sixteenth of the resolution can then know where the blocks are.
+
     A batch takes every `rows`-th sample, so that it holds as many different groups as it can, and so that the batches
     of several processes together are the batch that one process would have had.
     """
     side = sample.clean.shape[-1]
-    top, left = (_draw(g, side - crop + 1) for _ in range(2))
+    top, left = (GRID * _draw(g, (side - crop) // GRID + 1) for _ in range(2))
 
     def take(t: Tensor) -> Tensor:
         t = t[row::rows]

@@ -15,7 +15,7 @@ from ..models import loading
 from ..models.compact import CompactNet
 from ..models.holes import filled
 from .checks import misfits
-from .data import Sample, cut, source
+from .data import GUESS, Sample, cut, source
 from .jobs import Preview, Share, Source
 from .recipe import Recipe
 
@@ -26,7 +26,7 @@ _FLOOR = 0.02
 _SQUARE_FLOOR = 0.01**2
 
 
-LOSSES = ("l1", "psnr")
+LOSSES = ("l1", "psnr", "both")
 
 
 def restoration_loss(restored: Tensor, clean: Tensor, kind: str = "l1") -> Tensor:
@@ -40,13 +40,15 @@ def restoration_loss(restored: Tensor, clean: Tensor, kind: str = "l1") -> Tenso
     Args:
         restored, clean: (N, 3, H, W), about [0, 1].
         kind: the error of a sample: "l1", mean absolute, or "psnr", root of the mean square (Chen et al., "Simple
-            Baselines for Image Restoration", ECCV 2022).
+            Baselines for Image Restoration", ECCV 2022), or "both", their geometric mean.
     """
     error = restored - clean
     error = error - 0.75 * error.mean(dim=(2, 3), keepdim=True)
+    square = error.square().mean(dim=(1, 2, 3)).add(_SQUARE_FLOOR).log().mean() / 2
     if kind == "psnr":
-        return error.square().mean(dim=(1, 2, 3)).add(_SQUARE_FLOOR).log().mean() / 2
-    return error.abs().mean(dim=(1, 2, 3)).add(_FLOOR).log().mean()
+        return square
+    distance = error.abs().mean(dim=(1, 2, 3)).add(_FLOOR).log().mean()
+    return distance if kind == "l1" else (distance + square) / 2
 
 
 def psnr(restored: Tensor, clean: Tensor) -> Tensor:
@@ -85,6 +87,8 @@ class RestorerJob:
     def restore(self, net: nn.Module, sample: Sample) -> Tensor:
         """The pictures of a sample restored: (N, 3, S, S)."""
         seen = filled(sample.degraded, sample.asked[:, INDEX["missing"]] > 0)
+        if GUESS in sample.extras:
+            seen = torch.cat([seen, sample.extras[GUESS] - sample.degraded], dim=1)
         restored: Tensor = net(seen, sample.context, sample.asked)
         return restored
 

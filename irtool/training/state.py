@@ -125,9 +125,9 @@ class State:
             UsageError: it is neither, or its weights do not fit the recipe's network.
         """
         weights = loading.read(path)[0].state_dict() if path.suffix == ".safetensors" else read(path)["ema"]
-        if hasattr(self.net, "adopt"):  # the network knows how to begin as a smaller one
-            weights = self.net.adopt(weights)
         try:
+            if hasattr(self.net, "adopt"):  # the network knows how to begin as a smaller one
+                weights = self.net.adopt(weights)
             self.net.load_state_dict(weights)
         except RuntimeError as error:
             raise UsageError(f"{path} does not fit the network of the recipe: {error}.") from error

@@ -1,0 +1,279 @@
+"""Motion blur undone by its cause: the camera's path is estimated from the blurred picture alone, then divided out.
+
+A small network sharpens a little whatever it is shown; what a path of fifteen pixels has spread it cannot gather. Where
+one path explains the whole picture, the path can be found (blind deconvolution) and the sharp picture follows from a
+linear equation, but for what the path has wiped out and for the ringing of its errors. The network that ships is shown
+this guess beside the blurred picture, and decides pixel by pixel what of it to believe.
+
+The path: from coarse to fine, a picture of few sharp edges that would explain the blurred one (an L0 prior on its
+gradients, Xu et al., "Unnatural L0 sparse representation for natural image deblurring", CVPR 2013, by half-quadratic
+splitting), and the kernel that best turns its gradients into those of the blurred one (least squares, as in Cho and
+Lee, "Fast motion deblurring", SIGGRAPH Asia 2009), in turns. It depends on where it starts, so there are several
+starts. A wrong kernel gives itself away: the deconvolved light is less than nothing or more than white at many pixels,
+which the starts are compared by and a guess is dismissed by.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from skimage.measure import label
+from torch import Tensor
+
+from ..synth.tools import fast_size, pad_reflect, to_linear, to_srgb
+
+SIZE = 31  # side of the kernels looked for, pixels
+WINDOW = 640 * 640  # pixels of the part of a picture that the path is estimated from
+# Of a start: how much an edge must be worth at first, and how smooth the kernel is. None does for all pictures.
+_STARTS = ((4e-3, 50.0), (8e-3, 50.0), (1.6e-2, 50.0), (8e-3, 200.0), (1.6e-2, 200.0), (3.2e-2, 100.0))
+_LEAST = 1e-4
+_TURNS = 5
+_FASTER = 3
+_TILE, _MARGIN = 1536, 8 * SIZE
+_FINISH = 3  # starts that are carried on to the full resolution
+_LIGHT = 3e-3  # regularisation of a picture without noise but for its rounding
+OUTSIDE = 8e-4  # mean light outside [0, 1] above which a guess is dismissed
+
+
+def deconvolve(pixels: Tensor, kernel: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Undo a known blur in linear light, by least squares with a smoothness that follows the noise (Wiener).
+
+    Args:
+        pixels: (N, 3, H, W) sRGB in [0, 1].
+        kernel: (N, k, k) or (k, k) of unit sum, k odd.
+        noise: (N,) standard deviation of the noise; by default that found by `noise_of`.
+
+    Returns:
+        (N, 3, H, W) sRGB in [0, 1].
+    """
+    return to_srgb(_light(to_linear(pixels), kernel, _smoothness(pixels, noise)))
+
+
+def noise_of(pixels: Tensor) -> Tensor:
+    """Standard deviation of white noise (N,) in pictures (N, 3, H, W), as the calmest fifth of their blocks shows it.
+
+    Blocks that are all but black or white say nothing: noise is clipped there.
+    """
+    grey = pixels.mean(1, keepdim=True)
+    mixed = grey[..., :-1:2, :-1:2] - grey[..., :-1:2, 1::2] - grey[..., 1::2, :-1:2] + grey[..., 1::2, 1::2]
+    power = F.avg_pool2d(mixed.square(), 8, ceil_mode=True).flatten(1)
+    mean = F.avg_pool2d(grey, 16, ceil_mode=True)[..., : mixed.shape[-2], : mixed.shape[-1]].flatten(1)
+    power = torch.where((mean > 0.02) & (mean < 0.97), power, torch.nan)
+    calm = power.nanquantile(0.2, dim=1).nan_to_num(0)
+    return (3 * calm).sqrt() / 2
+
+
+def _smoothness(pixels: Tensor, noise: Tensor | None) -> Tensor:
+    """The weight (N, 1, 1, 1) of the squared gradient: the power of the noise over that of a picture's gradients."""
+    noise = noise_of(pixels) if noise is None else noise
+    grey = pixels.mean(1)
+    power = _right(grey).square().mean((1, 2)) + _down(grey).square().mean((1, 2)) - 4 / 3 * noise**2
+    return (_LIGHT + noise**2 / power.clamp_min(1e-4)).view(-1, 1, 1, 1)
+
+
+def _light(light: Tensor, kernel: Tensor, smoothness: Tensor) -> Tensor:
+    """`deconvolve` for light, not clamped: what lies outside [0, 1] tells of a wrong kernel."""
+    kernel = kernel.expand(len(light), *kernel.shape[-2:])
+    (high, wide), reach = light.shape[-2:], kernel.shape[-1]
+    height, width = fast_size(high + 2 * reach), fast_size(wide + 2 * reach)
+    padded = pad_reflect(light, reach, width - wide - reach, reach, height - high - reach)
+    transfer = _transfer(kernel, height, width)[:, None]
+    # The transform takes the picture to go on at its other side; blurred borders make that side fit.
+    inside = _ramp(height, reach, light)[:, None] * _ramp(width, reach, light)
+    spectrum = torch.fft.rfft2(padded)
+    padded = inside * padded + (1 - inside) * torch.fft.irfft2(spectrum * transfer, s=(height, width))
+    power = transfer.abs().square() + smoothness * _roughness(height, width, light.device)
+    sharp = torch.fft.irfft2(transfer.conj() * torch.fft.rfft2(padded) / power, s=(height, width))
+    return sharp[..., reach : reach + high, reach : reach + wide]
+
+
+def _ramp(size: int, reach: int, like: Tensor) -> Tensor:
+    place = torch.arange(size, device=like.device)
+    return (torch.minimum(place, size - 1 - place) / reach).clamp(max=1)
+
+
+def _transfer(kernel: Tensor, height: int, width: int) -> Tensor:
+    """The Fourier transform (..., H, W // 2 + 1) of kernels (..., k, k) centred on the first pixel."""
+    down, right = (s // 2 for s in kernel.shape[-2:])
+    padded = F.pad(kernel, (0, width - kernel.shape[-1], 0, height - kernel.shape[-2]))
+    return torch.fft.rfft2(padded.roll((-down, -right), (-2, -1)))
+
+
+@lru_cache(16)
+def _roughness(height: int, width: int, device: torch.device) -> Tensor:
+    """Squared transfer of the two first differences, (H, W // 2 + 1)."""
+    down = 2 - 2 * torch.cos(2 * math.pi * torch.fft.fftfreq(height, device=device))
+    right = 2 - 2 * torch.cos(2 * math.pi * torch.fft.rfftfreq(width, device=device))
+    return down[:, None] + right
+
+
+def _right(x: Tensor) -> Tensor:
+    return x.roll(-1, -1) - x
+
+
+def _down(x: Tensor) -> Tensor:
+    return x.roll(-1, -2) - x
+
+
+def guess(pixels: Tensor) -> Tensor | None:
+    """A picture (3, H, W) without its blur, in tiles that bound the memory; None where no one path explains it."""
+    kernel = estimate(pixels)
+    if kernel is None:
+        return None
+    noise = noise_of(pixels[None])
+    # Not tile by tile, or tiles would differ.
+    smoothness = _smoothness(pixels[None], noise)
+    sharp = torch.empty_like(pixels)
+    height, width = pixels.shape[-2:]
+    for top in range(0, height, _TILE):
+        for left in range(0, width, _TILE):
+            first, start = max(0, top - _MARGIN), max(0, left - _MARGIN)
+            tile = pixels[None, :, first : top + _TILE + _MARGIN, start : left + _TILE + _MARGIN]
+            light = _light(to_linear(tile), kernel, smoothness)[0, :, top - first :, left - start :][:, :_TILE, :_TILE]
+            sharp[:, top : top + _TILE, left : left + _TILE] = to_srgb(light)
+    return sharp
+
+
+def estimate(pixels: Tensor) -> Tensor | None:
+    """The kernel (SIZE, SIZE) that blurred a picture (3, H, W), of unit sum and centred; None where none fits."""
+    part = _window(pixels)
+    if min(part.shape[-2:]) < 2 * SIZE:
+        return None
+    grey = (part * torch.tensor([0.299, 0.587, 0.114], device=part.device).view(3, 1, 1)).sum(0)
+    smooth = grey.numel() / (768 * 512)  # the starts were found on pictures of this size
+    sizes = [SIZE]
+    while sizes[-1] > 5:
+        sizes.append(max(3, round(SIZE * 2 ** (-len(sizes) / 2)) | 1))
+    light, smoothness = to_linear(part[None]), _smoothness(part[None], None)
+    half: list[tuple[float, Tensor, float, float]] = []
+    for number, (edge, gamma) in enumerate(_STARTS):
+        kernel, worth = _first(sizes[-1], number % 2 == 1, grey), edge
+        for size in reversed(sizes[2:]):
+            kernel, worth = _scale(grey, kernel, size, worth, gamma * smooth)
+        half.append((_outside(light, _resize(kernel, SIZE), smoothness), kernel, worth, gamma))
+    done = []
+    for _, start, worth, gamma in sorted(half, key=lambda h: h[0])[:_FINISH]:
+        kernel = start
+        for size in reversed(sizes[:2]):
+            kernel, worth = _scale(grey, kernel, size, worth, gamma * smooth)
+        kernel = _centred(kernel)
+        done.append((_outside(light, kernel, smoothness), kernel))
+    outside, kernel = min(done, key=lambda d: d[0])
+    return kernel if outside < OUTSIDE else None
+
+
+def _first(size: int, upright: bool, like: Tensor) -> Tensor:
+    """The shortest of paths: half of the light falls on the next pixel."""
+    kernel = torch.zeros(size, size, device=like.device)
+    kernel[size // 2, size // 2 - 1 : size // 2 + 1] = 0.5
+    return kernel.T.contiguous() if upright else kernel
+
+
+def _outside(light: Tensor, kernel: Tensor, smoothness: Tensor) -> float:
+    """Mean light outside [0, 1] after a deconvolution."""
+    sharp = _light(light, kernel, smoothness)
+    return float((sharp - sharp.clamp(0, 1)).abs().mean())
+
+
+def _window(pixels: Tensor) -> Tensor:
+    """The part of a picture (3, H, W) of at most `WINDOW` pixels with the most edges."""
+    height, width = pixels.shape[-2:]
+    if height * width <= WINDOW:
+        return pixels
+    shrink = (WINDOW / (height * width)) ** 0.5
+    tall, wide = max(round(height * shrink), min(height, 256)), max(round(width * shrink), min(width, 256))
+    tall, wide = min(tall, WINDOW // wide), min(wide, WINDOW // tall)
+    grey = pixels.mean(0)
+    # Lamps and skies that are white all over tell nothing of the path, and their rims mislead.
+    edges = (_right(grey).abs() + _down(grey).abs()) * (grey < 0.95)
+    tops, lefts = ([*range(0, s - p, max(1, p // 4)), s - p] for s, p in ((height, tall), (width, wide)))
+    places = [(float(edges[y : y + tall, x : x + wide].mean()), y, x) for y in tops for x in lefts]
+    _, top, left = max(places)
+    return pixels[:, top : top + tall, left : left + wide]
+
+
+def _scale(grey: Tensor, kernel: Tensor, size: int, worth: float, gamma: float) -> tuple[Tensor, float]:
+    """Better a kernel at the scale at which it is `size` pixels wide; also how much an edge is worth afterwards."""
+    share = size / SIZE
+    shape = [max(2 * size, round(s * share)) for s in grey.shape]
+    seen = F.interpolate(grey[None, None], size=shape, mode="bilinear", antialias=True)[0, 0] if share < 1 else grey
+    seen = _tapered(seen, size)
+    kernel = _moved(_tidy(_resize(kernel, size), 0)) if len(kernel) != size else kernel
+    gradients = torch.fft.rfft2(torch.stack([_right(seen), _down(seen)]))
+    for _ in range(_TURNS):
+        sharp = _few_edges(seen, kernel, worth)
+        edges = torch.fft.rfft2(torch.stack([_right(sharp), _down(sharp)]))
+        fitted = (edges.conj() * gradients).sum(0) / (edges.abs().square().sum(0) + gamma)
+        fitted = torch.fft.irfft2(fitted, s=shape).roll((size // 2, size // 2), (0, 1))[:size, :size]
+        kernel = _moved(_tidy(fitted, 0.05))
+        worth = max(worth / 1.1, _LEAST)
+    return kernel, worth
+
+
+def _tapered(grey: Tensor, reach: int) -> Tensor:
+    """A picture (H, W) whose opposite borders fit together."""
+    height, width = grey.shape
+    box = torch.full((2 * reach + 1, 2 * reach + 1), 1 / (2 * reach + 1) ** 2, device=grey.device)
+    blurred = torch.fft.irfft2(torch.fft.rfft2(grey) * _transfer(box, height, width), s=(height, width))
+    inside = _ramp(height, reach, grey)[:, None] * _ramp(width, reach, grey)
+    return inside * grey + (1 - inside) * blurred
+
+
+def _few_edges(grey: Tensor, kernel: Tensor, worth: float) -> Tensor:
+    """The picture (H, W) of few edges that, blurred by the kernel, is near to `grey` (Xu et al. 2013)."""
+    shape = grey.shape
+    transfer = _transfer(kernel, *shape)
+    power, rough = transfer.abs().square(), _roughness(*shape, grey.device)
+    data = transfer.conj() * torch.fft.rfft2(grey)
+    sharp, pull = grey, 2 * worth
+    while pull < 1e5:
+        right, down = _right(sharp), _down(sharp)
+        weak = right.square() + down.square() < worth / pull
+        right, down = right.masked_fill(weak, 0), down.masked_fill(weak, 0)
+        towards = right.roll(1, 1) - right + down.roll(1, 0) - down
+        sharp = torch.fft.irfft2((data + pull * torch.fft.rfft2(towards)) / (power + pull * rough), s=shape)
+        pull *= _FASTER
+    return sharp
+
+
+def _resize(kernel: Tensor, size: int) -> Tensor:
+    kernel = F.interpolate(kernel[None, None], size=(size, size), mode="bilinear", antialias=True)[0, 0]
+    return kernel / kernel.sum()
+
+
+def _tidy(kernel: Tensor, least: float) -> Tensor:
+    """Positive, without what is under a share `least` of its peak or apart from the rest and slight, of unit sum."""
+    kernel = kernel.clamp_min(0)
+    kernel = torch.where(kernel < least * kernel.max(), 0, kernel)
+    parts = torch.from_numpy(label((kernel > 0).cpu().numpy(), connectivity=2)).to(kernel.device)
+    sums = torch.zeros(int(parts.max()) + 1, device=kernel.device).index_add_(0, parts.flatten(), kernel.flatten())
+    kernel = kernel * (sums >= 0.1 * kernel.sum())[parts]
+    if not float(kernel.sum()) > 0:  # nothing fits at all
+        kernel = torch.zeros_like(kernel)
+        kernel[len(kernel) // 2, len(kernel) // 2] = 1
+    return kernel / kernel.sum()
+
+
+def _centroid(kernel: Tensor) -> tuple[float, float]:
+    """How far the mean of a kernel lies from its middle, down and right."""
+    place = torch.arange(len(kernel), device=kernel.device) - len(kernel) // 2
+    return float((kernel.sum(1) * place).sum()), float((kernel.sum(0) * place).sum())
+
+
+def _moved(kernel: Tensor) -> Tensor:
+    """A kernel with its mean in the middle, to the pixel."""
+    down, right = _centroid(kernel)
+    return kernel.roll((-round(down), -round(right)), (0, 1))
+
+
+def _centred(kernel: Tensor) -> Tensor:
+    """A kernel without its faintest parts, its mean in the middle, to a fraction of a pixel."""
+    kernel = _tidy(kernel, 0.08)
+    down, right = (2 * s / len(kernel) for s in _centroid(kernel))
+    turn = torch.tensor([[[1, 0, right], [0, 1, down]]], device=kernel.device)
+    grid = F.affine_grid(turn, [1, 1, *kernel.shape], align_corners=False)
+    kernel = F.grid_sample(kernel[None, None], grid, align_corners=False)[0, 0]
+    return kernel / kernel.sum()

@@ -1,0 +1,164 @@
+"""Motion blur undone by its cause: the path found, divided out, and shown to the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_compact import CONFIG, random_net
+
+from irtool import engine
+from irtool.models import motion
+from irtool.models.compact import CompactNet, CompactRestorer
+from irtool.models.context import CONTEXT_SIZE
+from irtool.synth.blur import blurred
+from irtool.training.data import misjudged
+
+
+def photograph(height: int = 256, width: int = 320) -> torch.Tensor:
+    """Part of a photograph, (1, 3, H, W)."""
+    with Image.open(Path(__file__).parent / "pictures" / "kodak23.png") as file:
+        pixels = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+    return pixels[..., :height, :width]
+
+
+def shaken(
+    pixels: torch.Tensor, seed: int = 0, length: float = 13, vary: float = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A photograph taken with an unsteady hand, in 8 bit, and its kernel (1, k, k)."""
+    g = torch.Generator().manual_seed(seed)
+    blurry, kernel = blurred(pixels, g, length=length, shake=0.3, vary=0)
+    return (blurry * 255).round() / 255, kernel
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(-10 * (a - b).square().mean().log10())
+
+
+def alike(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The correlation of two kernels, wherever they lie: 1 where they are the same."""
+    spectra = [torch.fft.rfft2(k, s=(96, 96)) for k in (a, b)]
+    return float(torch.fft.irfft2(spectra[0] * spectra[1].conj(), s=(96, 96)).max() / (a.norm() * b.norm()))
+
+
+def test_a_known_path_is_divided_out() -> None:
+    x = photograph()
+    y, kernel = shaken(x)
+    assert psnr(motion.deconvolve(y, kernel), x) > psnr(y, x) + 4
+    noisy = (y + 0.04 * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    assert psnr(motion.deconvolve(noisy, kernel), x) > psnr(noisy, x) + 1  # and the noise is not blown up
+
+
+def test_pictures_of_a_batch_have_paths_of_their_own() -> None:
+    x = photograph(96, 96)
+    (a, first), (b, second) = shaken(x, 0, 9), shaken(x, 1, 9)
+    size = max(first.shape[-1], second.shape[-1])
+    kernels = torch.cat([torch.nn.functional.pad(k, ((size - k.shape[-1]) // 2,) * 4) for k in (first, second)])
+    both = motion.deconvolve(torch.cat([a, b]), kernels)
+    torch.testing.assert_close(both[:1], motion.deconvolve(a, kernels[:1]))
+    torch.testing.assert_close(both[1:], motion.deconvolve(b, kernels[1:]))
+
+
+@pytest.mark.parametrize("sigma", [0.0, 2 / 255, 10 / 255, 40 / 255])
+def test_how_much_noise_there_is(sigma: float) -> None:
+    y, _ = shaken(photograph())
+    noisy = y + sigma * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    assert float(motion.noise_of(noisy)) == pytest.approx(sigma, rel=0.2, abs=1.5 / 255)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 5 / 255])
+def test_a_path_is_found_in_what_it_has_blurred(sigma: float) -> None:
+    x = photograph()
+    y, kernel = shaken(x, seed=1)
+    y = (y + sigma * torch.randn(y.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    found = motion.estimate(y[0])
+    assert found is not None
+    assert found.shape == (motion.SIZE, motion.SIZE) and float(found.sum()) == pytest.approx(1, abs=1e-5)
+    assert (found >= 0).all()
+    assert alike(found, kernel[0]) > (0.65 if sigma else 0.8)
+    place = torch.arange(motion.SIZE) - motion.SIZE // 2
+    assert abs(float((found.sum(0) * place).sum())) < 0.2
+    assert abs(float((found.sum(1) * place).sum())) < 0.2
+    guess = motion.guess(y[0])
+    assert guess is not None and psnr(guess[None], x) > psnr(y, x) + 1.5
+
+
+def test_a_wrong_path_gives_itself_away() -> None:
+    y, kernel = shaken(photograph())
+    light, smoothness = motion.to_linear(y), motion._smoothness(y, None)
+    wrong = motion._outside(light, kernel.transpose(1, 2).flip(1), smoothness)
+    assert wrong > 3 * motion._outside(light, kernel, smoothness)
+
+
+def test_no_guess_where_no_path_explains_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert motion.guess(photograph(40, 300)[0]) is None  # too small to tell
+    monkeypatch.setattr(motion, "OUTSIDE", 0.0)
+    y, _ = shaken(photograph(128, 128), length=9)
+    assert motion.guess(y[0]) is None
+
+
+def test_flat_and_tiny_pictures_do_no_harm() -> None:
+    for picture in (torch.full((3, 80, 90), 0.5), torch.zeros(3, 70, 64), torch.ones(3, 64, 64)):
+        guess = motion.guess(picture)
+        assert guess is None or torch.allclose(guess, picture, atol=1e-3)
+    assert motion.guess(torch.rand(3, 5, 900)) is None
+
+
+def test_tiles_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    y, kernel = shaken(photograph(), length=9)
+    kernel = torch.nn.functional.pad(kernel[0], ((motion.SIZE - kernel.shape[-1]) // 2,) * 4)
+    monkeypatch.setattr(motion, "estimate", lambda pixels: kernel)
+    whole = motion.guess(y[0])
+    monkeypatch.setattr(motion, "_TILE", 100)
+    tiled = motion.guess(y[0])
+    assert whole is not None and tiled is not None
+    # What a picture goes on like beyond its border is felt far inside of it, but less and less.
+    assert float((whole - tiled).abs().mean()) < 2e-3
+
+
+def test_of_a_large_picture_the_busiest_part_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(motion, "WINDOW", 300 * 300)
+    large = torch.full((3, 900, 700), 0.5)
+    large[:, 500:800, 300:600] = torch.rand(3, 300, 300, generator=torch.Generator().manual_seed(0))
+    part = motion._window(large)
+    assert part.shape[-2] * part.shape[-1] <= 300 * 300
+    assert float((part != 0.5).float().mean()) > 0.5
+
+
+def test_estimated_kernels_are_imitated() -> None:
+    _, kernel = shaken(photograph(64, 64))
+    g = torch.Generator().manual_seed(2)
+    likeness = []
+    for _ in range(20):
+        other = misjudged(kernel.repeat(3, 1, 1), g)
+        torch.testing.assert_close(other.sum((1, 2)), torch.ones(3))
+        assert (other >= 0).all() and other.shape[-1] % 2 == 1
+        likeness += [alike(one, kernel[0]) for one in other]
+    assert 0.7 < np.mean(likeness) < 0.95 and np.std(likeness) > 0.02
+
+
+def guessing_net() -> CompactNet:
+    return CompactNet(**CONFIG, guess=True).eval().requires_grad_(False)
+
+
+def test_a_fresh_net_takes_a_guess_and_without_one_does_as_before() -> None:
+    x, context, mixture = torch.rand(2, 3, 32, 48), torch.rand(2, CONTEXT_SIZE), torch.eye(10)[:2]
+    guess, holes = torch.rand_like(x), torch.zeros(2, 1, 32, 48)
+    net = guessing_net()
+    torch.testing.assert_close(net(torch.cat([x, holes, guess - x], 1), context, mixture), guess, rtol=1e-4, atol=1e-5)
+    net.load_state_dict(net.adopt(random_net().state_dict()))
+    seen = torch.cat([x, holes], 1)
+    torch.testing.assert_close(net(seen, context, mixture), random_net()(seen, context, mixture))
+    none = torch.cat([seen, torch.zeros_like(x)], 1)
+    torch.testing.assert_close(net(none, context, mixture), net(seen, context, mixture), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("task, asked", [("blur", True), ("noise", False)])
+def test_a_guess_is_made_for_blur_alone(monkeypatch: pytest.MonkeyPatch, task: str, asked: bool) -> None:
+    x = photograph(80, 96)[0]
+    monkeypatch.setattr(motion, "guess", lambda pixels: 1 - pixels)
+    outcome = engine.run(CompactRestorer(guessing_net()).specialise({task: 1.0}), x, device=torch.device("cpu"))
+    torch.testing.assert_close(outcome.pixels, 1 - x if asked else x, rtol=1e-4, atol=1e-4)
