@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 import time
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +16,15 @@ from safetensors import safe_open
 
 from irtool.degradation import IDS
 from irtool.errors import UnavailableError, UsageError
-from irtool.language import Wish, load, plan_wishes, understand
+from irtool.language import Wish, index, load, plan_wishes, understand
 from irtool.language.evidence import speaks
-from irtool.language.grammar import BESIDE, LANGUAGES, WIDE, Composer, Mark, compose, misspell
+from irtool.language.grammar import BESIDE, Composer, Mark
 from irtool.language.labels import ACTS, KINDS, LEVELS, ORDERS, OUTSIDE
+from irtool.language.lists import LANGUAGES, WIDE
 from irtool.language.packing import pack, unpack
 from irtool.language.plain import plain
 from irtool.language.score import cases, same, table, told
+from irtool.language.sentences import compose, make, misspell
 from irtool.language.spelling import mend
 from irtool.language.tagger import Tagger, Tags
 from irtool.language.tokens import MOST_TOKENS, features, normalise, tokenise
@@ -113,9 +118,23 @@ def test_every_frame_of_a_word_list_can_be_filled(language):
     for kind in (*IDS, "auto", *OUTSIDE):
         for entries in lists[kind].values():
             assert all(entries) and len(entries) == len([e for e in entries if e.strip()])
-    pieces = [composer.sentence() for _ in range(1200)]
+    pieces = [make(composer) for _ in range(1200)]
     kinds = {m.kind for s in pieces for _, m in s.pieces if m}
     assert kinds >= set(IDS) | {"auto"} and kinds & set(OUTSIDE) and {s.order for s in pieces} == set(ORDERS)
+
+
+def test_the_index_beside_the_lists_is_that_of_the_lists():
+    held = json.loads(gzip.decompress(index.FILE.read_bytes()))
+    assert held.pop("lists") == index.checksum(), "run: python -m irtool.language index"
+    made = json.loads(json.dumps(asdict(index.build()), default=sorted))
+    assert held == made
+
+
+def test_lists_that_have_changed_are_looked_through_again(monkeypatch):
+    monkeypatch.setattr(index, "checksum", lambda: "other")
+    built = index.Index({}, {}, {}, {}, {}, frozenset(), frozenset(), frozenset())
+    monkeypatch.setattr(index, "build", lambda: built)
+    assert index.index.__wrapped__() is built
 
 
 def test_composed_sentences_are_the_same_for_the_same_seed():

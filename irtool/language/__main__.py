@@ -1,4 +1,4 @@
-"""python -m irtool.language train TARGET.safetensors | join TARGET.safetensors FILE... | score FILE.tsv
+"""python -m irtool.language train TARGET.safetensors | join TARGET.safetensors FILE... | score FILE.tsv | index
 
 See -h behind each."""
 
@@ -27,7 +27,13 @@ def main() -> None:
     score.add_argument("file", type=Path)
     score.add_argument("--model", default=DEFAULT_TEXT_MODEL)
     score.add_argument("--wrong", metavar="SPLIT", help="also list what went wrong in this split")
+    verbs.add_parser("index", help="look through the word lists again after they have changed")
     given = parser.parse_args()
+    if given.verb == "index":
+        from .index import write
+
+        write()
+        return
     if given.verb == "train":
         from .training import train as run
 

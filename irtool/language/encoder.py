@@ -22,8 +22,9 @@ from ..degradation import IDS
 from ..errors import UnavailableError, UsageError
 from ..models import loading
 from ..models.instructir import CLASSES, LanguageHead
-from .grammar import LANGUAGES, Composer, Mark
+from .grammar import Composer, Mark
 from .labels import OUTSIDE
+from .lists import LANGUAGES
 from .tokens import normalise
 from .wish import Heard, Wish
 

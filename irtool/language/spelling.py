@@ -10,20 +10,17 @@ changed places, the last one stands twice, or (in words of five letters) a vowel
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
-from . import grammar
-from .tokens import Token, normalise
+from .index import index
+from .tokens import Token
 
 SHORT = 6
 """Letters from which on a word may have a letter too many, too few or another one."""
 _KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _VOWELS = "aeiouy"
-_JOINED = re.compile(r"(?<=[a-z]{3})'(?=[a-z])|\{[^{}]*\}")
 _DRAWN = re.compile(r"([a-z])\1{2,}")
 _LIKE = (_VOWELS, "sz", "ckq", "iy", "fv", "dt", "bp", "mn")
 
@@ -35,7 +32,7 @@ def mend(tokens: list[Token]) -> list[Token]:
 
 @lru_cache(maxsize=4096)
 def _right(word: str) -> str:
-    counts = _counts()
+    counts = index().counts
     if word in counts or len(word) < 4 or not word.isascii() or not word.isalpha():
         return word
     if _DRAWN.search(word):  # "sooo daaark"
@@ -43,7 +40,7 @@ def _right(word: str) -> str:
         return next((w for w in shorter if w in counts), _DRAWN.sub(r"\1\1", word))
     if word[-1] == word[-2] and word[:-1] in counts:
         return word[:-1]
-    found = {w for key in _shorter(word) for w in _near().get(key, ()) if _slip(word, w)}
+    found = [w for w in _near(word[0], len(word)) if _slip(word, w)]
     return max(found, key=lambda w: (_alike(word, w), counts[w], w)) if found else word
 
 
@@ -65,11 +62,6 @@ def _alike(a: str, b: str) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def _shorter(word: str) -> set[str]:
-    """The word, and the word with each of its letters left out."""
-    return {word} | {word[:i] + word[i + 1 :] for i in range(len(word))}
-
-
 @lru_cache(maxsize=1)
 def _confused() -> dict[str, set[str]]:
     """For each letter, those that it is typed for."""
@@ -80,41 +72,11 @@ def _confused() -> dict[str, set[str]]:
     return found
 
 
-@lru_cache(maxsize=1)
-def _counts() -> Counter[str]:
-    """Every word of the lists with how many times they have it."""
-    return Counter(
-        word
-        for language in grammar.LANGUAGES
-        if language not in grammar.WIDE
-        for word in latin(" ".join(entries(grammar.words(language))))
-    )
-
-
 def listed(word: str) -> bool:
     """Whether the lists have a word of Latin letters."""
-    return word in _counts()
+    return word in index().counts
 
 
-def latin(text: str) -> list[str]:
-    """The words of Latin letters in a text, as `tokenise` has them, but fast."""
-    return re.findall("[a-z]+", _JOINED.sub("", normalise(text)))
-
-
-@lru_cache(maxsize=1)
-def _near() -> dict[str, list[str]]:
-    """The words of the lists that each word with a letter left out may stand for."""
-    near: dict[str, list[str]] = {}
-    for word in _counts():
-        for key in _shorter(word) if len(word) >= 4 else ():
-            near.setdefault(key, []).append(word)
-    return near
-
-
-def entries(part: Any) -> Iterator[str]:
-    """All entries of a part of a word list."""
-    if isinstance(part, dict):
-        for inner in part.values():
-            yield from entries(inner)
-    else:
-        yield from part
+def _near(first: str, length: int) -> Iterator[str]:
+    """The words of the lists that begin with a letter and are at most one letter longer or shorter than a length."""
+    return (w for w in index().counts if w[0] == first and len(w) >= 4 and abs(len(w) - length) <= 1)

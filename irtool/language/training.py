@@ -21,9 +21,10 @@ from safetensors.numpy import save as serialise
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .grammar import Composed, compose
+from .grammar import Composed
 from .labels import ACTS, KINDS, LEVELS, ORDERS
 from .packing import SCALE, pack, unpack
+from .sentences import compose
 from .tagger import HEADS
 from .tokens import BUCKETS, features, tokenise
 

@@ -15,10 +15,10 @@ import numpy as np
 from ..degradation import IDS
 from ..errors import UsageError
 from ..weights import locate
-from . import grammar
 from .evidence import speaks
+from .index import index
 from .labels import ACTS, KINDS, LEVELS, ORDERS, OUTSIDE, STRENGTHS
-from .plain import articles, plain
+from .plain import plain
 from .spelling import mend
 from .tagger import Array, Tagger, Tags
 from .tokens import Token, is_wide, normalise, tokenise
@@ -149,8 +149,8 @@ def clauses(tokens: list[Token], tags: Tags) -> list[list[int]]:
         first = next(i for i in part if kinds[i])
         # Chinese and Japanese say what is to be done behind the noun as well.
         beside = (i for i in part if i < first or (is_wide(tokens[i].text) and not kinds[i]))
-        led = any(tokens[i].text not in articles() for i in beside)
-        if found and not led and tokens[first].text not in _verbs():
+        led = any(tokens[i].text not in index().articles for i in beside)
+        if found and not led and tokens[first].text not in index().verbs:
             found[-1] += part
         else:
             found.append(part)
@@ -160,18 +160,6 @@ def clauses(tokens: list[Token], tags: Tags) -> list[list[int]]:
 JOINTS = frozenset(
     (",", ";", ".", "&", "+", "and", "but", "y", "pero", "et", "mais", "und", "aber", "和", "并", "、", "。")
 )
-
-
-@lru_cache(maxsize=1)
-def _verbs() -> frozenset[str]:
-    """Words that begin a clause, being what is to be done, and are no nouns besides."""
-
-    def first(*slots: str) -> set[str]:
-        tables = [grammar.words(language) for language in grammar.LANGUAGES]
-        entries = [e for table in tables for kind in (*IDS, "auto") for s in slots for e in table[kind].get(s, ())]
-        return {tokens[0].text for e in entries if (tokens := tokenise(normalise(e)))}
-
-    return frozenset(first("v", "c") - first("n"))
 
 
 def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
