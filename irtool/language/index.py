@@ -7,6 +7,7 @@ lists that it was made from; where these have changed since, it is made anew in 
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import itertools
@@ -29,6 +30,17 @@ OFTEN = 2.0
 """How much more often than elsewhere the lists have a word for a kind, if it speaks for it."""
 GAP = "_"
 """Stands for the slot of a frame; no token is one."""
+CONTRACTED = (
+    ("it is", "it's"), ("that is", "that's"), ("there is", "there's"), ("i am", "i'm"), ("i would", "i'd"),
+    ("i have", "i've"), ("i will", "i'll"), ("we are", "we're"), ("do not", "don't"), ("does not", "doesn't"),
+    ("is not", "isn't"), ("are not", "aren't"), ("should not", "shouldn't"), ("must not", "mustn't"),
+    ("can not", "can't"), ("need not", "needn't"), ("did not", "didn't"), ("was not", "wasn't"),
+    ("would not", "wouldn't"), ("you are", "you're"), ("they are", "they're"), ("what is", "what's"),
+    ("let us", "let's"),
+)  # fmt: skip
+"""What is written in two ways in English."""
+_HOLE = "qqq"
+"""Stands for the slot of a frame while its tokens are told apart."""
 _JOINED = re.compile(r"(?<=[a-z]{3})'(?=[a-z])|\{[^{}]*\}")
 MARKS = ".!?,;。、"
 
@@ -122,6 +134,14 @@ def spoken(entry: str) -> tuple[str, ...]:
     return tuple(token.text for token in tokenise(normalise(entry)))
 
 
+def _spellings(entry: str) -> set[tuple[str, ...]]:
+    """The tokens of an entry, and of the same with its contractions written out or the other way round."""
+    text = f" {normalise(entry)} "
+    short = functools.reduce(lambda s, pair: s.replace(f" {pair[0]} ", f" {pair[1]} "), CONTRACTED, text)
+    full = functools.reduce(lambda s, pair: s.replace(f" {pair[1]} ", f" {pair[0]} "), CONTRACTED, text)
+    return {spoken(one) for one in (text, short, full)}
+
+
 def latin(text: str) -> list[str]:
     """The words of Latin letters in a text, as `tokenise` has them, but fast."""
     return re.findall("[a-z]+", _JOINED.sub("", normalise(text)))
@@ -158,7 +178,8 @@ def _entries() -> dict[str, dict[str, str]]:
             for slot in SLOTS:
                 for entry in words(language)[kind].get(slot, ()):
                     for settled in settlings(entry) if "{" not in entry else ():
-                        found.setdefault(" ".join(spoken(settled)), {}).setdefault(slot, set()).add(kind)
+                        for said in _spellings(settled):
+                            found.setdefault(" ".join(said), {}).setdefault(slot, set()).add(kind)
     sole = {e: slots for e, slots in found.items() if len(set.union(*slots.values()) - {"auto"}) == 1}
     return {e: {s: min(k) for s, k in slots.items() if "auto" not in k} for e, slots in sole.items()}
 
@@ -170,9 +191,9 @@ def _frames(slot: str) -> dict[str, str]:
             for frame in words(language)[act].get(slot, ()):
                 letter = "A" if act == "ask" and frame.endswith("?") else act[0]
                 for settled in settlings(frame):
-                    before, _, behind = settled.rstrip(MARKS).partition(f"{{{slot}}}")
-                    if "{" not in before + behind:
-                        found.setdefault(" ".join((*spoken(before), GAP, *spoken(behind))), set()).add(letter)
+                    bare = settled.rstrip(MARKS).replace(f"{{{slot}}}", f" {_HOLE} ", 1)
+                    for said in _spellings(bare) if "{" not in bare else ():
+                        found.setdefault(" ".join(GAP if w == _HOLE else w for w in said), set()).add(letter)
     return {frame: "".join(sorted(acts)) for frame, acts in found.items()}
 
 

@@ -14,6 +14,8 @@ from .tokens import Token
 
 SLOTS = "naogc"
 """Those of the lists that are read: nouns, adjectives, what to do, how it shall be, and whole requests."""
+PLACING = ("on", "in", "of", "at", "behind", "auf", "im", "von", "sur", "dans", "de", "en", "sobre", "del")
+"""What says where a thing is."""
 
 
 def plain(tokens: list[Token]) -> tuple[str, str, slice] | None:

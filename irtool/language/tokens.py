@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 BUCKETS = 1 << 16
 MOST_TOKENS = 160
@@ -44,6 +44,17 @@ _THIRDS = re.compile(
 _CHINESE = {c: i for i, c in enumerate("零一二三四五六七八九十")} | {"两": 2, "半": 5}
 _CHINESE_TENTHS = re.compile(r"([一二三四五六七八九两])\s*(?=[成割])")
 _CHINESE_PERCENT = re.compile(r"百分之([一二三四五六七八九]?十[一二三四五六七八九]?|百|[一二三四五六七八九]|\d+)")
+
+
+_SETTINGS = frozenset(("iso", "asa", "qf", "q", "quality", "factor", "f", "sigma", "gain"))
+"""What stands before numbers that are no shares."""
+_BETWEEN = ("=", ":", "/", "-", "of", "at", "to", "roughly", "about", "around", "approximately")
+_UNITS = frozenset((
+    "s", "sec", "secs", "second", "seconds", "ms", "stop", "stops", "ev", "il", "blenden", "段", "档", "mm", "cm", "m",
+    "km", "kb", "mb", "gb", "px", "pixel", "pixels", "mp", "megapixels", "dpi", "bit", "bits", "db", "x", "times",
+    "years", "am", "pm", "h",
+))  # fmt: skip
+"""What stands behind such."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +125,19 @@ def tokenise(text: str) -> list[Token]:
                 found.append(Token(word, start))
         else:
             found.append(Token(match[0], start))
-    return [
-        Token(t.text.rstrip("'") or t.text, t.start, t.share, t.percent) if t.text[0] != "'" else t
-        for t in found[:MOST_TOKENS]
-    ]
+    shorn = [replace(t, text=t.text.rstrip("'") or t.text) if t.text[0] != "'" else t for t in found[:MOST_TOKENS]]
+    return [replace(t, share=None) if t.share is not None and _measures(shorn, i) else t for i, t in enumerate(shorn)]
+
+
+def _measures(tokens: list[Token], i: int) -> bool:
+    """Whether a number is one of a camera or a file ("ISO 100", "QF=8", "1/8 s", "two stops"), and so no share."""
+    if tokens[i].percent:
+        return False
+    before = [t.text for t in tokens[max(0, i - 3) : i] if t.text not in _BETWEEN]
+    after = [t.text for t in tokens[i + 1 : i + 5]]
+    if after[:1] == ["/"] and after[1:2]:
+        after = after[2:]
+    return bool(before and before[-1] in _SETTINGS) or bool(after and after[0] in _UNITS)
 
 
 def is_wide(text: str) -> bool:

@@ -18,7 +18,8 @@ from ..weights import locate
 from .evidence import speaks
 from .index import index
 from .labels import ACTS, KINDS, LEVELS, ORDERS, OUTSIDE, STRENGTHS
-from .plain import plain
+from .phrases import named, settle
+from .plain import PLACING, plain
 from .spelling import mend
 from .tagger import Array, Tagger, Tags
 from .tokens import Token, is_wide, normalise, tokenise
@@ -28,8 +29,6 @@ DEFAULT_TEXT_MODEL = "irtool-words.v1"
 SURE, KNOWN, LIKELY = 0.7, 0.5, 0.35
 """Mean probability below which a stretch of words is taken to say nothing: as a rule; where it has words that the lists
 have for that very thing; where it has such words and the sentence says nothing otherwise."""
-PLACING = ("on", "in", "of", "at", "behind", "auf", "im", "von", "sur", "dans", "de", "en", "sobre", "del")
-"""What says where a thing is."""
 STAND_INS = {
     "": {"noise": "noise", "haze": "fog", "rain": "rain", "snow": "snow", "blur": "blur"},
     "zh": {"noise": "噪点", "haze": "雾", "rain": "雨", "snow": "雪", "blur": "模糊"},
@@ -87,6 +86,7 @@ class Words:
             alone = self.tagger([tokens[i] for i in clause])
             tags.level[clause] = alone.level
             tags.act[clause] *= alone.act
+        settle(tokens, tags)
         return read(text, said, tokens, tags)
 
 
@@ -157,6 +157,11 @@ def clauses(tokens: list[Token], tags: Tags) -> list[list[int]]:
     return found if len(found) > 1 else []
 
 
+LINKS = frozenset((
+    "and", "but", "or", "with", "plus", "also", "then", "while", "und", "aber", "mit", "dann", "y", "con", "pero",
+    "luego", "et", "avec", "mais", "puis",
+))  # fmt: skip
+"""What joins two things in a clause."""
 JOINTS = frozenset(
     (",", ";", ".", "&", "+", "and", "but", "y", "pero", "et", "mais", "und", "aber", "和", "并", "、", "。")
 )
@@ -173,6 +178,7 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
     """
     heard: list[Heard] = []
     guessed: list[Heard] = []
+    spans: dict[int, list[int]] = {}
     sure: set[str] = set()
     places: list[int] = []
     kinds = tags.kind.argmax(axis=1)
@@ -191,13 +197,31 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
         if act == "keep" and after in PLACING and any((h.kind, h.act) == (KINDS[kind], "undo") for h in heard):
             continue  # "remove the falling snow but leave the snow on the roofs": no part of it can be left
         places.append(span[0])
+        spans[id(found)] = span
         (heard if chance >= KNOWN else guessed).append(found)
         if known and chance >= KNOWN:
             sure.add(KINDS[kind])
     if sure:
         heard = [h for h in heard if h.kind not in IDS or h.kind in sure]
+    heard = _one_each(tokens, heard, spans)
     order = ORDERS[int(tags.order.argmax())]
     return _wish(text, heard or guessed, _order(tokens, places) or order if order else "")
+
+
+def _one_each(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[int]]) -> list[Heard]:
+    """Without what only describes how a thing looks that the same clause names: "half dark from my own shadow"."""
+    said = [token.text for token in tokens]
+    found = list(heard)
+    for one, other in itertools.pairwise(heard):
+        if one.kind == other.kind or {one.kind, other.kind} - set(IDS) or {one.act, other.act} != {"undo"}:
+            continue
+        between = said[spans[id(one)][-1] + 1 : spans[id(other)][0]]
+        if any(word in LINKS or not (word.isalnum() or word[0] == "#") for word in between) or any(map(is_wide, said)):
+            continue
+        names = [named(said, spans[id(h)], h.kind) for h in (one, other)]
+        if names[0] != names[1]:
+            found = [h for h in found if h is not (other if names[0] else one)]
+    return found
 
 
 def _order(tokens: list[Token], places: list[int]) -> str:

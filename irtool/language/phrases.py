@@ -1,0 +1,134 @@
+"""What the lists have word for word within a sentence, held against what the text model says of it.
+
+The model weighs everything at once and now and then misses what stands there plainly. Two things are certain enough to
+be taken from the lists: a stretch of two words or more that is an entry of theirs speaks of what the entry speaks of
+("tv static" is noise, whatever static else is); and an entry within one of the frames of what is to be kept ("without
+messing with the shadows", "the fog can stay") is kept, if the frame begins and ends where a clause may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .index import GAP, index
+from .labels import ACTS, KINDS
+from .plain import PLACING, before
+from .tagger import Array, Tags
+from .tokens import Token
+
+LONGEST = 10
+"""Tokens of an entry, or of one side of a frame, that are looked for."""
+CERTAIN = 0.98
+"""Probability of what the lists have word for word."""
+BARE, ENDED = "vc", (".", ";", "!", "but")
+"""Slots of imperatives, which stand without any frame at the beginning of a sentence and behind these."""
+DOING, NAMING = "vo", "nvco"
+"""Slots of what undoes a degradation, and of what names it or undoes it."""
+GENERAL = (KINDS.index("auto"), KINDS.index("rest"))
+"""Kinds of the picture at large."""
+OPENING = frozenset((
+    "please", "just", "only", "but", "and", "though", "although", "while", "whilst", "however", "yet", "because",
+    "so", "then", "also", "still", "do", "i", "we", "you", "can", "could", "would", "if", "mind", "be", "or", "that",
+    "it", "as", "than", "aber", "und", "bitte", "nur", "pero", "y", "solo", "mais", "et", "seulement", "surtout",
+))  # fmt: skip
+"""Words behind which a clause may begin."""
+CLOSING = frozenset((
+    "and", "but", "or", "please", "though", "although", "while", "whilst", "because", "since", "as", "so", "then",
+    "too", "also", "in", "on", "of", "at", "from", "for", "around", "behind", "over", "near", "it", "its", "this",
+    "that", "i", "you", "we", "when", "where", "which", "who", "thanks", "otherwise", "alone", "whatever", "und",
+    "aber", "bitte", "auf", "im", "von", "weil", "pero", "porque", "y", "en", "de", "et", "mais", "sur", "dans", "car",
+))  # fmt: skip
+"""Words before which one may end."""
+LEADING = frozenset((
+    "without", "except", "while", "leaving", "sparing", "preserving", "keeping", "apart", "aside", "barring", "dont",
+    "never", "hands", "although", "though", "but", "and", "ohne", "sin", "sans",
+))  # fmt: skip
+"""Words with which one may begin anywhere."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An entry of the lists in a sentence: tokens from `start` up to `stop`, slots that it fills, what it speaks of."""
+
+    start: int
+    stop: int
+    slots: str
+    kind: str
+
+
+def settle(tokens: list[Token], tags: Tags) -> None:
+    """Change, in place, what the text model says of tokens where the lists say otherwise."""
+    said = [token.text for token in tokens]
+    entries = list(_entries(said))
+    heard = tags.kind.argmax(axis=1)
+    framed = [(entry, found) for entry in entries if (found := _framed(said, entry)) is not None]
+    for entry in entries:
+        part = slice(entry.start, entry.stop)
+        kind = KINDS.index(entry.kind)
+        others = set(heard[part]) - {0, kind}
+        place = any(said[max(0, at - 1)] in PLACING for at in (*before(said, entry.start), entry.start + 1))
+        if entry.stop - entry.start > 1 and not place and (others or not heard.any()):
+            _say(tags.kind, part, kind)
+    for entry, (act, frame) in framed:
+        part = slice(entry.start, entry.stop)
+        if act == "keep":
+            for i in range(frame.start, frame.stop):
+                if heard[i] not in GENERAL:  # "everything but the rain": the rest of it is still wanted
+                    _say(tags.kind, slice(i, i + 1), 0)
+            _say(tags.kind, part, KINDS.index(entry.kind))
+            _say(tags.act, part, ACTS.index("keep"))
+        elif ACTS.index("keep") in tags.act[frame].argmax(axis=1):
+            _say(tags.act, frame, ACTS.index("undo"))
+
+
+def named(said: list[str], span: list[int], kind: str) -> bool:
+    """Whether some of a stretch of tokens names a degradation, or what undoes it, and does not only describe it."""
+    held = index().entries
+    return any(
+        kind in (found.get(slot) for slot in NAMING)
+        for i in span
+        for j in range(i + 1, span[-1] + 2)
+        if (found := held.get(" ".join(said[i:j])))
+    )
+
+
+def _say(table: Array, part: slice, label: int) -> None:
+    """Make a label certain for some tokens."""
+    table[part] = (1 - CERTAIN) / (table.shape[1] - 1)
+    table[part, label] = CERTAIN
+
+
+def _entries(said: list[str]) -> Iterator[Found]:
+    """The longest entries from left to right, that do not overlap."""
+    i, held = 0, index().entries
+    while i < len(said):
+        for j in range(min(len(said), i + LONGEST), i, -1):
+            if slots := held.get(" ".join(said[i:j])):
+                yield Found(i, j, "".join(slots), next(iter(slots.values())))
+                i = j - 1
+                break
+        i += 1
+
+
+def _framed(said: list[str], entry: Found) -> tuple[str, slice] | None:
+    """What is to become of an entry by the longest frame around it, if it is a frame of that alone, and where it is."""
+    best, acts, closing = slice(entry.start, entry.stop), "", CLOSING
+    for slot in entry.slots:
+        frames = index().frames[slot]
+        for at in before(said, entry.start) if slot == "n" else (entry.start,):
+            for start in range(max(0, at - LONGEST), at + 1):
+                for stop in range(entry.stop, min(len(said), entry.stop + LONGEST) + 1):
+                    found = frames.get(" ".join((*said[start:at], GAP, *said[entry.stop : stop])), "")
+                    if found and (stop - start > best.stop - best.start or (slot in BARE and not acts)):
+                        best, acts = slice(start, stop), found
+                        # "without brightening the picture": what is done is done to something
+                        closing = CLOSING | index().articles if slot in DOING else CLOSING
+    if acts not in ("k", "u"):
+        return None
+    if best == slice(entry.start, entry.stop) and best.start and said[best.start - 1] not in ENDED:
+        return None
+    led = best.start == 0 or not said[best.start - 1].isalpha() or said[best.start - 1] in OPENING
+    opens = led or (said[best.start] in LEADING and best.start + 1 < entry.start)
+    closes = best.stop == len(said) or not said[best.stop].isalpha() or said[best.stop] in closing
+    return ("keep" if acts == "k" else "undo", best) if opens and closes else None
