@@ -189,6 +189,9 @@ class Composer:
                 glue = "" if not the or the.endswith("'") else self.space
                 named = self.one(table["object"]) if self.rng.random() < 0.85 else self.gibberish(1)
                 return self.fill(self.one(table["thing"]), {"x": [(the + glue + named, mark)]}, mark)
+        if "about" in table and self.rng.random() < 0.25:
+            named = self.about(self.words[self.task()]["n"])
+            return self.fill(self.one(table["about"]), {"n": [(named, mark)]}, mark)
         if kind == "outchat" and self.rng.random() < 0.25:
             return [(self.gibberish(self.rng.randint(1, 4)), mark)]
         return [(self.about(table["s"]), mark)]

@@ -8,6 +8,7 @@ messing with the shadows", "the fog can stay") is kept, if the frame begins and 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,8 +26,12 @@ BARE, ENDED = "vc", (".", ";", "!", "but")
 """Slots of imperatives, which stand without any frame at the beginning of a sentence and behind these."""
 DOING, NAMING = "vo", "nvco"
 """Slots of what undoes a degradation, and of what names it or undoes it."""
+PAIRING = (["and"], ["or"], ["nor"], ["&"], ["und"], ["oder"], ["y"], ["ni"], ["et"], ["ou"])
+"""What makes one of two nouns."""
 GENERAL = (KINDS.index("auto"), KINDS.index("rest"))
 """Kinds of the picture at large."""
+DOUBTFUL = 0.6
+"""Probability below which a single word is taken for what the lists have it for."""
 OPENING = frozenset((
     "please", "just", "only", "but", "and", "though", "although", "while", "whilst", "however", "yet", "because",
     "so", "then", "also", "still", "do", "i", "we", "you", "can", "could", "would", "if", "mind", "be", "or", "that",
@@ -63,19 +68,24 @@ def settle(tokens: list[Token], tags: Tags) -> None:
     entries = list(_entries(said))
     heard = tags.kind.argmax(axis=1)
     framed = [(entry, found) for entry in entries if (found := _framed(said, entry)) is not None]
+    for one, other in itertools.pairwise(entries):
+        if (both := _both(said, one, other)) and (found := _framed(said, both)) is not None:
+            framed += [(one, found), (other, found)]
     for entry in entries:
         part = slice(entry.start, entry.stop)
         kind = KINDS.index(entry.kind)
         others = set(heard[part]) - {0, kind}
         place = any(said[max(0, at - 1)] in PLACING for at in (*before(said, entry.start), entry.start + 1))
-        if entry.stop - entry.start > 1 and not place and (others or not heard.any()):
+        doubted = entry.stop - entry.start > 1 or tags.kind[part].max() < DOUBTFUL
+        if doubted and not place and (others or not heard.any()):
             _say(tags.kind, part, kind)
+    for _, (act, frame) in framed:
+        for i in range(frame.start, frame.stop) if act == "keep" else ():
+            if heard[i] not in GENERAL:  # "everything but the rain": the rest of it is still wanted
+                _say(tags.kind, slice(i, i + 1), 0)
     for entry, (act, frame) in framed:
         part = slice(entry.start, entry.stop)
         if act == "keep":
-            for i in range(frame.start, frame.stop):
-                if heard[i] not in GENERAL:  # "everything but the rain": the rest of it is still wanted
-                    _say(tags.kind, slice(i, i + 1), 0)
             _say(tags.kind, part, KINDS.index(entry.kind))
             _say(tags.act, part, ACTS.index("keep"))
         elif ACTS.index("keep") in tags.act[frame].argmax(axis=1):
@@ -111,6 +121,14 @@ def _entries(said: list[str]) -> Iterator[Found]:
         i += 1
 
 
+def _both(said: list[str], one: Found, other: Found) -> Found | None:
+    """Two nouns with an "and" between them as one: "leave the grain and the shadows alone"."""
+    between = [word for word in said[one.stop : other.start] if word not in index().articles]
+    if between in PAIRING and "n" in one.slots and "n" in other.slots:
+        return Found(one.start, other.stop, "n", "")
+    return None
+
+
 def _framed(said: list[str], entry: Found) -> tuple[str, slice] | None:
     """What is to become of an entry by the longest frame around it, if it is a frame of that alone, and where it is."""
     best, acts, closing = slice(entry.start, entry.stop), "", CLOSING
@@ -129,6 +147,6 @@ def _framed(said: list[str], entry: Found) -> tuple[str, slice] | None:
     if best == slice(entry.start, entry.stop) and best.start and said[best.start - 1] not in ENDED:
         return None
     led = best.start == 0 or not said[best.start - 1].isalpha() or said[best.start - 1] in OPENING
-    opens = led or (said[best.start] in LEADING and best.start + 1 < entry.start)
+    opens = led or said[best.start] in LEADING
     closes = best.stop == len(said) or not said[best.stop].isalpha() or said[best.stop] in closing
     return ("keep" if acts == "k" else "undo", best) if opens and closes else None

@@ -215,7 +215,7 @@ def _one_each(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[
     for one, other in itertools.pairwise(heard):
         if one.kind == other.kind or {one.kind, other.kind} - set(IDS) or {one.act, other.act} != {"undo"}:
             continue
-        between = said[spans[id(one)][-1] + 1 : spans[id(other)][0]]
+        between = said[spans[id(one)][-1] : spans[id(other)][0] + 1]
         if any(word in LINKS or not (word.isalnum() or word[0] == "#") for word in between) or any(map(is_wide, said)):
             continue
         names = [named(said, spans[id(h)], h.kind) for h in (one, other)]
