@@ -24,8 +24,9 @@ from .lists import FOLDER, LANGUAGES, WIDE, entries, settlings, words
 from .tokens import is_wide, normalise, tokenise
 
 FILE = FOLDER / "index.json.gz"
-SLOTS = "naogcvs"
-"""Lists that are read: nouns, adjectives, operations, how it shall be, whole requests, verbs, sentences."""
+SLOTS = "naogcvsik"
+"""Lists that are read: nouns, adjectives, operations, how it shall be, whole requests, verbs in three forms,
+sentences."""
 OFTEN = 2.0
 """How much more often than elsewhere the lists have a word for a kind, if it speaks for it."""
 GAP = "_"

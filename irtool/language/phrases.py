@@ -24,7 +24,7 @@ CERTAIN = 0.98
 """Probability of what the lists have word for word."""
 BARE, ENDED = "vc", (".", ";", "!", "but")
 """Slots of imperatives, which stand without any frame at the beginning of a sentence and behind these."""
-DOING, NAMING = "vo", "nvco"
+DOING, NAMING = "voik", "nvcoik"
 """Slots of what undoes a degradation, and of what names it or undoes it."""
 PAIRING = (["and"], ["or"], ["nor"], ["&"], ["und"], ["oder"], ["y"], ["ni"], ["et"], ["ou"])
 """What makes one of two nouns."""
@@ -92,15 +92,16 @@ def settle(tokens: list[Token], tags: Tags) -> None:
             _say(tags.act, frame, ACTS.index("undo"))
 
 
-def named(said: list[str], span: list[int], kind: str) -> bool:
-    """Whether some of a stretch of tokens names a degradation, or what undoes it, and does not only describe it."""
-    held = index().entries
-    return any(
-        kind in (found.get(slot) for slot in NAMING)
-        for i in span
-        for j in range(i + 1, span[-1] + 2)
-        if (found := held.get(" ".join(said[i:j])))
-    )
+def plainness(said: list[str], span: list[int], kind: str) -> int:
+    """How plainly tokens speak of a degradation: 3 is its name, or that of what undoes it; 2 a sentence or some words
+    that describe it; 1 a description in one; 0 nothing that the lists have for it."""
+    best = 0
+    for i in span:
+        for j in range(i + 1, span[-1] + 2):
+            for slot, of in index().entries.get(" ".join(said[i:j]), {}).items():
+                if of == kind:
+                    best = max(best, 3 if slot in NAMING else 2 if j - i > 1 else 1)
+    return best
 
 
 def _say(table: Array, part: slice, label: int) -> None:

@@ -18,7 +18,7 @@ from ..weights import locate
 from .evidence import speaks
 from .index import index
 from .labels import ACTS, KINDS, LEVELS, ORDERS, OUTSIDE, STRENGTHS
-from .phrases import named, settle
+from .phrases import plainness, settle
 from .plain import PLACING, plain
 from .spelling import mend
 from .tagger import Array, Tagger, Tags
@@ -213,14 +213,15 @@ def _one_each(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[
     said = [token.text for token in tokens]
     found = list(heard)
     for one, other in itertools.pairwise(heard):
-        if one.kind == other.kind or {one.kind, other.kind} - set(IDS) or {one.act, other.act} != {"undo"}:
+        if one.kind == other.kind or {one.kind, other.kind} - set(IDS) or "undo" not in (one.act, other.act):
             continue
         between = said[spans[id(one)][-1] : spans[id(other)][0] + 1]
         if any(word in LINKS or not (word.isalnum() or word[0] == "#") for word in between) or any(map(is_wide, said)):
             continue
-        names = [named(said, spans[id(h)], h.kind) for h in (one, other)]
-        if names[0] != names[1]:
-            found = [h for h in found if h is not (other if names[0] else one)]
+        first, second = (plainness(said, spans[id(h)], h.kind) for h in (one, other))
+        lesser = other if first > second else one
+        if first != second and (one.act == other.act or (lesser.act == "undo" and not min(first, second))):
+            found = [h for h in found if h is not lesser]
     return found
 
 
@@ -230,6 +231,8 @@ def _order(tokens: list[Token], places: list[int]) -> str:
     for i, word in enumerate(said):
         if word not in ("before", "after") or not places or i > places[-1]:
             continue
+        if word == "after" and said[i - 1] in ("m", "am", "im", "re", "are", "was", "were", "look", "looking"):
+            continue  # "the look I'm after"
         # "before that" looks back at what was said, "before you sharpen" ahead.
         back = said[i + 1] in ("that", "this", "which") or said[i - 1] == "not"
         if i < places[0]:
