@@ -22,6 +22,7 @@ from irtool.language.grammar import BESIDE, Composer, Mark
 from irtool.language.labels import ACTS, KINDS, LEVELS, ORDERS, OUTSIDE
 from irtool.language.lists import LANGUAGES, WIDE
 from irtool.language.packing import pack, unpack
+from irtool.language.phrases import settle
 from irtool.language.plain import plain
 from irtool.language.score import cases, same, table, told
 from irtool.language.sentences import compose, make, misspell
@@ -75,6 +76,15 @@ def test_numbers_that_can_be_shares(text, share, percent):
     (token,) = tokenise(normalise(text))
     assert (token.share is None) == (share is None) and token.percent == percent
     assert share is None or abs(token.share - share) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ISO 100", "QF=8", "quality 10", "shake at 1/8 s", "f/22", "sigma roughly 25", "2 stops", "50 kB", "3 am"],
+)  # fmt: skip
+def test_numbers_of_cameras_and_files_are_no_shares(text):
+    assert all(token.share is None for token in tokenise(normalise(text)))
+    assert [t.share for t in tokenise(normalise(f"{text}, denoise by 40")) if t.share] == [0.4]
 
 
 def test_words_without_accents_case_or_fancy_quotes():
@@ -239,6 +249,80 @@ def test_a_weak_sign_counts_where_there_is_no_other():
     assert heard("a noise", noise=("noise", 0.4)) == {"noise": 1.0}
     assert heard("a noise in the rain", noise=("noise", 0.4), rain=("rain", 0.6)) == {"rain": 1.0}
     assert heard("a tulip", tulip=("noise", 0.6)) == {}
+
+
+def settled(text, *marked):
+    """Word -> (kind, act) in the end, where the text model hears `marked`."""
+    tokens = tokenise(normalise(text))
+    found = [dict(marked).get(t.text, ("", "undo")) for t in tokens]
+    said = tags([kind for kind, _ in found], [act for _, act in found])
+    settle(tokens, said)
+    return {
+        t.text: (KINDS[k], ACTS[a])
+        for t, k, a in zip(tokens, said.kind.argmax(axis=1), said.act.argmax(axis=1), strict=True)
+        if k
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "without messing with the shadows", "but I like the shadows", "the shadows can stay",
+        "remove the fog, keep the shadows",
+        "leave the shadows in, please", "hands off the shadows!", "the shadows are part of the mood",
+    ],
+)  # fmt: skip
+def test_what_stands_in_a_frame_of_keeping_is_kept(text):
+    heard = settled(text, ("shadows", ("shadow", "undo")), ("messing", ("missing", "undo")), ("fog", ("haze", "undo")))
+    assert heard.pop("shadows") == ("shadow", "keep")
+    assert heard == ({"fog": ("haze", "undo")} if "fog" in text else {})  # the frame itself says nothing else
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "leave the shadows out", "I like the shadows removed", "keep the shadows away", "I can't keep the shadows",
+        "no need to keep the shadows", "remove the shadows", "the shadows",
+    ],
+)  # fmt: skip
+def test_what_only_begins_like_a_frame_of_keeping_is_left_to_the_model(text):
+    for act in ("undo", "keep") if "remove the" not in text else ("undo",):
+        assert settled(text, ("shadows", ("shadow", act)))["shadows"] == ("shadow", act)
+
+
+def test_frames_hold_two_nouns_and_leave_the_rest():
+    heard = settled("dehaze. leave the grain and the shadows alone", ("dehaze", ("haze", "undo")))
+    assert heard == {"dehaze": ("haze", "undo"), "grain": ("noise", "keep"), "shadows": ("shadow", "keep")}
+    heard = settled("everything but the rain", ("everything", ("auto", "undo")), ("rain", ("rain", "undo")))
+    assert heard == {"everything": ("auto", "undo"), "rain": ("rain", "keep")}
+    # What is plainly to go is not kept for what stands beside it.
+    heard = settled("remove the fog. the rain can stay", ("fog", ("haze", "keep")), ("rain", ("rain", "keep")))
+    assert heard["fog"] == ("haze", "undo") and heard["rain"] == ("rain", "keep")
+    # "It's dark" and "it is dark" are one.
+    assert settled("it's dark on purpose", ("dark", ("lowlight", "undo")))["dark"] == ("lowlight", "keep")
+
+
+def test_several_words_of_the_lists_outweigh_a_model_in_doubt():
+    tokens = tokenise("tv static")
+    doubtful = tags(["snow", "noise"])
+    doubtful.kind[:] = 0.5 * doubtful.kind + 0.5 / len(KINDS)
+    settle(tokens, doubtful)
+    assert [KINDS[k] for k in doubtful.kind.argmax(axis=1)] == ["noise", "noise"]
+    certain = tags(["snow", "snow"])
+    settle(tokens, certain)
+    assert [KINDS[k] for k in certain.kind.argmax(axis=1)] == ["snow", "snow"]
+
+
+def test_what_a_clause_names_it_does_not_also_describe():
+    undo = {
+        "dark": ("lowlight", "undo", "full"),
+        "shadow": ("shadow", "undo", "full"),
+        "grain": ("noise", "undo", "full"),
+    }
+    assert dict(wish_of("it is half dark from my own shadow", undo).undo) == {"shadow": 1.0}
+    assert dict(wish_of("it is dark, and there is a shadow", undo).undo) == {"lowlight": 1.0, "shadow": 1.0}
+    assert dict(wish_of("dark with grain", undo).undo) == {"lowlight": 1.0, "noise": 1.0}
+    assert dict(wish_of("a shadow over the grain", undo).undo) == {"shadow": 1.0, "noise": 1.0}  # both are named
 
 
 # Wishes to plans

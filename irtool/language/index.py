@@ -31,6 +31,8 @@ OFTEN = 2.0
 """How much more often than elsewhere the lists have a word for a kind, if it speaks for it."""
 GAP = "_"
 """Stands for the slot of a frame; no token is one."""
+BEYOND = {"+": ("outedit", "add"), "?": ("outchat", "about"), "/": ("outshape", "about")}
+"""Frames for what irtool undoes that ask for something else: to add it, to tell of it, to crop it away."""
 CONTRACTED = (
     ("it is", "it's"), ("that is", "that's"), ("there is", "there's"), ("i am", "i'm"), ("i would", "i'd"),
     ("i have", "i've"), ("i will", "i'll"), ("we are", "we're"), ("do not", "don't"), ("does not", "doesn't"),
@@ -40,6 +42,12 @@ CONTRACTED = (
     ("let us", "let's"),
 )  # fmt: skip
 """What is written in two ways in English."""
+PLURALS = {
+    "is": "are", "isnt": "arent", "was": "were", "has": "have", "does": "do", "doesnt": "dont", "stays": "stay",
+    "makes": "make", "gives": "give", "adds": "add", "belongs": "belong", "needs": "need", "looks": "look",
+    "remains": "remain", "suits": "suit", "lends": "lend", "works": "work", "tells": "tell", "bothers": "bother",
+}  # fmt: skip
+"""Verbs behind what is one, and behind what is several."""
 _HOLE = "qqq"
 """Stands for the slot of a frame while its tokens are told apart."""
 _JOINED = re.compile(r"(?<=[a-z]{3})'(?=[a-z])|\{[^{}]*\}")
@@ -55,7 +63,7 @@ class Index:
         telling: degradation -> the words, characters and pairs of characters that they have for it above all.
         entries: entry -> slot that it fills -> the degradation, where it stands for that and nothing else.
         frames: slot -> frame, with `GAP` in it -> the acts that it is a frame of, their first letters; "A" is an act
-            only of sentences that end in a question mark.
+            only of sentences that end in a question mark; those of `BEYOND` ask for something outside.
         sentences: whole sentence that means one thing -> what it speaks of and what is to become of it.
         articles: words that may stand before a noun.
         polite: single words before and behind a wish that add nothing.
@@ -143,6 +151,16 @@ def _spellings(entry: str) -> set[tuple[str, ...]]:
     return {spoken(one) for one in (text, short, full)}
 
 
+def _numbers(frames: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """English frames for one thing and for several: "the grain is fine", "the shadows are fine"."""
+    found = set(frames)
+    for frame in frames:
+        at = frame.index(_HOLE) + 1
+        if at < len(frame) and frame[at] in PLURALS:
+            found.add((*frame[:at], PLURALS[frame[at]], *frame[at + 1 :]))
+    return found
+
+
 def latin(text: str) -> list[str]:
     """The words of Latin letters in a text, as `tokenise` has them, but fast."""
     return re.findall("[a-z]+", _JOINED.sub("", normalise(text)))
@@ -188,12 +206,15 @@ def _entries() -> dict[str, dict[str, str]]:
 def _frames(slot: str) -> dict[str, str]:
     found: dict[str, set[str]] = {}
     for language in LANGUAGES:
-        for act in ACTS:
-            for frame in words(language)[act].get(slot, ()):
-                letter = "A" if act == "ask" and frame.endswith("?") else act[0]
+        named = [(act[0], words(language)[act].get(slot, ())) for act in ACTS]
+        if slot == "n":
+            named += [(letter, words(language)[kind].get(name, ())) for letter, (kind, name) in BEYOND.items()]
+        for act, frames in named:
+            for frame in frames:
+                letter = "A" if act == "a" and frame.endswith("?") else act
                 for settled in settlings(frame):
                     bare = settled.rstrip(MARKS).replace(f"{{{slot}}}", f" {_HOLE} ", 1)
-                    for said in _spellings(bare) if "{" not in bare else ():
+                    for said in _numbers(_spellings(bare)) if _HOLE in bare and "{" not in bare else ():
                         found.setdefault(" ".join(GAP if w == _HOLE else w for w in said), set()).add(letter)
     return {frame: "".join(sorted(acts)) for frame, acts in found.items()}
 

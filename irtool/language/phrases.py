@@ -12,8 +12,8 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .index import GAP, index
-from .labels import ACTS, KINDS
+from .index import BEYOND, GAP, index
+from .labels import ACTS, KINDS, OUTSIDE
 from .plain import PLACING, before
 from .tagger import Array, Tags
 from .tokens import Token
@@ -26,12 +26,14 @@ BARE, ENDED = "vc", (".", ";", "!", "but")
 """Slots of imperatives, which stand without any frame at the beginning of a sentence and behind these."""
 DOING, NAMING = "voik", "nvcoik"
 """Slots of what undoes a degradation, and of what names it or undoes it."""
+MEANT = {"k": "keep", "u": "undo"} | {letter: kind for letter, (kind, _) in BEYOND.items()}
+"""What frames mean that mean one thing."""
 PAIRING = (["and"], ["or"], ["nor"], ["&"], ["und"], ["oder"], ["y"], ["ni"], ["et"], ["ou"])
 """What makes one of two nouns."""
 GENERAL = (KINDS.index("auto"), KINDS.index("rest"))
 """Kinds of the picture at large."""
-DOUBTFUL = 0.6
-"""Probability below which a single word is taken for what the lists have it for."""
+DOUBTFUL, SURE = 0.6, 0.9
+"""Probability of the text model's below which the lists are believed rather: of one word, and of several."""
 OPENING = frozenset((
     "please", "just", "only", "but", "and", "though", "although", "while", "whilst", "however", "yet", "because",
     "so", "then", "also", "still", "do", "i", "we", "you", "can", "could", "would", "if", "mind", "be", "or", "that",
@@ -76,7 +78,7 @@ def settle(tokens: list[Token], tags: Tags) -> None:
         kind = KINDS.index(entry.kind)
         others = set(heard[part]) - {0, kind}
         place = any(said[max(0, at - 1)] in PLACING for at in (*before(said, entry.start), entry.start + 1))
-        doubted = entry.stop - entry.start > 1 or tags.kind[part].max() < DOUBTFUL
+        doubted = tags.kind[part].max(axis=1).mean() < (DOUBTFUL if entry.stop - entry.start == 1 else SURE)
         if doubted and not place and (others or not heard.any()):
             _say(tags.kind, part, kind)
     for _, (act, frame) in framed:
@@ -85,7 +87,10 @@ def settle(tokens: list[Token], tags: Tags) -> None:
                 _say(tags.kind, slice(i, i + 1), 0)
     for entry, (act, frame) in framed:
         part = slice(entry.start, entry.stop)
-        if act == "keep":
+        if act in OUTSIDE:
+            _say(tags.kind, frame, KINDS.index(act))
+            _say(tags.act, frame, ACTS.index("undo"))
+        elif act == "keep":
             _say(tags.kind, part, KINDS.index(entry.kind))
             _say(tags.act, part, ACTS.index("keep"))
         elif ACTS.index("keep") in tags.act[frame].argmax(axis=1):
@@ -131,7 +136,8 @@ def _both(said: list[str], one: Found, other: Found) -> Found | None:
 
 
 def _framed(said: list[str], entry: Found) -> tuple[str, slice] | None:
-    """What is to become of an entry by the longest frame around it, if it is a frame of that alone, and where it is."""
+    """What is to become of an entry by the longest frame around it, if it is a frame of that alone, or what it asks for
+    outside; and where the frame is."""
     best, acts, closing = slice(entry.start, entry.stop), "", CLOSING
     for slot in entry.slots:
         frames = index().frames[slot]
@@ -143,11 +149,11 @@ def _framed(said: list[str], entry: Found) -> tuple[str, slice] | None:
                         best, acts = slice(start, stop), found
                         # "without brightening the picture": what is done is done to something
                         closing = CLOSING | index().articles if slot in DOING else CLOSING
-    if acts not in ("k", "u"):
+    if acts not in MEANT:
         return None
     if best == slice(entry.start, entry.stop) and best.start and said[best.start - 1] not in ENDED:
         return None
     led = best.start == 0 or not said[best.start - 1].isalpha() or said[best.start - 1] in OPENING
     opens = led or said[best.start] in LEADING
     closes = best.stop == len(said) or not said[best.stop].isalpha() or said[best.stop] in closing
-    return ("keep" if acts == "k" else "undo", best) if opens and closes else None
+    return (MEANT[acts], best) if opens and closes else None

@@ -49,4 +49,4 @@ def _undoes(slot: str, frame: list[str], asking: bool) -> bool:
     """Whether a frame is one of what is to be undone, and of nothing else in sentences with or without a question
     mark."""
     acts = index().frames[slot].get(" ".join(frame), "")
-    return "u" in acts and not set(acts) & set("kaA" if asking else "ka")
+    return "u" in acts and not set(acts) - set("u" if asking else "uA")
