@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..degradation import IDS
 from .index import BEYOND, GAP, index
 from .labels import ACTS, KINDS, OUTSIDE
 from .plain import PLACING, before
@@ -81,10 +82,19 @@ def settle(tokens: list[Token], tags: Tags) -> None:
         doubted = tags.kind[part].max(axis=1).mean() < (DOUBTFUL if entry.stop - entry.start == 1 else SURE)
         if doubted and not place and (others or not heard.any()):
             _say(tags.kind, part, kind)
-    for _, (act, frame) in framed:
-        for i in range(frame.start, frame.stop) if act == "keep" else ():
-            if heard[i] not in GENERAL:  # "everything but the rain": the rest of it is still wanted
+    kept = {entry.kind for entry, (act, _) in framed if act == "keep"}
+    settled = {entry for entry, _ in framed}
+    for entry in entries:  # "without removing the mist, we waited hours for that mist"
+        if entry.kind in kept and entry not in settled and "n" in entry.slots:
+            _say(tags.kind, slice(entry.start, entry.stop), 0)
+    for entry, (act, frame) in framed:
+        named = {KINDS.index(e.kind) for e in entries if e in settled or not frame.start <= e.start < frame.stop}
+        for i in range(frame.start, frame.stop):
+            # "everything but the rain": the rest of it is still wanted. "drop the rain" is about no drops.
+            if act == "keep" and heard[i] not in GENERAL:
                 _say(tags.kind, slice(i, i + 1), 0)
+            elif act == "undo" and KINDS[heard[i]] in IDS and heard[i] not in named:
+                _say(tags.kind, slice(i, i + 1), KINDS.index(entry.kind))
     for entry, (act, frame) in framed:
         part = slice(entry.start, entry.stop)
         if act in OUTSIDE:

@@ -212,13 +212,16 @@ def _one_each(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[
     """Without what only describes how a thing looks that the same clause names: "half dark from my own shadow"."""
     said = [token.text for token in tokens]
     found = list(heard)
+    clear: dict[str, int] = {}
+    for h in heard:
+        clear[h.kind] = max(clear.get(h.kind, 0), plainness(said, spans[id(h)], h.kind))
     for one, other in itertools.pairwise(heard):
         if one.kind == other.kind or {one.kind, other.kind} - set(IDS) or "undo" not in (one.act, other.act):
             continue
         between = said[spans[id(one)][-1] : spans[id(other)][0] + 1]
         if any(word in LINKS or not (word.isalnum() or word[0] == "#") for word in between) or any(map(is_wide, said)):
             continue
-        first, second = (plainness(said, spans[id(h)], h.kind) for h in (one, other))
+        first, second = clear[one.kind], clear[other.kind]
         lesser = other if first > second else one
         if first != second and (one.act == other.act or (lesser.act == "undo" and not min(first, second))):
             found = [h for h in found if h is not lesser]
