@@ -25,9 +25,6 @@ MOST = 3
 APART = ("missing", "lowlight", "raindrop", "haze")
 """What the restorer that ships undoes in a pass of its own: 0.3 to 8 dB better than at once with anything else, while
 the others lose a quarter of a decibel at most by sharing a pass, and gain half the time (docs/experiments.md)."""
-SURE = {"shadow": 0.95, "raindrop": 0.9, "lowlight": 0.7, "snow": 0.7}
-"""Score that `plan_auto` asks for beyond being found: shadows, most round things, dusk and sparkle belong to
-the picture."""
 
 
 @dataclass(frozen=True)
@@ -138,21 +135,20 @@ def passes(ids: Iterable[str], model: str = DEFAULT_RESTORER) -> list[tuple[str,
 def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_RESTORER, **more: Any) -> Plan:
     """Undo what was found: everything present, the strongest `MOST` where there is more; nothing in a clean picture.
 
-    What `SURE` asks more of is left as it is below that score, and the plan says so. `more` are further attributes of
-    the step.
+    What is likely but not sure is left as it is, and the plan says so. `more` are further attributes of the step.
     """
-    if diagnosis.is_clean:
-        return Plan((), "the picture is clean")
-    named = {i: f"{i} {diagnosis.scores[i]:.2f}" for i in diagnosis.present}
-    unsure = [i for i in diagnosis.present if diagnosis.scores[i] < SURE.get(i, 0)]
-    chosen = [i for i in diagnosis.present if i not in unsure]
-    reason = f"found {', '.join(named[i] for i in chosen)}" if chosen else ""
-    if len(chosen) > MOST:
+
+    def named(ids: Iterable[str]) -> list[str]:
+        return [f"{i} {diagnosis.scores[i]:.2f}" for i in ids]
+
+    present, perhaps = diagnosis.present, diagnosis.perhaps
+    reason = "the picture is clean" if diagnosis.is_clean else f"found {', '.join(named(present))}"
+    if len(present) > MOST:
         reason += f"; the strongest {MOST} are undone"
-    if unsure:
-        told = " and ".join(named[i] for i in unsure)
-        reason += f"{'; ' if reason else ''}{told} may belong to the picture and is left, --task {unsure[0]} undoes it"
-    return Plan(_steps(chosen[:MOST], model, strength, **more), reason)
+    if perhaps:
+        told = " and ".join(named(perhaps))
+        reason += f"; {told} may belong to the picture and is left, --task {perhaps[0]} undoes it"
+    return Plan(_steps(present[:MOST], model, strength, **more), reason)
 
 
 def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT_RESTORER, **more: Any) -> Plan:

@@ -12,7 +12,7 @@ from PIL import Image
 from training_samples import CPU, tiny
 
 from irtool.degradation import IDS, INDEX
-from irtool.detect.detector import Detector
+from irtool.detect.detector import Detector, Diagnosis
 from irtool.detect.network import FINE, GRID, LOCAL, DetectorNet, views, where
 from irtool.training import calibrate
 from irtool.training.data import held_out, join
@@ -125,6 +125,25 @@ def test_thresholds_follow_their_rule() -> None:
     assert (chosen[IDS[0]], chosen[IDS[1]], chosen[IDS[2]]) == (0.65, 1.0, calibrate.LOWEST)
     scores[300:305, 0] = 0.755  # five of the hundred that have something else; four may
     assert calibrate.thresholds(scores, labels)[IDS[0]] == 0.76
+
+
+def test_some_kinds_have_to_be_surer_than_others() -> None:
+    labels, at = np.zeros((200, len(IDS))), INDEX["shadow"]
+    labels[100:, at] = 1
+    scores = np.where(labels == 1, 0.99, 0.01)
+    assert calibrate.thresholds(scores, labels)["shadow"] == calibrate.LEAST["shadow"] > calibrate.LOWEST
+    unsure = Diagnosis({"shadow": 0.6, "rain": 0.9, "snow": 0.7, "noise": 0.4}, ("rain",))
+    assert unsure.perhaps == ("snow", "shadow") and unsure.to_dict()["perhaps"] == ["snow", "shadow"]
+    assert Diagnosis({"shadow": 0.6, "rain": 0.4}, ("rain",), exclusive=True).perhaps == ()
+
+
+def test_a_picture_and_its_mirror_image_are_diagnosed_alike() -> None:
+    found = Detector(DetectorNet(**SMALL).eval(), {}, CPU)
+    picture = torch.rand(3, 90, 130, generator=torch.Generator().manual_seed(0))
+    there, back = found.diagnose(picture).scores, found.diagnose(picture.flip(-1)).scores
+    assert there == pytest.approx(back, abs=1e-5)
+    one = found.net(picture[None]).sigmoid()[0].tolist()
+    assert [there[i] for i in IDS] != pytest.approx(one, abs=1e-6)
 
 
 def test_what_is_half_bright_is_never_too_dark() -> None:

@@ -14,8 +14,9 @@ from irtool.plan import MOST, Plan, Step, passes, plan_auto, plan_tasks
 class Found:
     """Stands for a Diagnosis, which would need torch."""
 
-    def __init__(self, **scores: float) -> None:
-        self.scores = dict.fromkeys(IDS, 0.0) | scores
+    def __init__(self, perhaps: tuple[str, ...] = (), **scores: float) -> None:
+        self.scores = dict.fromkeys(IDS, 0.0) | scores | dict.fromkeys(perhaps, 0.6)
+        self.perhaps = perhaps
         self.present = tuple(sorted(scores, key=lambda i: -scores[i]))
         self.is_clean = not scores
 
@@ -37,6 +38,14 @@ def test_of_many_the_strongest_are_undone():
     plan = plan_auto(Found(rain=0.9, noise=0.6, jpeg=0.8, haze=0.7, blur=0.5))
     assert [tuple(step.mixture) for step in plan.steps] == [("jpeg", "rain"), ("haze",)] and MOST == 3
     assert "blur" in plan.reason
+
+
+def test_what_is_not_sure_is_left_and_told():
+    plan = plan_auto(Found(("shadow", "snow"), rain=0.9))
+    assert [tuple(step.mixture) for step in plan.steps] == [("rain",)]
+    assert "shadow 0.60 and snow 0.60 may belong to the picture" in plan.reason and "--task shadow" in plan.reason
+    plan = plan_auto(Found(("raindrop",)))
+    assert not plan.steps and plan.reason.startswith("the picture is clean; raindrop 0.60")
 
 
 @pytest.mark.parametrize(
@@ -78,14 +87,6 @@ def test_holes_light_drops_and_haze_have_passes_of_their_own():
         (("haze",), 0.5),
     ]
     assert len(plan_tasks(["haze", "denoise"], model="local:a.safetensors").steps) == 1
-
-
-def test_a_shadow_is_left_unless_it_is_all_but_certain():
-    plan = plan_auto(Found(shadow=0.9))
-    assert plan.steps == () and "--task shadow" in plan.reason and "shadow 0.90" in plan.reason
-    both = plan_auto(Found(shadow=0.9, noise=0.6))
-    assert tuple(both.steps[0].mixture) == ("noise",) and "is left" in both.reason and "found noise 0.60" in both.reason
-    assert tuple(plan_auto(Found(shadow=0.97)).steps[0].mixture) == ("shadow",)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ def detect(
 ) -> int:
     """Say what is wrong with pictures.
 
-    More than one degradation can be present, and clean is an answer. -v shows the scores of all, not only of those
-    found.
+    More than one degradation can be present, and clean is an answer. What is called "perhaps" is likely, but looks like
+    things that belong to pictures, and restore --auto leaves it. -v shows the scores of all.
     """
     from .jobs import Job, gather
     from .run import Run, head
@@ -68,9 +68,9 @@ def _show(out: Output, name: str, diagnosis: Diagnosis) -> None:
     """A table on a terminal; in a pipe one line that can be searched."""
     ranked = sorted(diagnosis.scores, key=lambda i: (i not in diagnosis.present, -diagnosis.scores[i]))
     # Shares of one whole say little one by one.
-    rows = [i for i in ranked if out.verbose or diagnosis.exclusive or i in diagnosis.present]
+    rows = [i for i in ranked if out.verbose or diagnosis.exclusive or i in diagnosis.present + diagnosis.perhaps]
     if is_plain(sys.stdout):
-        told = [f"{i} {diagnosis.scores[i]:.2f}" for i in rows]
+        told = [f"{'perhaps ' * (i in diagnosis.perhaps)}{i} {diagnosis.scores[i]:.2f}" for i in rows]
         if diagnosis.is_clean:
             told.insert(0, "clean")
         out.result(f"{name}: {', '.join(told)}")
@@ -86,6 +86,7 @@ def _show(out: Output, name: str, diagnosis: Diagnosis) -> None:
         table.add_row(Text("clean", "green"), "", "nothing to undo")
     for i in rows:
         style = "bold" if i in diagnosis.present else "dim"
-        score = diagnosis.scores[i]
-        table.add_row(Text(DEGRADATIONS[INDEX[i]].name, style), f"{score:.2f}", Text("█" * round(20 * score), style))
+        score, name = diagnosis.scores[i], DEGRADATIONS[INDEX[i]].name
+        name = f"perhaps {name}" if i in diagnosis.perhaps else name
+        table.add_row(Text(name, style), f"{score:.2f}", Text("█" * round(20 * score), style))
     Console().print(table)

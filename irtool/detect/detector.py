@@ -30,7 +30,8 @@ class Diagnosis:
 
     Attributes:
         scores: probability of each degradation, independent of the others.
-        present: ids whose score reaches its threshold, strongest first; empty means clean.
+        present: ids whose score reaches its threshold, strongest first; empty means clean. A threshold lies above 0.5
+            where what looks like damage often belongs to the picture (`irtool.training.calibrate`).
         exclusive: the scores sum to one, of a detector that takes every picture for degraded in one way.
     """
 
@@ -44,6 +45,12 @@ class Diagnosis:
         return not self.present
 
     @property
+    def perhaps(self) -> tuple[str, ...]:
+        """Ids that are more likely there than not, but not sure enough to be present; strongest first."""
+        likely = [i for i, s in self.scores.items() if s >= 0.5 and i not in self.present and not self.exclusive]
+        return tuple(sorted(likely, key=lambda i: -self.scores[i]))
+
+    @property
     def clean(self) -> float:
         """Probability that none is present, were they independent; 0 where the detector knows no clean picture."""
         if self.exclusive:
@@ -54,9 +61,9 @@ class Diagnosis:
         return product
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON: {"present": [...] or ["clean"], "scores": {..., "clean": ...}}."""
-        scores = {**self.scores, CLEAN: self.clean}
-        return {"present": list(self.present) or [CLEAN], "scores": {k: round(v, 4) for k, v in scores.items()}}
+        """For JSON: {"present": [...] or ["clean"], "perhaps": [...], "scores": {..., "clean": ...}}."""
+        scores = {k: round(v, 4) for k, v in {**self.scores, CLEAN: self.clean}.items()}
+        return {"present": list(self.present) or [CLEAN], "perhaps": list(self.perhaps), "scores": scores}
 
 
 def framed(pixels: Tensor) -> bool:
@@ -67,6 +74,14 @@ def framed(pixels: Tensor) -> bool:
     edge = (torch.cat(edges, dim=1) * 255).round().int()
     _, counts = ((edge[0] * 256 + edge[1]) * 256 + edge[2]).unique(return_counts=True)
     return int(counts.max()) > 0.5 * edge.shape[1]
+
+
+def both_ways(net: DetectorNet, pixels: Tensor) -> Tensor:
+    """Logits (N, 10) of pictures (N, 3, H, W), the mean of those of the picture and of its mirror image.
+
+    One view alone takes a round flower for a drop, or the shade under a roof for a cast shadow, more often than both.
+    """
+    return (net(pixels) + net(pixels.flip(-1))) / 2
 
 
 class Detector:
@@ -80,7 +95,7 @@ class Detector:
     def diagnose(self, pixels: Tensor) -> Diagnosis:
         """Diagnose a picture: (3, H, W) sRGB in [0, 1], any size."""
         with torch.inference_mode():
-            scores = self.net(pixels[None].float().to(self.device))[0].float().sigmoid().cpu()
+            scores = both_ways(self.net, pixels[None].float().to(self.device))[0].float().sigmoid().cpu()
         named = dict(zip(IDS, scores.tolist(), strict=True))
         if float(pixels[:, ::4, ::4].amax(0).median()) > LIT:
             named["lowlight"] = 0.0

@@ -82,6 +82,7 @@ def thick(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     Where less than `_SEEN` of the scene's light arrives, what lies behind is a guess, and a sky is no scene at all:
     there haze stays, as much as that share leaves (the lower bound of the transmission in He et al., "Single image haze
     removal using dark channel prior", CVPR 2009). Without it whatever is pale turns to black smears in a real fog.
+    Little light falls on a scene in fog, so the picture is exposed for the fog; the target is exposed for the scene.
 
     Returns:
         (hazy, target), each (N,3,H,W) in [0, 1].
@@ -91,4 +92,5 @@ def thick(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     t = torch.exp(-beta * depth_field(images, generator))
     grey = per_sample(uniform(generator, (n,), 0.6, 1, images))
     colour = (grey + uniform(generator, (n, 3, 1, 1), -0.04, 0.04, images)).clamp(0, 1)
-    return images * t + colour * (1 - t), colour + (images - colour) * (t / _SEEN).clamp(max=1)
+    lit = per_sample(uniform(generator, (n,), 0.55, 1, images))
+    return images * lit * t + colour * (1 - t), colour + (images - colour) * (t / _SEEN).clamp(max=1)

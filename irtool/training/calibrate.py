@@ -4,9 +4,11 @@ Probabilities: the logit of each kind is stretched and shifted (Platt 1999) so t
 is least, and that is folded into the last layer. In training the kinds are not as frequent as elsewhere, and a network
 is surer than it should be.
 
-Thresholds: for each kind the lowest (in steps of 0.01, never under 0.5) at which it is found in no more than 2 % of the
-clean samples and in no more than 4 % of those that have something else. A kind that is then found in less than a tenth
-of the samples that have it is switched off (threshold 1): its findings would mostly be wrong.
+Thresholds: for each kind the lowest (in steps of 0.01) at which it is found in no more than 1.5 % of the clean samples
+and in no more than 4 % of those that have something else, but never under 0.5, nor under `LEAST` for what pictures
+have by themselves more often than the samples show: shadows, round things, dusk, sparkle, sheets of white paper. A kind
+that is then found in less than a tenth of the samples that have it is switched off (threshold 1): its findings would
+mostly be wrong.
 
 Whether a picture that is dark by itself has too little light is not known: it counts neither way.
 
@@ -27,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..degradation import CLEAN, IDS, INDEX
+from ..detect.detector import both_ways
 from ..detect.network import DetectorNet
 from ..errors import UsageError
 from .detector_data import BRIGHT, DetectorPools
@@ -37,7 +40,8 @@ from .recipe import Recipe
 
 # The last two were not learned from, but are wallpapers (planets, night skies, shapes), alone no measure of photos.
 FOLDERS = ["train_clean/clic2025", "train_clean/gb82", "train_clean/pop_os", "train_clean/elementary"]
-LOWEST, CLEAN_RATE, OTHER_RATE, USEFUL = 0.5, 0.02, 0.04, 0.1
+LOWEST, CLEAN_RATE, OTHER_RATE, USEFUL = 0.5, 0.015, 0.04, 0.1
+LEAST = {"shadow": 0.88, "raindrop": 0.8, "lowlight": 0.7, "snow": 0.7, "missing": 0.8}
 
 
 def gather(net: DetectorNet, recipe: Recipe, data: Path, folders: Sequence[str], pools: int) -> tuple[Tensor, Tensor]:
@@ -53,7 +57,7 @@ def gather(net: DetectorNet, recipe: Recipe, data: Path, folders: Sequence[str],
     for index in range(pools):
         pool = samples[index]
         with torch.inference_mode():
-            logits.append(net(pool.degraded).float())
+            logits.append(both_ways(net, pool.degraded).float())
         dark = (pool.clean.mean(dim=(1, 2, 3)) < BRIGHT) & (pool.labels[:, INDEX["lowlight"]] == 0)
         pool.labels[dark, INDEX["lowlight"]] = float("nan")
         labels.append(pool.labels)
@@ -93,7 +97,7 @@ def thresholds(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     clean = np.nansum(labels, axis=1) == 0
     for i, name in enumerate(IDS):
         score, there = scores[:, i], labels[:, i] == 1
-        for threshold in np.arange(LOWEST, 0.991, 0.01):
+        for threshold in np.arange(LEAST.get(name, LOWEST), 0.991, 0.01):
             hit = score >= threshold
             absent = labels[:, i] == 0
             if _share(hit[clean & absent]) <= CLEAN_RATE and _share(hit[~clean & absent]) <= OTHER_RATE:
