@@ -16,7 +16,9 @@ which the starts are compared by and a guess is dismissed by.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -158,21 +160,34 @@ def estimate(pixels: Tensor) -> Tensor | None:
     while sizes[-1] > 5:
         sizes.append(max(3, round(SIZE * 2 ** (-len(sizes) / 2)) | 1))
     light, smoothness = to_linear(part[None]), _smoothness(part[None], None)
-    half: list[tuple[float, Tensor, float, float]] = []
-    for number, (edge, gamma) in enumerate(_STARTS):
-        kernel, worth = _first(sizes[-1], number % 2 == 1, grey), edge
-        for size in reversed(sizes[2:]):
+
+    def carried(kernel: Tensor, worth: float, gamma: float, scales: Sequence[int]) -> tuple[float, Tensor, float]:
+        for size in scales:
             kernel, worth = _scale(grey, kernel, size, worth, gamma * smooth)
-        half.append((_outside(light, _resize(kernel, SIZE), smoothness), kernel, worth, gamma))
-    done = []
-    for _, start, worth, gamma in sorted(half, key=lambda h: h[0])[:_FINISH]:
-        kernel = start
-        for size in reversed(sizes[:2]):
-            kernel, worth = _scale(grey, kernel, size, worth, gamma * smooth)
-        kernel = _centred(kernel)
-        done.append((_outside(light, kernel, smoothness), kernel))
-    outside, kernel = min(done, key=lambda d: d[0])
+        kernel = _centred(kernel) if scales[-1] == SIZE else kernel
+        return _outside(light, _resize(kernel, SIZE), smoothness), kernel, worth
+
+    coarse, fine = sizes[:1:-1], sizes[1::-1]
+    begun = _side_by_side(
+        [
+            partial(carried, _first(sizes[-1], number % 2 == 1, grey), edge, gamma, coarse)
+            for number, (edge, gamma) in enumerate(_STARTS)
+        ]
+    )
+    best = sorted(range(len(begun)), key=lambda i: begun[i][0])[:_FINISH]
+    done = _side_by_side([partial(carried, *begun[i][1:], _STARTS[i][1], fine) for i in best])
+    outside, kernel, _ = min(done, key=lambda d: d[0])
     return kernel if outside < OUTSIDE else None
+
+
+def _side_by_side(jobs: Sequence[Callable[[], tuple[float, Tensor, float]]]) -> list[tuple[float, Tensor, float]]:
+    """What jobs give, each done in one thread: their arrays are too small to be shared among threads."""
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(min(threads, len(jobs)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(lambda job: job(), jobs))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _first(size: int, upright: bool, like: Tensor) -> Tensor:
