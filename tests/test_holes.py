@@ -116,3 +116,17 @@ def test_the_network_is_told_of_holes_and_tiles_agree() -> None:
     told = net(seen[None, :, :192, :224], expert.context(y), mixture)
     untold = net(seen[None, :3, :192, :224], expert.context(y), mixture)
     assert not torch.allclose(told, untold, atol=1e-4)
+
+
+@pytest.mark.parametrize("hole", [0.0, 1.0])
+def test_a_colour_of_the_picture_itself_is_no_hole(hole: float) -> None:
+    """What JPEG makes of a dark wall: flat blocks, more of them than there is hole."""
+    g = torch.Generator().manual_seed(0)
+    wall = 0.3 + torch.randint(-5, 6, (1, 3, 12, 16), generator=g) / 255
+    y = torch.nn.functional.interpolate(wall, scale_factor=8)
+    y[..., :48] = 0.3
+    assert not find_holes(y).any()
+    y[:, :, 30:36, 20:120] = hole
+    expected = torch.zeros_like(y[:, :1])
+    expected[:, :, 30:36, 20:120] = 1
+    assert torch.equal(find_holes(y), expected)

@@ -18,15 +18,18 @@ LEAST = 0.002  # share of the picture in one flat colour below which there is no
 # to the hole's colour it stays. A picture is taken to have been a JPEG where more than a share of what lies around its
 # holes is nearer still: 0 to 5 % in the public masks on Kodak as they are, 18 % and more from quality 98 down.
 _REACH, _NEAR, _NEARER, _SOFT = 8, 40 / 255, 24 / 255, 0.12
+# A colour that goes over smoothly into what is around it belongs to the picture, such as the flat blocks that JPEG
+# makes of a dark wall; then the next commonest colours are tried.
+_OWN, _COLOURS = 0.6, 4
 _SWEEPS = 3  # smoothing steps at each scale; ten more are worth a tenth of a decibel before the network has seen it
 
 
 def find_holes(pixels: Tensor) -> Tensor:
     """Where a picture was filled with one flat colour.
 
-    The colour is the commonest among those that fill squares of 2 x 2 pixels exactly; a hole is all that is made of
-    such squares or touches them, so that single pixels of that colour do not count. Where JPEG has softened the rim,
-    the rim belongs to the hole. Holes filled with noise are not found.
+    The colour is the commonest among those that fill squares of 2 x 2 pixels exactly and stand out from what is around
+    them; a hole is all that is made of such squares or touches them, so that single pixels do not count. Where JPEG has
+    softened the rim, the rim belongs to the hole. Holes filled with noise are not found.
 
     Args:
         pixels: (N, 3, H, W) in [0, 1].
@@ -43,17 +46,33 @@ def find_holes(pixels: Tensor) -> Tensor:
         flat = torch.stack([_spread(channel) < 1 / 512 for channel in picture.split(1)]).all(0)[0]
         levels = (picture[:, :-1, :-1][:, flat] * 255).round().int()
         values, counts = ((levels[0] * 256 + levels[1]) * 256 + levels[2]).unique(return_counts=True)
-        if not len(values) or int(counts.max()) < LEAST * height * width:
-            continue
-        common = int(values[counts.argmax()])
-        colour = [(common >> bits & 255) / 255 for bits in (16, 8, 0)]
-        near = _near(picture, colour, TOLERANCE)
-        squares = -F.max_pool2d(-near, 2, 1)  # 1 where a whole square is near
-        hole.copy_(near * F.max_pool2d(F.pad(squares, (2, 2, 2, 2)), 4, 1)[:, :height, :width])
-        rim = _wider(hole, 3) - hole
-        if float((rim * _near(picture, colour, _NEARER)).sum()) > _SOFT * float(rim.sum()):
-            hole.copy_(torch.maximum(hole, _near(picture, colour, _NEAR) * _wider(hole, _REACH)))
+        common = counts.argsort(descending=True)
+        tried: list[Tensor] = []
+        for value in values[common[counts[common] >= LEAST * height * width]].tolist():
+            colour = torch.tensor([value >> bits & 255 for bits in (16, 8, 0)]) / 255
+            if len(tried) == _COLOURS or any((colour - other).abs().max() <= TOLERANCE for other in tried):
+                continue
+            tried.append(colour)
+            found = _of_colour(picture, colour.tolist())
+            if found is not None:
+                hole.copy_(found)
+                break
     return holes
+
+
+def _of_colour(picture: Tensor, colour: Sequence[float]) -> Tensor | None:
+    """The holes (1, H, W) of one colour in a picture (3, H, W); None where that colour is one of the picture's own."""
+    height, width = picture.shape[-2:]
+    near = _near(picture, colour, TOLERANCE)
+    squares = -F.max_pool2d(-near, 2, 1)  # 1 where a whole square is near
+    hole = near * F.max_pool2d(F.pad(squares, (2, 2, 2, 2)), 4, 1)[:, :height, :width]
+    around = _wider(hole, _REACH + 3) - _wider(hole, _REACH)
+    if float((around * _near(picture, colour, _NEAR)).sum()) > _OWN * float(around.sum()):
+        return None
+    rim = _wider(hole, 3) - hole
+    if float((rim * _near(picture, colour, _NEARER)).sum()) > _SOFT * float(rim.sum()):
+        hole = torch.maximum(hole, _near(picture, colour, _NEAR) * _wider(hole, _REACH))
+    return hole
 
 
 def _near(picture: Tensor, colour: Sequence[float], tolerance: float) -> Tensor:
