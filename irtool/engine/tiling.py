@@ -126,7 +126,7 @@ def _budget(
         work = min(int(0.7 * available_bytes(device)), max_memory or 1 << 62)
     elif max_memory is not None:
         # Beside the tile: the result, and the copy of it that the encoder takes.
-        work = max_memory - resident_bytes() - 2 * pixels.numel() * 4
+        work = max_memory - resident_bytes() - 2 * 3 * pixels.shape[-2] * pixels.shape[-1] * 4
     else:
         work = min(WHOLE_WORK if hasattr(expert, "restore") else DEFAULT_WORK, available_bytes(device) // 2)
     return max(0, work) // per_pixel
@@ -172,7 +172,9 @@ def run(
     capability = expert.capability
     height, width = pixels.shape[-2:]
     context = expert.context(pixels).to(device)
-    padded = pad(expert.prepare(pixels) if callable(expert) else pixels, capability.multiple)
+    padded = pad(pixels, capability.multiple)
+    if callable(expert):
+        padded = expert.prepare(padded)
     result = torch.empty(3, height, width)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

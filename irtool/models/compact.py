@@ -395,11 +395,11 @@ class CompactExpert:
             seen = filled(pixels[None], torch.ones(1, dtype=torch.bool))[0]
         else:
             seen = pixels
-        sharp = motion.guess(seen[:3]) if self.net.guess and self._asked("blur") else None
-        if sharp is None:
+        if not self.net.guess or not self._asked("blur"):
             return seen
-        holes = seen[3:] if len(seen) > 3 else torch.zeros_like(seen[:1])
-        return torch.cat([seen[:3], holes, sharp - seen[:3]])
+        guessed = seen.new_zeros(7, *seen.shape[1:])
+        guessed[: len(seen)] = seen
+        return guessed if motion.guess(seen[:3], guessed[4:]) else seen
 
     def _asked(self, task: str) -> bool:
         return task in self.net.tasks and float(self.net.fixed[0, self.net.tasks.index(task)]) > 0

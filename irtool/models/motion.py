@@ -44,7 +44,7 @@ _STARTS = (
 _LEAST = 1e-4
 _TURNS = 5
 _FASTER = 3
-_TILE, _MARGIN = 1536, 8 * SIZE
+_TILE, _MARGIN = 1024, 8 * SIZE
 _FINISH = 2  # starts that are carried on to the full resolution
 _LIGHT = 3e-3  # regularisation of a picture without noise but for its rounding
 OUTSIDE = 7e-4  # mean light outside [0, 1] above which a guess is dismissed
@@ -130,23 +130,27 @@ def _down(x: Tensor) -> Tensor:
     return x.roll(-1, -2) - x
 
 
-def guess(pixels: Tensor) -> Tensor | None:
-    """A picture (3, H, W) without its blur, in tiles that bound the memory; None where no one path explains it."""
+def guess(pixels: Tensor, added: Tensor) -> bool:
+    """Write into `added` what undoing its blur adds to a picture, both (3, H, W), in tiles that bound the memory.
+
+    Returns:
+        False where no one path explains the blur; then nothing is written.
+    """
     kernel = estimate(pixels)
     if kernel is None:
-        return None
+        return False
     noise = noise_of(pixels[None])
     # Not tile by tile, or tiles would differ.
     smoothness = _smoothness(pixels[None], noise)
-    sharp = torch.empty_like(pixels)
     height, width = pixels.shape[-2:]
     for top in range(0, height, _TILE):
         for left in range(0, width, _TILE):
             first, start = max(0, top - _MARGIN), max(0, left - _MARGIN)
             tile = pixels[None, :, first : top + _TILE + _MARGIN, start : left + _TILE + _MARGIN]
             light = _light(to_linear(tile), kernel, smoothness)[0, :, top - first :, left - start :][:, :_TILE, :_TILE]
-            sharp[:, top : top + _TILE, left : left + _TILE] = to_srgb(light)
-    return sharp
+            here = (slice(None), slice(top, top + _TILE), slice(left, left + _TILE))
+            added[here] = to_srgb(light) - pixels[here]
+    return True
 
 
 def estimate(pixels: Tensor) -> Tensor | None:
