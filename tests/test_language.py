@@ -24,6 +24,7 @@ from irtool.language.lists import LANGUAGES, WIDE
 from irtool.language.packing import pack, unpack
 from irtool.language.phrases import settle
 from irtool.language.plain import plain
+from irtool.language.rephrase import rephrase
 from irtool.language.score import cases, same, table, told
 from irtool.language.sentences import compose, make, misspell
 from irtool.language.spelling import mend
@@ -226,7 +227,60 @@ def test_before_and_after_settle_an_order(text, first, guess):
     if "then" in text and guess == "backward":
         return  # what the model says of other words stands
     assert next(iter(wish_of(text, marked, order=guess).undo)) == first
-    assert not wish_of(text, marked).ordered
+    assert wish_of(text, marked).ordered == ("only after" in text)
+
+
+@pytest.mark.parametrize(
+    ("text", "order"),
+    [
+        ("start with denoise, finish with sharpen", ["noise", "blur"]),
+        ("finish with sharpen, start with denoise", ["noise", "blur"]),
+        ("sharpen comes last, denoise", ["noise", "blur"]), ("sharpen. denoise beforehand", ["noise", "blur"]),
+        ("once denoise is done, sharpen", ["noise", "blur"]), ("sharpen prior to denoise", ["blur", "noise"]),
+        ("denoise, and once that is done sharpen", ["noise", "blur"]), ("denoise -> sharpen", ["noise", "blur"]),
+        ("denoise now, sharpen later", ["noise", "blur"]), ("save sharpen for last, denoise", ["noise", "blur"]),
+        ("termina con sharpen, empieza por denoise", ["noise", "blur"]),
+        ("zuletzt sharpen, zuerst denoise", ["noise", "blur"]), ("最后 sharpen, denoise", ["noise", "blur"]),
+        ("denoise and sharpen", None), ("denoise, it is the last picture, sharpen", None),
+        ("denoise at once and sharpen", None), ("the first denoise of the year, sharpen", None),
+    ],
+)  # fmt: skip
+def test_words_that_certainly_give_an_order_need_no_model(text, order):
+    marked = {"denoise": ("noise", "undo", "full"), "sharpen": ("blur", "undo", "full")}
+    wish = wish_of(text, marked)
+    assert wish.ordered == (order is not None)
+    assert order is None or list(wish.undo) == order
+
+
+@pytest.mark.parametrize(
+    ("text", "plainly"),
+    [
+        ("denoise w/o sharpening", "denoise without sharpening"), ("1. snow 2) fog", "first snow then fog"),
+        ("denoise by 1. thanks", "denoise by #1 . thanks"), ("I can barely see her", "i cant see her"),
+        ("there's hardly any light", "theres no light"), ("the left half of her face", "the left part of her face"),
+        ("half of the noise", "half of the noise"), ("barely sharpen it", "barely sharpen it"),
+        ("don't sharpen it until the noise is gone", "sharpen it after the noise is gone"),
+        ("don't sharpen until I say so", "dont sharpen until i say so"),
+        ("get the bins out of the view", "get the bins out of the picture"),
+    ],
+)  # fmt: skip
+def test_turns_of_phrase_are_put_plainly(text, plainly):
+    assert " ".join(token.text for token in rephrase(tokenise(normalise(text)))) == plainly
+
+
+@pytest.mark.parametrize(
+    ("text", "plan"),
+    [
+        ("there's blockiness in the gradient, smooth it away", "jpeg"), ("clean the grit out of the shadows", "noise"),
+        ("a curtain of rain hides it; draw that curtain away", "rain"), ("the grain and the shadows", "noise shadow"),
+        ("all but the grain can be fixed", "auto -noise"), ("shadow off, grain on", "shadow -noise"),
+        ("get the bins and the crane out of the picture", "oos"),
+        ("get the rain out of the picture", "rain"), ("there is a slit in it", "missing"),
+        ("saved for web at 10 %", "jpeg"), ("leave the scratches for last, first the grain", "noise > missing"),
+    ],
+)  # fmt: skip
+def test_what_points_back_or_lies_aside_asks_for_nothing(text, plan):
+    assert same(told(understand(text)[0]), plan)
 
 
 def test_what_no_list_speaks_of_does_not_count_beside_what_one_does():

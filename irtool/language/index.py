@@ -122,7 +122,7 @@ def build() -> Index:
         entries=_entries(),
         frames={slot: _frames(slot) for slot in SLOTS},
         sentences=_sentences(polite),
-        articles=frozenset(w for lang in latins for entry in words(lang)["the"] for w in spoken(entry)),
+        articles=frozenset(w for lang in latins for entry in words(lang)["the"] for w in spoken(entry)) | {"a", "an"},
         polite=polite,
         verbs=_verbs(),
     )

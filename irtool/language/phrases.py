@@ -33,8 +33,8 @@ PAIRING = (["and"], ["or"], ["nor"], ["&"], ["und"], ["oder"], ["y"], ["ni"], ["
 """What makes one of two nouns."""
 GENERAL = (KINDS.index("auto"), KINDS.index("rest"))
 """Kinds of the picture at large."""
-DOUBTFUL, SURE = 0.6, 0.9
-"""Probability of the text model's below which the lists are believed rather: of one word, and of several."""
+TRUSTED = {1: 0.6, 2: 0.9, 3: 0.97}
+"""Probability of the text model's below which the lists are believed rather: of one word, of two, and of more."""
 OPENING = frozenset((
     "please", "just", "only", "but", "and", "though", "although", "while", "whilst", "however", "yet", "because",
     "so", "then", "also", "still", "do", "i", "we", "you", "can", "could", "would", "if", "mind", "be", "or", "that",
@@ -44,15 +44,21 @@ OPENING = frozenset((
 CLOSING = frozenset((
     "and", "but", "or", "please", "though", "although", "while", "whilst", "because", "since", "as", "so", "then",
     "too", "also", "in", "on", "of", "at", "from", "for", "around", "behind", "over", "near", "it", "its", "this",
-    "that", "i", "you", "we", "when", "where", "which", "who", "thanks", "otherwise", "alone", "whatever", "und",
-    "aber", "bitte", "auf", "im", "von", "weil", "pero", "porque", "y", "en", "de", "et", "mais", "sur", "dans", "car",
+    "that", "i", "you", "we", "with", "without", "before", "after", "once", "until", "if", "when", "where", "which",
+    "who", "thanks", "otherwise", "alone", "whatever", "und", "aber", "bitte", "auf", "im", "von", "weil", "pero",
+    "porque", "y", "en", "de", "et", "mais", "sur", "dans", "car",
 ))  # fmt: skip
 """Words before which one may end."""
 LEADING = frozenset((
     "without", "except", "while", "leaving", "sparing", "preserving", "keeping", "apart", "aside", "barring", "dont",
-    "never", "hands", "although", "though", "but", "and", "ohne", "sin", "sans",
+    "never", "hands", "off", "out", "no", "away", "gone", "although", "though", "but", "and", "ohne", "sin", "sans",
 ))  # fmt: skip
 """Words with which one may begin anywhere."""
+
+SHOWN = ("picture", "photo", "photograph", "image", "shot", "frame", "scene", "pic")
+ALL = ("all", "everything", "anything", "whatever")
+SPARING = frozenset(("leave", "keep", "touch", "dont", "not", "never", "ignore", "preserve"))
+"""Words behind which all of something is not to be undone."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +85,13 @@ def settle(tokens: list[Token], tags: Tags) -> None:
         kind = KINDS.index(entry.kind)
         others = set(heard[part]) - {0, kind}
         place = any(said[max(0, at - 1)] in PLACING for at in (*before(said, entry.start), entry.start + 1))
-        doubted = tags.kind[part].max(axis=1).mean() < (DOUBTFUL if entry.stop - entry.start == 1 else SURE)
-        if doubted and not place and (others or not heard.any()):
+        size = min(entry.stop - entry.start, 2 if set(entry.slots) & set(DOING) else 3)
+        doubted = tags.kind[part].max(axis=1).mean() < TRUSTED[size]
+        if doubted and not place and (others or not heard.any() or (size > 2 and kind in heard[part])):
             _say(tags.kind, part, kind)
+    if (beside := _taken_out(said, entries)) is not None:
+        _say(tags.kind, beside, KINDS.index("outedit"))
+        _say(tags.act, beside, ACTS.index("undo"))
     kept = {entry.kind for entry, (act, _) in framed if act == "keep"}
     settled = {entry for entry, _ in framed}
     for entry in entries:  # "without removing the mist, we waited hours for that mist"
@@ -95,6 +105,12 @@ def settle(tokens: list[Token], tags: Tags) -> None:
                 _say(tags.kind, slice(i, i + 1), 0)
             elif act == "undo" and KINDS[heard[i]] in IDS and heard[i] not in named:
                 _say(tags.kind, slice(i, i + 1), KINDS.index(entry.kind))
+    for _, (act, frame) in framed:  # "all but the grain can be fixed"
+        if act == "keep" and not SPARING & set(said[: frame.start]):
+            for i in range(max(0, frame.start - 1), frame.start + 1):
+                if said[i] in ALL:
+                    _say(tags.kind, slice(i, i + 1), KINDS.index("auto"))
+                    _say(tags.act, slice(i, i + 1), ACTS.index("undo"))
     for entry, (act, frame) in framed:
         part = slice(entry.start, entry.stop)
         if act in OUTSIDE:
@@ -103,8 +119,22 @@ def settle(tokens: list[Token], tags: Tags) -> None:
         elif act == "keep":
             _say(tags.kind, part, KINDS.index(entry.kind))
             _say(tags.act, part, ACTS.index("keep"))
-        elif ACTS.index("keep") in tags.act[frame].argmax(axis=1):
+        else:
+            if frame != part and "n" in entry.slots and not tags.kind[part].argmax(axis=1).any():
+                _say(tags.kind, part, KINDS.index(entry.kind))  # "there is a slit in it"
+        if act == "undo" and ACTS.index("keep") in tags.act[frame].argmax(axis=1):
             _say(tags.act, frame, ACTS.index("undo"))
+
+
+def _taken_out(said: list[str], entries: list[Found]) -> slice | None:
+    """What is to be taken out of the picture and is nothing that the lists have: "get the bins out of the shot"."""
+    for i, word in enumerate(said):
+        if word in ("get", "take", "cut", "edit", "clone", "photoshop", "move") and (not i or said[i - 1] in OPENING):
+            for j in range(i + 2, min(len(said) - 3, i + 12)):
+                if said[j : j + 3] == ["out", "of", "the"] and said[j + 3] in SHOWN:
+                    named = any(i < e.stop and e.start < j for e in entries)
+                    return None if named or {",", ".", ";"} & set(said[i:j]) else slice(i + 1, j)
+    return None
 
 
 def plainness(said: list[str], span: list[int], kind: str) -> int:

@@ -48,6 +48,8 @@ _CHINESE_PERCENT = re.compile(r"百分之([一二三四五六七八九]?十[一�
 
 _SETTINGS = frozenset(("iso", "asa", "qf", "q", "quality", "factor", "f", "sigma", "gain"))
 """What stands before numbers that are no shares."""
+_SAVED = ("saved", "resaved", "exported", "gespeichert", "guardada", "guardado", "enregistree")
+"""What tells of how a file was written."""
 _BETWEEN = ("=", ":", "/", "-", "of", "at", "to", "roughly", "about", "around", "approximately")
 _UNITS = frozenset((
     "s", "sec", "secs", "second", "seconds", "ms", "stop", "stops", "ev", "il", "blenden", "段", "档", "mm", "cm", "m",
@@ -131,8 +133,8 @@ def tokenise(text: str) -> list[Token]:
 
 def _measures(tokens: list[Token], i: int) -> bool:
     """Whether a number is one of a camera or a file ("ISO 100", "QF=8", "1/8 s", "two stops"), and so no share."""
-    if tokens[i].percent:
-        return False
+    if tokens[i].percent:  # "saved for web at 10 %"
+        return any(t.text in _SAVED for t in tokens[max(0, i - 5) : i])
     before = [t.text for t in tokens[max(0, i - 3) : i] if t.text not in _BETWEEN]
     after = [t.text for t in tokens[i + 1 : i + 5]]
     if after[:1] == ["/"] and after[1:2]:

@@ -20,6 +20,8 @@ from .index import index
 from .labels import ACTS, KINDS, LEVELS, ORDERS, OUTSIDE, STRENGTHS
 from .phrases import plainness, settle
 from .plain import PLACING, plain
+from .rephrase import rephrase
+from .sequence import sequence
 from .spelling import mend
 from .tagger import Array, Tagger, Tags
 from .tokens import Token, is_wide, normalise, tokenise
@@ -72,7 +74,7 @@ class Words:
         return _renamed(self._wish(text, said), {kind: (word, noun) for word, (kind, noun) in meant.items()})
 
     def _wish(self, text: str, said: str) -> Wish:
-        tokens = mend(tokenise(said))
+        tokens = rephrase(mend(tokenise(said)))
         if not tokens:
             return Wish(text=text)
         if (found := plain(tokens)) is not None:
@@ -180,13 +182,13 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
     guessed: list[Heard] = []
     spans: dict[int, list[int]] = {}
     sure: set[str] = set()
-    places: list[int] = []
     kinds = tags.kind.argmax(axis=1)
     for kind, group in itertools.groupby(range(len(tokens)), key=lambda i: int(kinds[i])):
         span = list(group)
         chance = tags.kind[span, kind].mean()
         known = KINDS[kind] in IDS and speaks([tokens[i].text for i in span], KINDS[kind])
-        if not kind or chance < (LIKELY if known else SURE):
+        least = LIKELY if known else KNOWN if KINDS[kind] == "auto" else SURE
+        if not kind or chance < least:
             continue
         act = ACTS[int(np.log(tags.act[span] + 1e-9).sum(axis=0).argmax())]
         level = LEVELS[int(np.log(tags.level[span] + 1e-9).sum(axis=0).argmax())]
@@ -196,16 +198,19 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
         after = tokens[span[-1] + 1].text if span[-1] + 1 < len(tokens) else ""
         if act == "keep" and after in PLACING and any((h.kind, h.act) == (KINDS[kind], "undo") for h in heard):
             continue  # "remove the falling snow but leave the snow on the roofs": no part of it can be left
-        places.append(span[0])
         spans[id(found)] = span
         (heard if chance >= KNOWN else guessed).append(found)
         if known and chance >= KNOWN:
             sure.add(KINDS[kind])
     if sure:
         heard = [h for h in heard if h.kind not in IDS or h.kind in sure]
-    heard = _one_each(tokens, heard, spans)
-    order = ORDERS[int(tags.order.argmax())]
-    return _wish(text, heard or guessed, _order(tokens, places) or order if order else "")
+    heard = _meant(tokens, _one_each(tokens, heard, spans), spans)
+    heard = heard or guessed
+    starts = [spans[id(h)][0] for h in heard]
+    order, ranks = sequence([token.text for token in tokens], starts, ORDERS[int(tags.order.argmax())])
+    if ranks:
+        heard = [h for _, h in sorted(zip(ranks, heard, strict=True), key=lambda pair: pair[0])]
+    return _wish(text, heard, order)
 
 
 def _one_each(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[int]]) -> list[Heard]:
@@ -228,20 +233,51 @@ def _one_each(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[
     return found
 
 
-def _order(tokens: list[Token], places: list[int]) -> str:
-    """The order that "before" and "after" give to what is named at some places; none if they do not settle it."""
-    said = [token.text for token in tokens] + [""]
-    for i, word in enumerate(said):
-        if word not in ("before", "after") or not places or i > places[-1]:
+VAGUE = frozenset((
+    "smooth", "light", "clean", "clear", "even", "polish", "wipe", "draw", "wash", "brush", "lift", "pull", "mend",
+))  # fmt: skip
+"""What is done to more than one thing; with a pronoun behind, to what was named before."""
+PLACES = ("shadow", "snow", "rain")
+"""What pictures have of their own accord, so that something else can be in or on it."""
+DEFINITE = ("the", "my", "his", "her", "its", "our", "their", "your", "that", "those", "these", "this", "all")
+THOSE = ("it", "that", "them", "those", "these", "this", "the")
+
+
+def _meant(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[int]]) -> list[Heard]:
+    """Without what only points back at what was named before ("there are blocks in the sky, smooth it away", "a curtain
+    of rain; draw that curtain away"), and without where it is ("the grit in the shadows")."""
+    said = [token.text for token in tokens]
+    found: list[Heard] = []
+    for h in heard:
+        start, stop = spans[id(h)][0], spans[id(h)][-1] + 1
+        named = [f for f in found if f.kind in IDS and f.kind != h.kind and f.act == h.act == "undo"]
+        points = said[start] in VAGUE and said[start + 1 : start + 2] and said[start + 1] in THOSE[:-1]
+        points = points and "up" not in said[start:stop]
+        again = h.kind in OUTSIDE and any(
+            said[i] in THOSE and (said[i + 1], "of") in itertools.pairwise(said[:start]) for i in range(start, stop - 1)
+        )
+        if named and (again or (points and h.kind in IDS)):
             continue
-        if word == "after" and said[i - 1] in ("m", "am", "im", "re", "are", "was", "were", "look", "looking"):
-            continue  # "the look I'm after"
-        # "before that" looks back at what was said, "before you sharpen" ahead.
-        back = said[i + 1] in ("that", "this", "which") or said[i - 1] == "not"
-        if i < places[0]:
-            return "" if back else "backward" if word == "before" else "forward"
-        return "forward" if (word == "before") != back else "backward"
-    return ""
+        if named and named[-1] is found[-1] and _placed(said, spans[id(found[-1])], spans[id(h)], h.kind):
+            continue
+        found.append(h)
+    return found
+
+
+def _placed(said: list[str], before: list[int], span: list[int], kind: str) -> bool:
+    """Whether one stretch of words only says where the one before it is: the noise "in the shadows"."""
+    bare = next((i for i in span if said[i] not in DEFINITE and said[i] not in PLACING), span[-1])
+    at = bare - 1
+    while at > before[0] and said[at] in DEFINITE:
+        at -= 1
+    between = said[before[-1] + 1 : at]
+    return (
+        kind in PLACES
+        and bare - at > 1
+        and said[at] in ("in", "on", "of")
+        and len(between) <= 1
+        and not any(word in LINKS or not word.isalpha() for word in between)
+    )
 
 
 def _said(said: str, tokens: list[Token], part: slice) -> str:

@@ -1,0 +1,67 @@
+"""Turns of phrase that say something else than their words do, put in words that mean what they say.
+
+"w/o" is "without"; "don't brighten it until the noise is gone" asks for both, in an order; "I can barely see her" and
+"the left half of her face" have words of strengths in them, but tell how little is seen and where it is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from .tokens import Token
+
+_SEEN = (
+    "see|make|tell|recognise|recognize|read|discern|distinguish|visible|readable|legible|recognisable|recognizable|"
+    "there|any|anything|anyone|anybody|lit|light|identify|perceive|spot"
+)
+_BLACK = "nothing|no|none|black|pitch|dark|invisible|unreadable|illegible|gone|everything"
+_DONE = "is|are|has|have|s|gone|done|finished|removed|cleared"
+_TURNS: tuple[tuple[str, dict[int, str]], ...] = (
+    (r"w / o(?= [a-z])", {0: "without", 1: "", 2: ""}),
+    (r"not until", {0: "only", 1: "after"}),
+    (rf"(?:dont|never)(?= [a-z]+ .*\buntil\b [a-z ]*\b(?:{_DONE})\b)", {0: ""}),
+    (rf"until(?= [a-z ]*\b(?:{_DONE})\b)", {0: "after"}),
+    (rf"can (?:barely|hardly|scarcely|only just)(?= (?:{_SEEN})\b)", {0: "cant", 1: ""}),
+    (r"(?:barely|hardly|scarcely) any", {0: "no", 1: ""}),
+    (rf"(?:barely|hardly|scarcely)(?= (?:{_SEEN})\b)", {0: "poorly"}),
+    (r"out of the view", {3: "picture"}),
+    (rf"(?:almost|nearly|practically|virtually)(?= (?:{_BLACK})\b)", {0: "quite"}),
+    (r"(?:left|right|upper|lower|top|bottom|other|one) half", {1: "part"}),
+    (r"half(?= (?:of )?(?:his|her|my|our|their|your) (?:face|body|head|hair|hand|desk|page|sheet))", {0: "part"}),
+    (r"(?:his|her|my|our|their|your|s) hair\b", {1: "head"}),
+    (r"(?:it|that|which|now|stuff|fluff|and) dots(?= (?:the|our|my|his|her|their|this)\b)", {1: "covers"}),
+    (r"freeze - frame", {0: "still", 1: "", 2: ""}),
+)
+"""What is met, in tokens with spaces between, and what some of them become; nothing takes them away."""
+TURNS = tuple((re.compile(rf"(?<!\S){met}(?!\S)"), instead) for met, instead in _TURNS)
+
+
+LISTED = re.compile(r"(?<!\S)#1 [.):] .*(?<!\S)#10 [.):] ")
+"""A list that counts: "1. the snow 2. the haze"."""
+
+
+def rephrase(tokens: list[Token]) -> list[Token]:
+    """The tokens with such turns put plainly."""
+    found = list(tokens)
+    if LISTED.search(" ".join(token.text for token in found)):
+        found = [
+            replace(t, text="first" if t.text == "#1" else "then", share=None) if _numbers(found, i) else t
+            for i, t in enumerate(found)
+            if not (i and _numbers(found, i - 1))
+        ]
+    for met, instead in TURNS:
+        said = " ".join(token.text for token in found)
+        gone: set[int] = set()
+        for match in met.finditer(said):
+            first = said.count(" ", 0, match.start())
+            for at, text in instead.items():
+                found[first + at] = replace(found[first + at], text=text, share=None)
+                gone |= {first + at} if not text else set()
+        found = [token for i, token in enumerate(found) if i not in gone]
+    return found
+
+
+def _numbers(tokens: list[Token], i: int) -> bool:
+    """Whether a token is the number of something in a list."""
+    return tokens[i].text in ("#1", "#10") and i + 1 < len(tokens) and tokens[i + 1].text in (".", ")", ":")
