@@ -57,6 +57,7 @@ LEADING = frozenset((
 
 SHOWN = ("picture", "photo", "photograph", "image", "shot", "frame", "scene", "pic")
 ALL = ("all", "everything", "anything", "whatever")
+NEGATED = frozenset(("left", "dont", "doesnt", "not", "nothing", "no", "never", "without"))
 SPARING = frozenset(("leave", "keep", "touch", "dont", "not", "never", "ignore", "preserve"))
 """Words behind which all of something is not to be undone."""
 
@@ -89,6 +90,8 @@ def settle(tokens: list[Token], tags: Tags) -> None:
         doubted = tags.kind[part].max(axis=1).mean() < TRUSTED[size]
         if doubted and not place and (others or not heard.any() or (size > 2 and kind in heard[part])):
             _say(tags.kind, part, kind)
+        if entry.slots == "s" and NEGATED & set(said[part]):  # "nothing is left of the corner" leaves nothing
+            _say(tags.act, part, ACTS.index("undo"))
     if (beside := _taken_out(said, entries)) is not None:
         _say(tags.kind, beside, KINDS.index("outedit"))
         _say(tags.act, beside, ACTS.index("undo"))

@@ -31,6 +31,7 @@ _TURNS: tuple[tuple[str, dict[int, str]], ...] = (
     (r"half(?= (?:of )?(?:his|her|my|our|their|your) (?:face|body|head|hair|hand|desk|page|sheet))", {0: "part"}),
     (r"(?:his|her|my|our|their|your|s) hair\b", {1: "head"}),
     (r"(?:it|that|which|now|stuff|fluff|and) dots(?= (?:the|our|my|his|her|their|this)\b)", {1: "covers"}),
+    (r"[a-z]+s (?:speckle|dot|pepper|sprinkle|mottle|freckle)(?= (?:the|our|my|his|her|their|this)\b)", {1: "cover"}),
     (r"freeze - frame", {0: "still", 1: "", 2: ""}),
 )
 """What is met, in tokens with spaces between, and what some of them become; nothing takes them away."""

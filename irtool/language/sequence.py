@@ -57,6 +57,7 @@ DONE = frozenset((
     "removing", "cleaning", "cleared", "removed",
 ))  # fmt: skip
 WIDE = re.compile("(?<=[\u3040-\u9fff]) (?=[\u3040-\u9fff])")
+ENDED = ("gone", "done", "finished", "removed", "cleared")
 PRONOUNS, OVER = (
     ("that", "thats", "this", "it", "its", "theyre", "youre", "you"),
     ("done", "finished", "gone", "out", "over"),
@@ -98,6 +99,7 @@ def _compared(said: Sequence[str], places: Sequence[int]) -> tuple[str, bool]:
             earlier, sure = False, passed or was == "only"  # not "the look I'm after"
         elif (
             (word == "once" and was != "at" and passed)
+            or (word == "when" and any(w in ENDED for w in said[i + 2 : i + 6]))
             or (word == "soon" and was == "as" and passed)
             or (word == "having" and (not i or was in PAUSES) and i < places[0])
         ):
@@ -106,7 +108,7 @@ def _compared(said: Sequence[str], places: Sequence[int]) -> tuple[str, bool]:
             continue
         # "before that" looks back at what was said, "before you sharpen" ahead.
         back = following in ("that", "this", "which") or was == "not"
-        if word in ("once", "soon", "having"):  # "once that is done" looks back, "once it is bright" ahead
+        if word in ("once", "soon", "having", "when"):  # "once that is done" looks back, "once it is bright" ahead
             back = following in PRONOUNS and any(w in OVER for w in said[i + 2 : i + 4])
         if i < places[0]:
             return "" if back else "backward" if earlier else "forward", sure

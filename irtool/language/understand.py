@@ -272,7 +272,7 @@ def _placed(said: list[str], before: list[int], span: list[int], kind: str) -> b
         at -= 1
     between = said[before[-1] + 1 : at]
     return (
-        kind in PLACES
+        (kind in PLACES or said[bare - 1] in ("his", "her", "their"))
         and bare - at > 1
         and said[at] in ("in", "on", "of")
         and len(between) <= 1
