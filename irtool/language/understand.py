@@ -182,6 +182,7 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
     guessed: list[Heard] = []
     spans: dict[int, list[int]] = {}
     sure: set[str] = set()
+    aside = -1
     kinds = tags.kind.argmax(axis=1)
     for kind, group in itertools.groupby(range(len(tokens)), key=lambda i: int(kinds[i])):
         span = list(group)
@@ -197,7 +198,10 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
         found = Heard(words, KINDS[kind], act, 1.0 if act != "undo" else strength)
         after = tokens[span[-1] + 1].text if span[-1] + 1 < len(tokens) else ""
         if act == "keep" and after in PLACING and any((h.kind, h.act) == (KINDS[kind], "undo") for h in heard):
+            aside = span[-1] + 1
             continue  # "remove the falling snow but leave the snow on the roofs": no part of it can be left
+        if span[0] == aside and act == "keep":
+            continue  # "on the roofs"
         spans[id(found)] = span
         (heard if chance >= KNOWN else guessed).append(found)
         if known and chance >= KNOWN:
@@ -239,6 +243,12 @@ VAGUE = frozenset((
 """What is done to more than one thing; with a pronoun behind, to what was named before."""
 PLACES = ("shadow", "snow", "rain")
 """What pictures have of their own accord, so that something else can be in or on it."""
+FILLED = frozenset((
+    ("full", "of"), ("covered", "in"), ("covered", "with"), ("covered", "by"), ("drowns", "in"), ("drown", "in"),
+    ("riddled", "with"), ("peppered", "with"), ("speckled", "with"), ("spoiled", "by"), ("ruined", "by"),
+    ("buried", "in"), ("lost", "in"), ("hidden", "by"), ("hidden", "behind"), ("hidden", "in"), ("swarming", "with"),
+))  # fmt: skip
+"""What stands before something that is all over what was spoken of before."""
 DEFINITE = ("the", "my", "his", "her", "its", "our", "their", "your", "that", "those", "these", "this", "all")
 THOSE = ("it", "that", "them", "those", "these", "this", "the")
 
@@ -251,6 +261,9 @@ def _meant(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[int
     for h in heard:
         start, stop = spans[id(h)][0], spans[id(h)][-1] + 1
         named = [f for f in found if f.kind in IDS and f.kind != h.kind and f.act == h.act == "undo"]
+        beside = found and spans[id(found[-1])][-1] + 1 == start and said[start] in PLACING
+        if beside and found[-1].kind in IDS and not plainness(said, spans[id(h)], h.kind):
+            continue  # "the snow on the ground"
         points = said[start] in VAGUE and said[start + 1 : start + 2] and said[start + 1] in THOSE[:-1]
         points = points and "up" not in said[start:stop]
         again = h.kind in OUTSIDE and any(
@@ -258,10 +271,21 @@ def _meant(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[int
         )
         if named and (again or (points and h.kind in IDS)):
             continue
+        if _fills(said, [i for f in named for i in spans[id(f)]], spans[id(h)]):
+            found, named = [f for f in found if f not in named], []
         if named and named[-1] is found[-1] and _placed(said, spans[id(found[-1])], spans[id(h)], h.kind):
             continue
         found.append(h)
     return found
+
+
+def _fills(said: list[str], before: list[int], span: list[int]) -> bool:
+    """Whether one thing is all over what else was spoken of: "the dark wall is full of grain"."""
+    if not before:
+        return False
+    between = said[before[-1] + 1 : span[0]] + said[span[0] : span[-1] + 1]
+    at = next((i for i, pair in enumerate(itertools.pairwise(between)) if pair in FILLED), None)
+    return at is not None and not any(word in LINKS or not word.isalpha() for word in between[:at])
 
 
 def _placed(said: list[str], before: list[int], span: list[int], kind: str) -> bool:
