@@ -92,6 +92,8 @@ def settle(tokens: list[Token], tags: Tags) -> None:
             _say(tags.kind, part, kind)
         if entry.slots == "s" and NEGATED & set(said[part]):  # "nothing is left of the corner" leaves nothing
             _say(tags.act, part, ACTS.index("undo"))
+        if said[0] == said[entry.start - 1] == "no" and "n" in entry.slots:  # "no rain, no fog, but keep the grain"
+            _say(tags.act, part, ACTS.index("undo"))
     if (beside := _taken_out(said, entries)) is not None:
         _say(tags.kind, beside, KINDS.index("outedit"))
         _say(tags.act, beside, ACTS.index("undo"))
