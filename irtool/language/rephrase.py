@@ -32,6 +32,8 @@ _TURNS: tuple[tuple[str, dict[int, str]], ...] = (
     (r"(?:his|her|my|our|their|your|s) hair\b", {1: "head"}),
     (r"(?:it|that|which|now|stuff|fluff|and) dots(?= (?:the|our|my|his|her|their|this)\b)", {1: "covers"}),
     (r"[a-z]+s (?:speckle|dot|pepper|sprinkle|mottle|freckle)(?= (?:the|our|my|his|her|their|this)\b)", {1: "cover"}),
+    (r"(?:[a-z]+s|that|which) blur(?= (?:the|our|my|his|her|their)\b)", {1: "hide"}),
+    (r"(?:hides?|blocks?|spoils?|obscures?|covers?) the view", {2: "picture"}),
     (r"freeze - frame", {0: "still", 1: "", 2: ""}),
 )
 """What is met, in tokens with spaces between, and what some of them become; nothing takes them away."""

@@ -249,6 +249,17 @@ FILLED = frozenset((
     ("buried", "in"), ("lost", "in"), ("hidden", "by"), ("hidden", "behind"), ("hidden", "in"), ("swarming", "with"),
 ))  # fmt: skip
 """What stands before something that is all over what was spoken of before."""
+MARKS = frozenset((
+    "lines", "line", "marks", "mark", "streaks", "stripes", "spots", "specks", "dots", "blotches", "blobs", "patches",
+    "smudges", "smears", "stuff", "mess",
+))  # fmt: skip
+POINTING = frozenset((
+    "remove", "get", "take", "make", "go", "away", "off", "out", "wipe", "clean", "erase", "delete", "clear", "lose",
+    "rid", "of", "disappear", "vanish", "up",
+))  # fmt: skip
+"""Nouns for many things, and the verbs that make them point at what was named before."""
+PAST = frozenset(("sent", "emailed", "mailed", "uploaded", "posted", "forwarded", "saved", "exported", "shared"))
+"""What was done to a picture, not what is to be."""
 DEFINITE = ("the", "my", "his", "her", "its", "our", "their", "your", "that", "those", "these", "this", "all")
 THOSE = ("it", "that", "them", "those", "these", "this", "the")
 
@@ -269,7 +280,8 @@ def _meant(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[int
         again = h.kind in OUTSIDE and any(
             said[i] in THOSE and (said[i + 1], "of") in itertools.pairwise(said[:start]) for i in range(start, stop - 1)
         )
-        if named and (again or (points and h.kind in IDS)):
+        told = h.kind in OUTSIDE and bool(PAST & set(said[start:stop]))
+        if named and (again or told or ((points or _looks_back(said, spans[id(h)])) and h.kind in IDS)):
             continue
         if _fills(said, [i for f in named for i in spans[id(f)]], spans[id(h)]):
             found, named = [f for f in found if f not in named], []
@@ -277,6 +289,16 @@ def _meant(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[int
             continue
         found.append(h)
     return found
+
+
+def _looks_back(said: list[str], span: list[int]) -> bool:
+    """Whether words only point, with a verb, at what a clause before them named: ", make the lines go away"."""
+    at = next((i for i in span if said[i] in MARKS), -1)
+    if at < 3 or said[at - 1] not in THOSE or not {said[i] for i in span} <= POINTING | MARKS | set(THOSE):
+        return False
+    begun = next((i for i in range(at, 0, -1) if not said[i].isalnum()), 0)
+    verbs = set(said[begun:at]) & POINTING
+    return bool(begun and verbs) and not verbs & set(said[:begun]) and "and" not in said[begun:at]
 
 
 def _fills(said: list[str], before: list[int], span: list[int]) -> bool:
