@@ -203,9 +203,22 @@ def test_two_checkpoints_are_blended(photos, tmp_path):
     assert any(not torch.equal(one[k], two[k]) for k in one)
     for k in one:
         torch.testing.assert_close(mean[k].float(), one[k].float().lerp(two[k].float(), 0.25), atol=1e-3, rtol=1e-2)
+    haze = load_file(export.export(a, tmp_path / "h.safetensors", blend=paths[1], share=1, only="haze"))
+    row = IDS.index("haze")
+    for k in one:
+        if k.endswith((".up", ".down")):
+            torch.testing.assert_close(haze[k][row], two[k][row])
+            others = torch.arange(len(IDS)) != row
+            assert torch.equal(haze[k][others], one[k][others])
+        else:
+            assert torch.equal(haze[k], one[k])
+    with pytest.raises(UsageError, match="no offsets of a task fog"):
+        export.export(a, tmp_path / "d.safetensors", blend=b, only="fog")
     wider = train(photos, tmp_path / "w", steps=1, model={**TINY["model"], "width": 12})
     with pytest.raises(UsageError, match="another network"):
         export.export(a, tmp_path / "d.safetensors", blend=wider)
+    with pytest.raises(UsageError, match="another network"):
+        export.export(a, tmp_path / "d.safetensors", blend=wider, only="haze")
 
 
 def test_exports_of_both_kinds_load(photos, tmp_path):

@@ -184,9 +184,11 @@ def export(
         Path | None, typer.Option("--blend", metavar="CHECKPOINT", help="Write the mean with this one instead.")
     ] = None,
     share: Annotated[float, typer.Option("--share", metavar="0..1", help="Of --blend in the mean.")] = 0.5,
+    only: Annotated[str, typer.Option("--only", metavar="TASK", help="Blend the offsets of this task alone.")] = "",
     json: options.Json = False,
 ) -> int:
     """Write a checkpoint's averaged weights as a model file."""
+    from ..degradation import lookup
     from ..training.export import export as write
 
     if target.suffix != ".safetensors":
@@ -199,7 +201,7 @@ def export(
         notes[key] = value
     if not 0 <= share <= 1:
         raise UsageError(f"--share lies from 0 to 1, not {share:g}.")
-    written = write(checkpoint, target, notes, blend=blend, share=share)
+    written = write(checkpoint, target, notes, blend=blend, share=share, only=lookup(only).id if only else "")
     printer = Output(json=json)
     printer.result(f"{checkpoint} -> {written}")
     printer.record({"type": "summary", "checkpoint": str(checkpoint), "output": str(written)})

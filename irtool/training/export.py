@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from ..errors import UsageError
+from ..models import loading
+from ..models.compact import CompactNet
 from . import state
 from .jobs import job
 from .recipe import Recipe, build
@@ -37,6 +39,7 @@ def export(
     *,
     blend: Path | None = None,
     share: float = 0.5,
+    only: str = "",
 ) -> Path:
     """Write the averaged weights of a checkpoint as float16 safetensors that describe themselves.
 
@@ -44,9 +47,10 @@ def export(
         checkpoint: ``checkpoint.pt``, ``best.pt`` or another of a run.
         target: the .safetensors file to write.
         notes: further header entries, such as a licence.
-        blend: a checkpoint of a run that went on from this one (or of another that began where it began), to write
-            the mean of both (model soups, Wortsman et al., ICML 2022).
+        blend: a checkpoint or exported file of a run that went on from this one (or of another that began where it
+            began), to write the mean of both (model soups, Wortsman et al., ICML 2022).
         share: of `blend` in the mean.
+        only: a task, whose offsets alone are blended; no other task is touched.
 
     Raises:
         UsageError: a file is no checkpoint of irtool, or the two are of different networks.
@@ -54,12 +58,33 @@ def export(
     net, recipe, steps = restored(checkpoint)
     header = {"steps": str(steps), "recipe_sha256": recipe.sha256, **(notes or {})}
     if blend is not None:
-        other, recipe_of_other, _ = restored(blend)
-        if (recipe.kind, recipe.model) != (recipe_of_other.kind, recipe_of_other.model):
-            raise UsageError(f"{blend} is of another network than {checkpoint}.", "Blend checkpoints of one network.")
-        with torch.no_grad():
-            for mine, its in zip(net.parameters(), other.parameters(), strict=True):
-                mine.lerp_(its, share)
-        header |= {"blend_recipe_sha256": recipe_of_other.sha256, "blend_share": f"{share:g}"}
+        header |= _blend(net, blend, share, only) | {"blend_share": f"{share:g}"}
     job(recipe.kind).export(net, recipe, target, header)
     return target
+
+
+@torch.no_grad()
+def _blend(net: nn.Module, blend: Path, share: float, only: str) -> dict[str, str]:
+    """Move a network's weights, or those of one task, towards another's; what the header says of it."""
+    if blend.suffix == ".safetensors":
+        other, header = loading.read(blend)
+        told = {"blend_recipe_sha256": header.get("recipe_sha256", "unknown")}
+    else:
+        other, recipe, _ = restored(blend)
+        told = {"blend_recipe_sha256": recipe.sha256}
+    theirs = dict(other.named_parameters())
+    mine = {name: p for name, p in net.named_parameters() if not only or name.endswith((".up", ".down"))}
+    apart = [n for n, p in mine.items() if n not in theirs or theirs[n].shape != p.shape]
+    if type(other) is not type(net) or apart or (not only and len(mine) != len(theirs)):
+        raise UsageError(f"{blend} is of another network.", "Blend checkpoints of one network.")
+    row: int | slice = slice(None)
+    if only:
+        if not isinstance(net, CompactNet) or only not in net.tasks:
+            raise UsageError(
+                f"There are no offsets of a task {only}.", "Name one of the network's tasks, such as haze."
+            )
+        row = net.tasks.index(only)
+        told["blend_only"] = only
+    for name, weight in mine.items():
+        weight[row] = torch.lerp(weight[row], theirs[name][row].to(weight), share)
+    return told
