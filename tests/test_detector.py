@@ -12,7 +12,8 @@ from PIL import Image
 from training_samples import CPU, tiny
 
 from irtool.degradation import IDS, INDEX
-from irtool.detect.detector import Detector, Diagnosis
+from irtool.detect import detector
+from irtool.detect.detector import Detector
 from irtool.detect.network import FINE, GRID, LOCAL, DetectorNet, views, where
 from irtool.training import calibrate
 from irtool.training.data import held_out, join
@@ -132,9 +133,18 @@ def test_some_kinds_have_to_be_surer_than_others() -> None:
     labels[100:, at] = 1
     scores = np.where(labels == 1, 0.99, 0.01)
     assert calibrate.thresholds(scores, labels)["shadow"] == calibrate.LEAST["shadow"] > calibrate.LOWEST
-    unsure = Diagnosis({"shadow": 0.6, "rain": 0.9, "snow": 0.7, "noise": 0.4}, ("rain",))
-    assert unsure.perhaps == ("snow", "shadow") and unsure.to_dict()["perhaps"] == ["snow", "shadow"]
-    assert Diagnosis({"shadow": 0.6, "rain": 0.4}, ("rain",), exclusive=True).perhaps == ()
+
+
+def test_what_is_likely_but_not_sure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = torch.full((1, len(IDS)), 0.1)
+    for name, score in {"rain": 0.9, "shadow": 0.6, "snow": 0.7, "blur": 0.8}.items():
+        scores[0, INDEX[name]] = score
+    monkeypatch.setattr(detector, "both_ways", lambda net, pixels: scores.logit())
+    found = Detector(DetectorNet(**SMALL), {"shadow": 0.9, "snow": 0.75, "blur": 1.0}, CPU).diagnose(
+        torch.rand(3, 9, 9)
+    )
+    assert found.present == ("rain",) and found.perhaps == ("snow", "shadow")  # of blur nothing is known
+    assert found.to_dict()["perhaps"] == ["snow", "shadow"]
 
 
 def test_a_picture_and_its_mirror_image_are_diagnosed_alike() -> None:

@@ -32,23 +32,19 @@ class Diagnosis:
         scores: probability of each degradation, independent of the others.
         present: ids whose score reaches its threshold, strongest first; empty means clean. A threshold lies above 0.5
             where what looks like damage often belongs to the picture (`irtool.training.calibrate`).
+        perhaps: ids that are more likely there than not, but not sure enough to be present; strongest first.
         exclusive: the scores sum to one, of a detector that takes every picture for degraded in one way.
     """
 
     scores: dict[str, float]
     present: tuple[str, ...]
+    perhaps: tuple[str, ...] = ()
     exclusive: bool = False
 
     @property
     def is_clean(self) -> bool:
         """True where no degradation was found."""
         return not self.present
-
-    @property
-    def perhaps(self) -> tuple[str, ...]:
-        """Ids that are more likely there than not, but not sure enough to be present; strongest first."""
-        likely = [i for i, s in self.scores.items() if s >= 0.5 and i not in self.present and not self.exclusive]
-        return tuple(sorted(likely, key=lambda i: -self.scores[i]))
 
     @property
     def clean(self) -> float:
@@ -103,7 +99,10 @@ class Detector:
             named["missing"] = 0.0
         # By how far each passes its own threshold, since thresholds differ.
         over = {i: s - self.thresholds[i] for i, s in named.items() if s >= self.thresholds[i]}
-        return Diagnosis(named, tuple(sorted(over, key=lambda i: -over[i])))
+        # A threshold of 1 says that the scores of a kind mean nothing.
+        likely = [i for i, s in named.items() if s >= 0.5 and i not in over and self.thresholds[i] < 1]
+        present, perhaps = sorted(over, key=lambda i: -over[i]), sorted(likely, key=lambda i: -named[i])
+        return Diagnosis(named, tuple(present), tuple(perhaps))
 
 
 def load(path: Path, device: torch.device) -> Detector | DaclipDetector:
