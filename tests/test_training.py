@@ -107,7 +107,7 @@ def test_a_run_learns_and_leaves_what_it_promises(photos, tmp_path):
     assert run["pictures"] == 9 and run["held_out"] == 1 and run["skipped"] == 2
     assert [line["step"] for line in logged] == [20, 40, 60, 80]
     assert logged[-1]["loss"] < logged[0]["loss"] - 0.2
-    assert logged[-1]["held_out/psnr"] > logged[1]["held_out/psnr"] + 1
+    assert logged[-1]["held_out/psnr"] > logged[1]["held_out/psnr"] + 0.5
     assert logged[-1]["held_out/psnr_gain"] > 0
     assert 0 <= logged[0]["waited"] <= 1 and logged[0]["samples_per_s"] > 0
     assert any("broken.png" in note for note in seen.notes) and "2 file(s) skipped" in seen.notes
