@@ -98,7 +98,7 @@ def test_every_mistake_of_a_recipe_is_named_at_once():
         ({"kind": "restore"}, "did you mean 'restorer'"),
         ({"model": {"width": "wide"}}, "CompactNet cannot be built"),
         ({"settings": {"x": 1}}, "settings: unknown key 'x'"),
-        ({"settings": {"loss": "l3"}}, "settings: loss is one of l1, psnr, not 'l3'"),
+        ({"settings": {"loss": "l3"}}, "settings: loss is one of l1, psnr, both, not 'l3'"),
         ({"pool": 60}, "batch 8 must be at least 1 and divide pool, 60"),
         ({"group": 5}, "multiple of group"),
         ({"region": 16}, "crop 32 must not exceed region, 16"),
