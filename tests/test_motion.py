@@ -88,7 +88,7 @@ def test_a_path_is_found_in_what_it_has_blurred(sigma: float) -> None:
 
 def test_a_wrong_path_gives_itself_away() -> None:
     y, kernel = shaken(photograph())
-    light, smoothness = motion.to_linear(y), motion._smoothness(y, None)
+    light, smoothness = motion.to_linear(y), motion._smoothness(y)
     wrong = motion._outside(light, kernel.transpose(1, 2).flip(1), smoothness)
     assert wrong > 3 * motion._outside(light, kernel, smoothness)
 

@@ -92,7 +92,7 @@ def _multi(c: Composer) -> Composed:
         marks = [Mark(k, "undo", level) for k in kinds]
         body = c.join([c.clause(m) for m in marks])
         # Without a pause before it, a strength would belong to the last clause alone.
-        frames = [t for t in c.words["strength"]["all"] if any(c in t for c in ",.、。") and len(t) > 9]
+        frames = [t for t in c.words["strength"]["all"] if any(pause in t for pause in ",.、。") and len(t) > 9]
         filled = c.fill(c.one(frames), {"x": body, "w": c.amount(level, "w")})
         return Composed(tuple(filled))
     elif way < 0.6:

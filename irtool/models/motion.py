@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from skimage.measure import label
 from torch import Tensor
 
-from ..synth.tools import fast_size, pad_reflect, to_linear, to_srgb
+from ..synth.tools import fast_size, luminance, pad_reflect, to_linear, to_srgb
 
 SIZE = 31  # side of the kernels looked for, pixels
 WINDOW = 448 * 448  # pixels of the part of a picture that the path is estimated from
@@ -50,18 +50,17 @@ _LIGHT = 3e-3  # regularisation of a picture without noise but for its rounding
 OUTSIDE = 7e-4  # mean light outside [0, 1] above which a guess is dismissed
 
 
-def deconvolve(pixels: Tensor, kernel: Tensor, noise: Tensor | None = None) -> Tensor:
+def deconvolve(pixels: Tensor, kernel: Tensor) -> Tensor:
     """Undo a known blur in linear light, by least squares with a smoothness that follows the noise (Wiener).
 
     Args:
         pixels: (N, 3, H, W) sRGB in [0, 1].
         kernel: (N, k, k) or (k, k) of unit sum, k odd.
-        noise: (N,) standard deviation of the noise; by default that found by `noise_of`.
 
     Returns:
         (N, 3, H, W) sRGB in [0, 1].
     """
-    return to_srgb(_light(to_linear(pixels), kernel, _smoothness(pixels, noise)))
+    return to_srgb(_light(to_linear(pixels), kernel, _smoothness(pixels)))
 
 
 def noise_of(pixels: Tensor) -> Tensor:
@@ -78,9 +77,9 @@ def noise_of(pixels: Tensor) -> Tensor:
     return (3 * calm).sqrt() / 2
 
 
-def _smoothness(pixels: Tensor, noise: Tensor | None) -> Tensor:
+def _smoothness(pixels: Tensor) -> Tensor:
     """The weight (N, 1, 1, 1) of the squared gradient: the power of the noise over that of a picture's gradients."""
-    noise = noise_of(pixels) if noise is None else noise
+    noise = noise_of(pixels)
     grey = pixels.mean(1)
     power = _right(grey).square().mean((1, 2)) + _down(grey).square().mean((1, 2)) - 4 / 3 * noise**2
     return (_LIGHT + noise**2 / power.clamp_min(1e-4)).view(-1, 1, 1, 1)
@@ -93,13 +92,21 @@ def _light(light: Tensor, kernel: Tensor, smoothness: Tensor) -> Tensor:
     height, width = fast_size(high + 2 * reach), fast_size(wide + 2 * reach)
     padded = pad_reflect(light, reach, width - wide - reach, reach, height - high - reach)
     transfer = _transfer(kernel, height, width)[:, None]
-    # The transform takes the picture to go on at its other side; blurred borders make that side fit.
-    inside = _ramp(height, reach, light)[:, None] * _ramp(width, reach, light)
-    spectrum = torch.fft.rfft2(padded)
-    padded = inside * padded + (1 - inside) * torch.fft.irfft2(spectrum * transfer, s=(height, width))
+    padded = _tapered(padded, transfer, reach)
     power = transfer.abs().square() + smoothness * _roughness(height, width, light.device)
     sharp = torch.fft.irfft2(transfer.conj() * torch.fft.rfft2(padded) / power, s=(height, width))
     return sharp[..., reach : reach + high, reach : reach + wide]
+
+
+def _tapered(picture: Tensor, transfer: Tensor, reach: int) -> Tensor:
+    """Pictures (..., H, W) with borders, `reach` pixels wide, that go over into what a filter makes of them.
+
+    A transform takes a picture to go on at its other side; blurred borders make that side fit.
+    """
+    height, width = picture.shape[-2:]
+    inside = _ramp(height, reach, picture)[:, None] * _ramp(width, reach, picture)
+    blurred = torch.fft.irfft2(torch.fft.rfft2(picture) * transfer, s=(height, width))
+    return inside * picture + (1 - inside) * blurred
 
 
 def _ramp(size: int, reach: int, like: Tensor) -> Tensor:
@@ -139,9 +146,7 @@ def guess(pixels: Tensor, added: Tensor) -> bool:
     kernel = estimate(pixels)
     if kernel is None:
         return False
-    noise = noise_of(pixels[None])
-    # Not tile by tile, or tiles would differ.
-    smoothness = _smoothness(pixels[None], noise)
+    smoothness = _smoothness(pixels[None])  # not tile by tile, or tiles would differ
     height, width = pixels.shape[-2:]
     for top in range(0, height, _TILE):
         for left in range(0, width, _TILE):
@@ -158,12 +163,12 @@ def estimate(pixels: Tensor) -> Tensor | None:
     part = _window(pixels)
     if min(part.shape[-2:]) < 2 * SIZE:
         return None
-    grey = (part * torch.tensor([0.299, 0.587, 0.114], device=part.device).view(3, 1, 1)).sum(0)
+    grey = luminance(part[None])[0, 0]
     smooth = grey.numel() / (768 * 512)  # the starts were found on pictures of this size
     sizes = [SIZE]
     while sizes[-1] > 5:
         sizes.append(max(3, round(SIZE * 2 ** (-len(sizes) / 2)) | 1))
-    light, smoothness = to_linear(part[None]), _smoothness(part[None], None)
+    light, smoothness = to_linear(part[None]), _smoothness(part[None])
 
     def carried(kernel: Tensor, worth: float, gamma: float, scales: Sequence[int]) -> tuple[float, Tensor, float]:
         for size in scales:
@@ -229,7 +234,8 @@ def _scale(grey: Tensor, kernel: Tensor, size: int, worth: float, gamma: float) 
     share = size / SIZE
     shape = [max(2 * size, round(s * share)) for s in grey.shape]
     seen = F.interpolate(grey[None, None], size=shape, mode="bilinear", antialias=True)[0, 0] if share < 1 else grey
-    seen = _tapered(seen, size)
+    box = seen.new_full((2 * size + 1, 2 * size + 1), 1 / (2 * size + 1) ** 2)
+    seen = _tapered(seen, _transfer(box, *shape), size)
     kernel = _moved(_tidy(_resize(kernel, size), 0)) if len(kernel) != size else kernel
     gradients = torch.fft.rfft2(torch.stack([_right(seen), _down(seen)]))
     for _ in range(_TURNS):
@@ -240,15 +246,6 @@ def _scale(grey: Tensor, kernel: Tensor, size: int, worth: float, gamma: float) 
         kernel = _moved(_tidy(fitted, 0.05))
         worth = max(worth / 1.1, _LEAST)
     return kernel, worth
-
-
-def _tapered(grey: Tensor, reach: int) -> Tensor:
-    """A picture (H, W) whose opposite borders fit together."""
-    height, width = grey.shape
-    box = torch.full((2 * reach + 1, 2 * reach + 1), 1 / (2 * reach + 1) ** 2, device=grey.device)
-    blurred = torch.fft.irfft2(torch.fft.rfft2(grey) * _transfer(box, height, width), s=(height, width))
-    inside = _ramp(height, reach, grey)[:, None] * _ramp(width, reach, grey)
-    return inside * grey + (1 - inside) * blurred
 
 
 def _few_edges(grey: Tensor, kernel: Tensor, worth: float) -> Tensor:
@@ -301,8 +298,14 @@ def _moved(kernel: Tensor) -> Tensor:
 def _centred(kernel: Tensor) -> Tensor:
     """A kernel without its faintest parts, its mean in the middle, to a fraction of a pixel."""
     kernel = _tidy(kernel, 0.08)
-    down, right = (2 * s / len(kernel) for s in _centroid(kernel))
-    turn = torch.tensor([[[1, 0, right], [0, 1, down]]], device=kernel.device)
-    grid = F.affine_grid(turn, [1, 1, *kernel.shape], align_corners=False)
-    kernel = F.grid_sample(kernel[None, None], grid, align_corners=False)[0, 0]
-    return kernel / kernel.sum()
+    down, right = _centroid(kernel)
+    return shifted(kernel[None], kernel.new_tensor([[-right, -down]]))[0]
+
+
+def shifted(kernels: Tensor, by: Tensor) -> Tensor:
+    """Kernels (N, k, k) moved by fractions of a pixel, `by` (N, 2) to the right and down; of unit sum."""
+    turn = torch.eye(2, 3, device=kernels.device).repeat(len(kernels), 1, 1)
+    turn[:, :, 2] = -by * 2 / kernels.shape[-1]
+    grid = F.affine_grid(turn, [len(kernels), 1, *kernels.shape[1:]], align_corners=False)
+    kernels = F.grid_sample(kernels[:, None], grid, align_corners=False)[:, 0]
+    return kernels / kernels.sum((1, 2), keepdim=True)

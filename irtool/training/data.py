@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from .. import synth
 from ..degradation import CLEAN, IDS, INDEX
 from ..models.context import describe
-from ..models.motion import deconvolve
+from ..models.motion import deconvolve, shifted
 from ..synth.blur import blurred
 from ..synth.haze import thick
 from ..synth.tools import gaussian_blur, normal, smooth_noise, uniform
@@ -253,10 +253,7 @@ def misjudged(kernels: Tensor, g: torch.Generator) -> Tensor:
     kernels = kernels * uneven.exp()
     peak = kernels.amax((2, 3), keepdim=True)
     kernels = torch.where(kernels < uniform(g, (n, 1, 1, 1), 0.05, 0.15, kernels) * peak, 0, kernels)
-    turn = torch.eye(2, 3, device=kernels.device).repeat(n, 1, 1)
-    turn[:, :, 2] = normal(g, (n, 2), kernels) * 0.4 * 2 / kernels.shape[-1]
-    kernels = F.grid_sample(kernels, F.affine_grid(turn, list(kernels.shape), align_corners=False), align_corners=False)
-    return (kernels / kernels.sum((2, 3), keepdim=True))[:, 0]
+    return shifted(kernels[:, 0], -0.4 * normal(g, (n, 2), kernels))
 
 
 def soften(clean: Tensor, g: torch.Generator) -> Tensor:

@@ -44,11 +44,12 @@ def restoration_loss(restored: Tensor, clean: Tensor, kind: str = "l1") -> Tenso
     """
     error = restored - clean
     error = error - 0.75 * error.mean(dim=(2, 3), keepdim=True)
-    square = error.square().mean(dim=(1, 2, 3)).add(_SQUARE_FLOOR).log().mean() / 2
-    if kind == "psnr":
-        return square
-    distance = error.abs().mean(dim=(1, 2, 3)).add(_FLOOR).log().mean()
-    return distance if kind == "l1" else (distance + square) / 2
+    logs = []
+    if kind != "psnr":
+        logs.append(error.abs().mean(dim=(1, 2, 3)).add(_FLOOR).log().mean())
+    if kind != "l1":
+        logs.append(error.square().mean(dim=(1, 2, 3)).add(_SQUARE_FLOOR).log().mean() / 2)
+    return torch.stack(logs).mean()
 
 
 def psnr(restored: Tensor, clean: Tensor) -> Tensor:
