@@ -12,7 +12,7 @@ import argparse
 import hashlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from torch import Tensor
 from irtool import engine, metrics, models, picture, synth
 from irtool.degradation import CLEAN, IDS
 from irtool.detect import load as load_detector
-from irtool.plan import passes, plan_auto
+from irtool.plan import passes, plan_auto, plan_rest
 
 # Name, the task asked for, degraded folder, folders of truths.
 PAIRS = (
@@ -94,21 +94,30 @@ class Bench:
         self.losses: list[str] = []
 
     def restore(self, pixels: Tensor, ids: tuple[str, ...]) -> Tensor:
-        for group in passes(ids):
+        return rounded(self.carry_out(pixels, passes(ids)))
+
+    def auto(self, pixels: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+        """The result, and what was undone."""
+        if self.detector is None:
+            return pixels, ()
+        plan = plan_auto(self.detector.diagnose(pixels))
+        pixels = self.carry_out(pixels, [tuple(step.mixture) for step in plan.steps])
+        if plan.again is not None:
+            first = len(plan.steps)
+            plan = plan_rest(plan, self.detector.diagnose(pixels))
+            pixels = self.carry_out(pixels, [tuple(step.mixture) for step in plan.steps[first:]])
+        return rounded(pixels), tuple(i for step in plan.steps for i in step.mixture)
+
+    def carry_out(self, pixels: Tensor, groups: Sequence[tuple[str, ...]]) -> Tensor:
+        """A pass for each group of degradations."""
+        for group in groups:
             if group not in self.experts:
                 self.experts[group] = self.restorer.specialise(dict.fromkeys(group, 1.0))
             outcome = engine.run(
                 self.experts[group], pixels, device=self.device, dtype=self.dtype, ensemble=self.ensemble
             )
             pixels = outcome.pixels
-        return rounded(pixels)
-
-    def auto(self, pixels: Tensor) -> tuple[Tensor, tuple[str, ...]]:
-        if self.detector is None:
-            return pixels, ()
-        plan = plan_auto(self.detector.diagnose(pixels))
-        ids = tuple(i for step in plan.steps for i in step.mixture)
-        return self.restore(pixels, ids), ids
+        return pixels
 
 
 def row(bench: Bench, name: str, cases: list[tuple[Tensor, Tensor]], ids: tuple[str, ...]) -> str:

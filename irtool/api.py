@@ -28,7 +28,7 @@ from .language.wish import Own, check, looks, plan_wishes
 from .models import modulation
 from .models.instructir import InstructIRRestorer
 from .picture import Picture
-from .plan import Plan, plan_auto, plan_tasks
+from .plan import Plan, plan_auto, plan_rest, plan_tasks
 from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, locate, needs
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Result:
     Attributes:
         picture: the restored picture; the very one that went in where nothing was to be done.
         plan: what was done.
-        diagnosis: what was found, or None where the plan came from elsewhere.
+        diagnosis: what was found at first, or None where the plan came from elsewhere.
         seconds: time spent on diagnosis and restoration, without decoding.
         tiles: tiles computed over all steps.
         peak_bytes: most memory held (see `irtool.engine.Outcome`), None where unknown or nothing was computed.
@@ -204,8 +204,9 @@ def restore(
         diagnosis = _detector(detector, where).diagnose(pixels)
         plan = plan(diagnosis)
     holes = None if mask is None else _holes(_read(mask), picture, plan)
-    tiles, peak = 0, None
-    for step in plan.steps:
+    tiles, peak, done = 0, None, 0
+    while done < len(plan.steps):
+        step = plan.steps[done]
         expert = _expert(
             step.model, tuple(step.mixture.items()), where, dtype, step.sampling, step.controller, step.offsets
         )
@@ -227,6 +228,9 @@ def restore(
         pixels = restored if step.strength == 1 else torch.lerp(pixels, restored, step.strength)
         tiles += outcome.tiles
         peak = outcome.peak_bytes if peak is None else max(peak, outcome.peak_bytes or 0)
+        done += 1
+        if plan.again is not None and done == len(plan.steps):
+            plan = plan_rest(plan, _detector(detector, where).diagnose(pixels))
     if plan.steps:
         picture = picture.with_pixels(pixels.permute(1, 2, 0).contiguous().numpy())
     seconds = time.perf_counter() - begun

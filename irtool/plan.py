@@ -9,7 +9,7 @@ own order; `RESTORE_ORDER` of `irtool.degradation` says which order is sound, an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .degradation import RESTORE_ORDER, lookup
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
 MOST = 3
 """Degradations undone by `plan_auto`: the network saw mixtures of two and three in training."""
-APART = ("missing", "lowlight", "raindrop", "haze")
+APART = ("missing", "lowlight", "blur", "raindrop", "haze")
 """What the restorer that ships undoes in a pass of its own: 0.3 to 8 dB better than at once with anything else, while
 the others lose a quarter of a decibel at most by sharing a pass, and gain half the time (docs/experiments.md)."""
+HIDDEN = ("haze", "blur")
+"""What noise, rain and snow hide from the detector. Other kinds that it finds in a picture just restored are mostly
+not there (docs/experiments.md)."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,13 @@ class Plan:
         steps: in order.
         reason: a sentence for people on where the plan comes from.
         keep: ids of degradations that are to stay; no step undoes them.
+        again: what to look for once the steps are done, and how to undo what of its mixture is found then; or None.
     """
 
     steps: tuple[Step, ...] = ()
     reason: str = ""
     keep: tuple[str, ...] = ()
+    again: Step | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; `from_dict` gives an equal plan back."""
@@ -94,6 +99,7 @@ class Plan:
             "steps": [step.to_dict() for step in self.steps],
             "reason": self.reason,
             "keep": list(self.keep),
+            "again": None if self.again is None else self.again.to_dict(),
         }
 
     @staticmethod
@@ -105,7 +111,9 @@ class Plan:
         """
         try:
             steps = tuple(Step(**step) for step in data["steps"])
-            return Plan(steps, str(data.get("reason", "")), tuple(lookup(word).id for word in data.get("keep", ())))
+            keep = tuple(lookup(word).id for word in data.get("keep", ()))
+            again = data.get("again")
+            return Plan(steps, str(data.get("reason", "")), keep, None if again is None else Step(**again))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UsageError(f"This is no plan: {error}.", "A plan is what restore --dry-run --json prints.") from error
 
@@ -114,6 +122,8 @@ class Plan:
             told = "leave it as it is"
         else:
             told = ", then ".join(f"undo {step} with {step.model}" for step in self.steps)
+            if self.again is not None:
+                told += f", then look again for {', '.join(self.again.mixture)}"
         if self.keep:
             told += f", keeping {', '.join(self.keep)}"
         return told + (f" ({self.reason})" if self.reason else "")
@@ -148,7 +158,29 @@ def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_
     if perhaps:
         told = " and ".join(named(perhaps))
         reason += f"; {told} may belong to the picture and is left, --task {perhaps[0]} undoes it"
-    return Plan(_steps(present[:MOST], model, strength, **more), reason)
+    steps = _steps(present[:MOST], model, strength, **more)
+    return Plan(steps, reason, again=look_again(steps, (), model, strength, **more))
+
+
+def look_again(
+    steps: Iterable[Step], keep: Iterable[str], model: str, strength: float = 1.0, **more: Any
+) -> Step | None:
+    """The `again` of a plan with these steps; `more` are further attributes of the step."""
+    done = {i for step in steps for i in step.mixture}
+    hidden = [i for i in HIDDEN if i not in done and i not in keep]
+    return Step(dict.fromkeys(hidden, 1.0), model, strength, **more) if done and hidden else None
+
+
+def plan_rest(plan: Plan, diagnosis: Diagnosis) -> Plan:
+    """The plan whose steps have been carried out, with those added that undo what was found in their result."""
+    if plan.again is None:
+        return plan
+    again = plan.again
+    come = [i for i in diagnosis.present if i in again.mixture]
+    steps = tuple(replace(again, mixture=dict.fromkeys(group, 1.0)) for group in passes(come, again.model))
+    told = ", ".join(f"{i} {diagnosis.scores[i]:.2f}" for i in come)
+    reason = "; ".join(part for part in (plan.reason, told and f"found afterwards {told}") if part)
+    return Plan(plan.steps + steps, reason, plan.keep)
 
 
 def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT_RESTORER, **more: Any) -> Plan:

@@ -111,6 +111,18 @@ def test_steps_are_carried_out_in_turn(use, photo, tmp_path):
     assert np.array_equal(both.picture.pixels, after.picture.pixels) and both.tiles == 2
 
 
+def test_what_comes_to_light_after_the_steps_is_undone_too(use, photo, tmp_path):
+    path, told = photo(tmp_path / "a.png"), use("rain")
+    one, again = Step({"noise": 1}, told["model"]), Step({"haze": 1, "rain": 1}, told["model"], strength=0.5)
+    found = irtool.restore(path, plan=Plan((one,), again=again), detector=told["detector"], dtype="fp32")
+    assert [(dict(s.mixture), s.strength) for s in found.plan.steps] == [({"noise": 1}, 1), ({"rain": 1}, 0.5)]
+    assert found.plan.again is None and found.plan.reason.startswith("found afterwards rain ") and found.tiles == 2
+    same = irtool.restore(path, plan=found.plan, dtype="fp32")
+    assert np.array_equal(found.picture.pixels, same.picture.pixels)
+    nothing = irtool.restore(path, plan=Plan((one,), again=again), detector=use("clean")["detector"], dtype="fp32")
+    assert nothing.plan.steps == (one,) and nothing.tiles == 1
+
+
 def test_the_input_is_not_changed(use, photo, tmp_path):
     picture = irtool.restore(photo(tmp_path / "a.png"), **use("clean")).picture
     before = picture.pixels.copy()

@@ -386,10 +386,11 @@ def test_strengths_are_steps_in_the_order_that_works_best_and_equal_ones_go_toge
     plan = plan_wishes([Wish(undo={"blur": 0.5, "lowlight": 1.0, "noise": 0.5})])
     assert [(dict(s.mixture), s.strength) for s in plan.steps] == [
         ({"lowlight": 1.0}, 1.0),
-        ({"noise": 1.0, "blur": 1.0}, 0.5),
+        ({"noise": 1.0}, 0.5),
+        ({"blur": 1.0}, 0.5),
     ]
     assert "works best" in plan.reason
-    plan = plan_wishes([Wish(undo={"blur": 1.0, "noise": 1.0})], strength=0.5, model="m")
+    plan = plan_wishes([Wish(undo={"rain": 1.0, "noise": 1.0})], strength=0.5, model="m")
     assert [(s.strength, s.model) for s in plan.steps] == [(0.5, "m")] and "all at once" in plan.reason
     plan = plan_wishes([Wish(undo={"blur": 1.0, "noise": 1.0}, ordered=True)])
     assert [list(s.mixture) for s in plan.steps] == [["blur"], ["noise"]] and "order said" in plan.reason
@@ -408,7 +409,14 @@ def test_general_wishes_take_what_is_found_up_to_three_and_not_what_is_kept():
     assert plan_wishes([wish], Found(haze=0.9)).steps == ()
     assert "clean" in plan_wishes([wish], Found()).reason
     plan = plan_wishes([Wish(undo={"blur": 1.0}, auto=1.0)], Found(rain=0.9, haze=0.8, noise=0.7))
-    assert [set(step.mixture) for step in plan.steps] == [{"blur", "rain"}, {"haze"}]  # see plan.passes
+    assert [set(step.mixture) for step in plan.steps] == [{"rain"}, {"blur"}, {"haze"}]  # see plan.passes
+
+
+def test_general_wishes_look_again_for_what_is_not_kept():
+    plan = plan_wishes([Wish(auto=0.5), Wish(keep=("haze",))], Found(noise=0.9), strength=0.5)
+    assert dict(plan.again.mixture) == {"blur": 1.0} and plan.again.strength == 0.25
+    assert plan_wishes([Wish(auto=0.5, keep=("haze", "blur"))], Found(noise=0.9)).again is None
+    assert plan_wishes([Wish(undo={"noise": 1.0})]).again is None
 
 
 def test_questions_are_answered_beside_what_is_done():

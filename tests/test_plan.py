@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from irtool.degradation import IDS, RESTORE_ORDER
 from irtool.errors import UsageError
-from irtool.plan import MOST, Plan, Step, passes, plan_auto, plan_tasks
+from irtool.plan import MOST, Plan, Step, passes, plan_auto, plan_rest, plan_tasks
 
 
 class Found:
@@ -48,6 +48,20 @@ def test_what_is_not_sure_is_left_and_told():
     assert not plan.steps and plan.reason.startswith("the picture is clean; raindrop 0.60")
 
 
+def test_haze_and_blur_that_come_to_light_afterwards_are_undone_too():
+    plan = plan_auto(Found(noise=0.9), strength=0.5)
+    assert plan.again == Step({"haze": 1.0, "blur": 1.0}, strength=0.5) and str(plan).count("look again for blur, haze")
+    done = plan_rest(plan, Found(blur=0.8, shadow=0.9, noise=0.7))
+    assert [(tuple(s.mixture), s.strength) for s in done.steps] == [(("noise",), 0.5), (("blur",), 0.5)]
+    # What was done is a plan like any other: carried out again, it gives the same.
+    assert done.again is None and done.reason == "found noise 0.90; found afterwards blur 0.80"
+    nothing = plan_rest(plan, Found(noise=0.9, snow=0.9))
+    assert nothing.steps == plan.steps and nothing.reason == plan.reason and nothing.again is None
+    assert tuple(plan_auto(Found(noise=0.9, haze=0.8)).again.mixture) == ("blur",)
+    assert plan_auto(Found(blur=0.9, haze=0.8)).again is None and plan_auto(Found()).again is None
+    assert plan_rest(done, Found(haze=0.9)) is done
+
+
 @pytest.mark.parametrize(
     "words", [["denoise", "rain"], ["derain,noise"], [" Grain ", "rainy"], ["denoise", "denoise,derain", ""]]
 )
@@ -72,9 +86,9 @@ def test_mixtures_are_listed_in_the_order_of_restoration():
     assert place("lowlight") < place("rain") < place("haze") and place("jpeg") < place("blur") and not place("missing")
 
 
-def test_holes_light_drops_and_haze_have_passes_of_their_own():
+def test_holes_light_blur_drops_and_haze_have_passes_of_their_own():
     assert passes(IDS) == [
-        ("missing",), ("lowlight",), ("jpeg", "noise", "snow", "rain", "shadow", "blur"), ("raindrop",), ("haze",)
+        ("missing",), ("lowlight",), ("jpeg", "noise", "snow", "rain", "shadow"), ("blur",), ("raindrop",), ("haze",)
     ]  # fmt: skip
     assert passes(["noise", "lowlight"]) == [("lowlight",), ("noise",)] and passes(["noise"]) == [("noise",)]
     assert passes([]) == [] and passes(["rain", "noise"]) == [("noise", "rain")]
@@ -122,7 +136,10 @@ steps = st.builds(
 )
 
 
-@given(st.builds(Plan, st.lists(steps, max_size=3).map(tuple), st.text(max_size=20)))
+keeps = st.lists(st.sampled_from(IDS), max_size=2).map(tuple)
+
+
+@given(st.builds(Plan, st.lists(steps, max_size=3).map(tuple), st.text(max_size=20), keeps, st.none() | steps))
 def test_a_plan_survives_json(plan):
     again = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
     assert again == plan and str(again) == str(plan)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..degradation import IDS, RESTORE_ORDER
 from ..errors import UsageError
-from ..plan import MOST, Plan, Step, passes
+from ..plan import MOST, Plan, Step, look_again, passes
 from ..weights.registry import DEFAULT_RESTORER
 
 if TYPE_CHECKING:
@@ -188,7 +188,9 @@ def plan_wishes(
             reasons.append("all at once")
     if not steps and not reasons:
         reasons.append("to be left as it is")
-    return Plan(tuple(steps), "; ".join(dict.fromkeys(reasons)), tuple(i for i in IDS if i in kept))
+    general = [wish.auto for wish in wishes if wish.auto is not None]
+    again = look_again(steps, kept, model, general[-1] * strength, **more) if general else None
+    return Plan(tuple(steps), "; ".join(dict.fromkeys(reasons)), tuple(i for i in IDS if i in kept), again)
 
 
 def _groups(wanted: Mapping[str, float], own: Mapping[str, Own], model: str) -> list[tuple[tuple[str, ...], float]]:

@@ -88,7 +88,8 @@ def thick(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         (hazy, target), each (N,3,H,W) in [0, 1].
     """
     n = images.shape[0]
-    beta = per_sample(uniform(generator, (n,), 1.5, 7, images))
+    # Below that it is haze, and how bright the scene is would have two answers.
+    beta = per_sample(uniform(generator, (n,), 2.5, 7, images))
     t = torch.exp(-beta * depth_field(images, generator))
     grey = per_sample(uniform(generator, (n,), 0.6, 1, images))
     colour = (grey + uniform(generator, (n, 3, 1, 1), -0.04, 0.04, images)).clamp(0, 1)

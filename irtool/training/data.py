@@ -163,7 +163,7 @@ class Pools(Dataset[Sample]):
             clean = torch.stack([self._region(g, self.recipe.region, brightness) for _ in range(count)])
             if "blur" not in kinds and _draw(g, 4) == 0:
                 clean = soften(clean, g)
-            if "haze" in kinds and _draw(g, 3) == 0:
+            if "haze" in kinds and _draw(g, 2) == 0:
                 clean = dim(clean, g)
             degraded = clean
             pixel = g
@@ -181,7 +181,7 @@ class Pools(Dataset[Sample]):
                 else:
                     degraded = chain.apply(degraded, pixel)
             degraded = degraded.roll([-by for by in shift], (-2, -1))
-            if kinds == ("haze",) and _draw(g, 3) == 0:
+            if kinds == ("haze",) and _draw(g, 4) == 0:
                 degraded, clean = thick(clean, pixel)
             if not {"haze", "lowlight", "missing"}.isdisjoint(kinds) and "jpeg" not in kinds and _draw(g, 2):
                 # Photographs mostly come as JPEG, which harms nobody until a large gain shows it or a hole has a rim.
