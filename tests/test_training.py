@@ -221,6 +221,37 @@ def test_two_checkpoints_are_blended(photos, tmp_path):
         export.export(a, tmp_path / "d.safetensors", blend=wider, only="haze")
 
 
+def test_a_task_learns_alone_and_no_other_changes(photos, tmp_path):
+    first = export.export(train(photos, tmp_path / "a", steps=4), tmp_path / "a.safetensors")
+    alone = {"settings": {"only": ["haze"]}, "weights": {"haze": 1.0, "mixed": 3.0}, "decay": 0.0}
+    run = train(photos, tmp_path / "b", start=first, steps=6, **alone)
+    second = export.export(run, tmp_path / "b.safetensors")
+    one, two, row = load_file(first), load_file(second), IDS.index("haze")
+    changed = {k for k in one if not torch.equal(one[k], two[k])}
+    assert {k.rsplit(".", 1)[-1] for k in changed} == {"up", "down", "weight"}
+    for k in changed:
+        dim, place = (1, one[k].shape[1] - len(IDS) + row) if k == "embed.0.weight" else (0, row)
+        assert k == "embed.0.weight" or k.endswith((".up", ".down"))
+        others = torch.arange(one[k].shape[dim]) != place
+        assert torch.equal(
+            one[k].index_select(dim, others.nonzero()[:, 0]), two[k].index_select(dim, others.nonzero()[:, 0])
+        )
+    x = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for task in ("noise", "rain", "haze"):
+        a, b = (models.load(p).specialise({task: 1.0}) for p in (first, second))
+        same = torch.equal(*(expert(expert.prepare(x)[None], expert.context(x)) for expert in (a, b)))
+        assert same == (task != "haze")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({"settings": {"only": ["fog"]}}, "only is a list of degradation ids"), ({"decay": 0.1}, "decay must be 0")],
+)
+def test_what_cannot_learn_alone_is_said(changes, told):
+    with pytest.raises(UsageError, match=told):
+        tiny(**{"settings": {"only": ["haze"]}, "decay": 0.0} | changes)
+
+
 def test_exports_of_both_kinds_load(photos, tmp_path):
     target = export.export(train(photos, tmp_path / "a"), tmp_path / "r.safetensors", {"licence": "Apache-2.0"})
     expert = models.load(target).specialise({"noise": 1.0})

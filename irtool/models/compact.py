@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -211,6 +212,10 @@ def _raise(y: Tensor, up: nn.Module, skip: Tensor) -> Tensor:
     return skip
 
 
+def _masked(mask: Tensor, gradient: Tensor) -> Tensor:
+    return gradient * mask.to(gradient)
+
+
 def _part(layer: nn.Conv2d, x: Tensor, inputs: int | None = None, outputs: int | None = None) -> Tensor:
     """A 3x3 convolution with the first of its inputs and outputs alone."""
     if inputs in (None, layer.in_channels) and outputs in (None, layer.out_channels):
@@ -346,6 +351,27 @@ class CompactNet(nn.Module):
             elif name.endswith(("project.weight", "narrow.weight")):
                 full[name] = torch.zeros_like(own)  # a block that adds nothing yet
         return full | {name: old for name, old in weights.items() if name not in full}
+
+    def isolate(self, tasks: Sequence[str]) -> None:
+        """Let nothing learn but what these tasks have to themselves: their offsets, and what the context is told of
+        them. Whatever is restored under other tasks stays as it is, bit for bit.
+
+        Raises:
+            KeyError: an unknown task.
+        """
+        if unknown := [task for task in tasks if task not in self.tasks]:
+            raise KeyError(unknown[0])
+        self.requires_grad_(False)
+        chosen = torch.tensor([float(task in tasks) for task in self.tasks])
+        told = self.embed[0]
+        assert isinstance(told, nn.Linear)
+        parts = [(told.weight, torch.cat([torch.zeros(told.in_features - len(chosen)), chosen]))]
+        for layer in self.modules():
+            if isinstance(layer, Pointwise):
+                parts += [(layer.down, chosen.view(-1, 1, 1)), (layer.up, chosen.view(-1, 1, 1))]
+        for weight, mask in parts:
+            weight.requires_grad_(True)
+            weight.register_hook(partial(_masked, mask))
 
     def vector(self, mixture: Mapping[str, float]) -> Tensor:
         """The mixture as a (1, tasks) vector; raises KeyError for an unknown task."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..degradation import INDEX
+from ..degradation import IDS, INDEX
 from ..models import loading
 from ..models.compact import CompactNet
 from ..models.holes import filled
@@ -59,18 +59,29 @@ def psnr(restored: Tensor, clean: Tensor) -> Tensor:
 
 
 class RestorerJob:
-    """The `Job` of the kind "restorer". Its figure is PSNR in dB, each kind of sample counting alike."""
+    """The `Job` of the kind "restorer". Its figure is PSNR in dB, each kind of sample counting alike.
+
+    Settings: `loss`, one of `LOSSES`; `only`, tasks whose own weights alone learn (`CompactNet.isolate`).
+    """
 
     figure = "psnr"
 
     def problems(self, recipe: Recipe) -> list[str]:
-        problems = misfits(CompactNet, recipe, ("loss",))
+        problems = misfits(CompactNet, recipe, ("loss", "only"))
         if recipe.settings.get("loss", LOSSES[0]) not in LOSSES:
             problems.append(f"settings: loss is one of {', '.join(LOSSES)}, not '{recipe.settings['loss']}'")
+        only = recipe.settings.get("only", ())
+        if not isinstance(only, list | tuple) or any(task not in IDS for task in only):
+            problems.append(f"settings: only is a list of degradation ids, not {only!r}")
+        if only and recipe.decay:
+            problems.append("settings: with only, decay must be 0, or weights that are to stand still would decay")
         return problems
 
     def build(self, recipe: Recipe) -> CompactNet:
-        return CompactNet(**recipe.model)
+        net = CompactNet(**recipe.model)
+        if only := recipe.settings.get("only"):
+            net.isolate(only)
+        return net
 
     def dataset(self, recipe: Recipe, root: Path, share: Share) -> Source[Sample]:
         return source(recipe, root, share)
