@@ -31,6 +31,8 @@ DEFAULT_TEXT_MODEL = "irtool-words.v1"
 SURE, KNOWN, LIKELY = 0.7, 0.5, 0.35
 """Mean probability below which a stretch of words is taken to say nothing: as a rule; where it has words that the lists
 have for that very thing; where it has such words and the sentence says nothing otherwise."""
+GUESSED = 0.95
+"""The same for what no entry of the lists says, beside something that is said more plainly."""
 STAND_INS = {
     "": {"noise": "noise", "haze": "fog", "rain": "rain", "snow": "snow", "blur": "blur"},
     "zh": {"noise": "噪点", "haze": "雾", "rain": "雨", "snow": "雪", "blur": "模糊"},
@@ -181,6 +183,7 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
     heard: list[Heard] = []
     guessed: list[Heard] = []
     spans: dict[int, list[int]] = {}
+    chances: dict[int, float] = {}
     sure: set[str] = set()
     aside = -1
     kinds = tags.kind.argmax(axis=1)
@@ -202,12 +205,13 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
             continue  # "remove the falling snow but leave the snow on the roofs": no part of it can be left
         if span[0] == aside and act == "keep":
             continue  # "on the roofs"
-        spans[id(found)] = span
+        spans[id(found)], chances[id(found)] = span, chance
         (heard if chance >= KNOWN else guessed).append(found)
         if known and chance >= KNOWN:
             sure.add(KINDS[kind])
     if sure:
         heard = [h for h in heard if h.kind not in IDS or h.kind in sure]
+    heard = _plainest(tokens, heard, spans, chances)
     heard = _meant(tokens, _one_each(tokens, heard, spans), spans)
     heard = heard or guessed
     starts = [spans[id(h)][0] for h in heard]
@@ -215,6 +219,22 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
     if ranks:
         heard = [h for _, h in sorted(zip(ranks, heard, strict=True), key=lambda pair: pair[0])]
     return _wish(text, heard, order)
+
+
+def _plainest(
+    tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[int]], chances: Mapping[int, float]
+) -> list[Heard]:
+    """Without what the model only guesses at beside something plainer: in "drops on the lens, I can't make out the
+    bumper" that is no blur."""
+    said = [token.text for token in tokens]
+    best: dict[str, tuple[int, float]] = {}
+    for h in heard:
+        if h.act == "undo" and h.kind in IDS:
+            how = plainness(said, spans[id(h)], h.kind), chances[id(h)]
+            best[h.kind] = max(best.get(h.kind, how), how)
+    top = max(best.values(), default=None)
+    guessed = {kind for kind, how in best.items() if how != top and not how[0] and how[1] < GUESSED}
+    return [h for h in heard if h.act != "undo" or h.kind not in guessed]
 
 
 def _one_each(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[int]]) -> list[Heard]:
