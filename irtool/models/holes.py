@@ -1,4 +1,4 @@
-"""Missing regions: where they are, and a smooth first filling for a network to work on.
+"""Missing regions: where they are, and a first filling for a network to work on.
 
 A network whose view is local cannot see across a wide hole. It is therefore shown the hole already filled with what
 lies around it, and told where it was. Both are done once over the whole picture, so tiles agree.
@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..synth.tools import gaussian_blur
+
 TOLERANCE = 2.5 / 255  # what 8-bit rounding, and a careful JPEG, leave of a constant colour
 LEAST = 0.002  # share of the picture in one flat colour below which there is no hole to speak of
 # What JPEG leaves at the rim of a hole, between the colours of both sides: how far it reaches (a block), and how near
@@ -21,7 +23,14 @@ _REACH, _NEAR, _NEARER, _SOFT = 8, 40 / 255, 24 / 255, 0.12
 # A colour that goes over smoothly into what is around it belongs to the picture, such as the flat blocks that JPEG
 # makes of a dark wall; then the next commonest colours are tried.
 _OWN, _COLOURS = 0.6, 4
-_SWEEPS = 3  # smoothing steps at each scale; ten more are worth a tenth of a decibel before the network has seen it
+# The filling. Scales smaller than `_LARGE` pixels are smoothed a few times alike in all directions. In the others the
+# directions are a mean over `_SPREAD` pixels; next to nothing (`_FAINT`) is no edge; `_CLEARLY` says how steeply the
+# exchange across falls as an edge gets clearer, `_LEAK` what is left of it. Half or twice of each changes 0.05 dB.
+_LARGE, _SWEEPS = 24, 3
+_SPREAD, _FAINT, _CLEARLY, _LEAK = 4.0, 1e-5, 3, 0.01
+# Chebyshev steps, for a spectral radius of the plain iteration: 12 get as far as 60 plain ones.
+_STEPS, _RADIUS = 12, 0.99
+_TILE, _SIGHT = 512, 28  # pixels; what is seen: the steps, and three times the spread
 
 
 def find_holes(pixels: Tensor) -> Tensor:
@@ -92,19 +101,17 @@ def _spread(channel: Tensor) -> Tensor:
 
 
 def fill_holes(pixels: Tensor, holes: Tensor) -> Tensor:
-    """Fill holes smoothly from their surroundings, coarse to fine (pull-push, Gortler et al., SIGGRAPH 1996).
+    """Fill holes from their surroundings, coarse to fine (pull-push, Gortler et al., SIGGRAPH 1996), edges going on.
 
-    At every scale the filling is relaxed towards a harmonic one, as a membrane spanned over the hole would lie.
+    At every scale the filling is relaxed towards one that diffuses along the edges around the hole and hardly across
+    them (edge-enhancing diffusion, Weickert, "Anisotropic Diffusion in Image Processing", 1998; for holes as in Galic
+    et al., "Image compression with anisotropic diffusion", JMIV 2008): 0.8 dB better than a membrane, which diffuses
+    alike in all directions. The direction of the edges is read off what the coarser scale has filled in.
 
     Args:
         pixels: (N, 3, H, W).
         holes: (N, 1, H, W), 1 where `pixels` is to be ignored. A picture that is one large hole is filled with zeros.
     """
-    return torch.cat([_fill(channel, holes) for channel in pixels.split(1, dim=1)], dim=1)
-
-
-def _fill(pixels: Tensor, holes: Tensor) -> Tensor:
-    """`fill_holes` for one channel (N, 1, H, W)."""
     known = 1 - holes
     scales = [(pixels * known, known)]
     while max(scales[-1][1].shape[-2:]) > 1:
@@ -117,11 +124,83 @@ def _fill(pixels: Tensor, holes: Tensor) -> Tensor:
     filled = scales[-1][0]
     for value, weight in reversed(scales[:-1]):
         filled = F.interpolate(filled, size=value.shape[-2:], mode="bilinear", align_corners=False)
-        for _ in range(_SWEEPS):
-            filled = F.pad(torch.where(weight > 0, value, filled), (1, 1, 1, 1), mode="replicate")
-            filled = F.avg_pool2d(F.avg_pool2d(filled, 2, 1), 2, 1)
         filled = torch.where(weight > 0, value, filled)
+        if min(value.shape[-2:]) < _LARGE:
+            for _ in range(_SWEEPS):
+                even = F.avg_pool2d(F.avg_pool2d(F.pad(filled, (1, 1, 1, 1), mode="replicate"), 2, 1), 2, 1)
+                filled = torch.where(weight > 0, value, even)
+        else:
+            filled = _tiled(filled, weight)
     return filled
+
+
+def _tiled(filled: Tensor, known: Tensor) -> Tensor:
+    """`_diffused` by tiles, those without a hole left out; each is seen with all that has a say in it."""
+    height, width = known.shape[-2:]
+    result = filled.clone()
+    for top in range(0, height, _TILE):
+        for left in range(0, width, _TILE):
+            inner = (..., slice(top, top + _TILE), slice(left, left + _TILE))
+            if not bool((known[inner] == 0).any()):
+                continue
+            above, before = max(0, top - _SIGHT), max(0, left - _SIGHT)
+            seen = (..., slice(above, top + _TILE + _SIGHT), slice(before, left + _TILE + _SIGHT))
+            piece = _diffused(filled[seen], known[seen])
+            result[inner] = piece[..., top - above :, left - before :][..., :_TILE, :_TILE]
+    return result
+
+
+def _diffused(filled: Tensor, known: Tensor) -> Tensor:
+    """What lies in holes, diffused along the edges that are there: (N, 3, H, W), known (N, 1, H, W).
+
+    The diffusion is solved for its end by Chebyshev iteration over the eight neighbours of every pixel.
+    """
+    neighbours = _conductances(filled)
+    total = torch.stack(list(neighbours.values())).sum(0)
+    shares = {step: weight / total for step, weight in neighbours.items()}
+    low, high = filled.amin((2, 3), keepdim=True), filled.amax((2, 3), keepdim=True)
+    before, current, pace = filled, filled, 1.0
+    for _ in range(_STEPS):
+        padded = F.pad(current, (1, 1, 1, 1), mode="replicate")
+        mean = torch.zeros_like(current)
+        for step, share in shares.items():
+            mean.addcmul_(_moved(padded, step), share)
+        ahead = torch.where(known > 0, filled, torch.lerp(before, mean, pace))
+        before, current = current, ahead
+        pace = 1 / (1 - _RADIUS**2 * pace / 4) if pace != 1 else 1 / (1 - _RADIUS**2 / 2)
+    # The iteration is free to swing beyond what it begins with, the diffusion is not.
+    return torch.minimum(torch.maximum(current, low), high)
+
+
+def _conductances(picture: Tensor) -> dict[tuple[int, int], Tensor]:
+    """How much each pixel of (N, 3, H, W) exchanges with its eight neighbours: (rows, columns) to it -> (N, 1, H, W).
+
+    The tensor of the diffusion has the directions of the structure tensor, conducts 1 along an edge, and across it the
+    less the clearer the edge is; it is taken apart into four pairs of neighbours with no negative weight.
+    """
+    padded = F.pad(picture, (1, 1, 1, 1), mode="replicate")
+    x = (_moved(padded, (0, 1)) - _moved(padded, (0, -1))) / 2
+    y = (_moved(padded, (1, 0)) - _moved(padded, (-1, 0))) / 2
+    products = torch.cat([(x * x).sum(1, True), (x * y).sum(1, True), (y * y).sum(1, True)], dim=1)
+    xx, xy, yy = gaussian_blur(products, _SPREAD).split(1, dim=1)
+    clear = ((xx - yy) ** 2 + 4 * xy**2).sqrt()  # difference of the eigenvalues; their sum is xx + yy
+    across = (1 - clear / (xx + yy + _FAINT)).clamp(min=0) ** _CLEARLY + _LEAK
+    cos, sin = (xx - yy) / (clear + 1e-12), 2 * xy / (clear + 1e-12)  # of twice the angle across the edge
+    mean, half = (across + 1) / 2, (across - 1) / 2
+    parts = F.pad(torch.cat([mean + half * cos, half * sin, mean - half * cos], 1), (1, 1, 1, 1), mode="replicate")
+    here, found = _moved(parts, (0, 0)), {}
+    for step in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        for way in (step, (-step[0], -step[1])):
+            a, b, c = ((here + _moved(parts, way)) / 2).split(1, dim=1)
+            sides = {(0, 1): a - b.abs(), (1, 0): c - b.abs(), (1, 1): b, (1, -1): -b}
+            found[way] = sides[step].clamp_min(_LEAK / 100)
+    return found
+
+
+def _moved(padded: Tensor, step: tuple[int, int]) -> Tensor:
+    """The neighbours (rows, columns) away, of a picture padded by one."""
+    height, width = padded.shape[-2] - 2, padded.shape[-1] - 2
+    return padded[..., 1 + step[0] : 1 + step[0] + height, 1 + step[1] : 1 + step[1] + width]
 
 
 def filled(pixels: Tensor, asked: Tensor) -> Tensor:
