@@ -13,10 +13,15 @@ from .tokens import Token
 
 _SEEN = (
     "see|make|tell|recognise|recognize|read|discern|distinguish|visible|readable|legible|recognisable|recognizable|"
-    "there|any|anything|anyone|anybody|lit|light|identify|perceive|spot"
+    "there|any|anything|anyone|anybody|lit|light|identify|perceive|spot|"
+    "discernible|distinguishable|perceptible|identifiable|decipherable"
 )
 _BLACK = "nothing|no|none|black|pitch|dark|invisible|unreadable|illegible|gone|everything"
 _DONE = "is|are|has|have|s|gone|done|finished|removed|cleared"
+_HIDES = (
+    "(?:hid|block|cover|obscur|mask|conceal|veil|swallow|eat|blot|bury|spoil|ruin)(?:e|es|s|ed|ing)?|hidden|ate|over|"
+    "across|blots? out|buries|loses?|lost|on|behind"
+)
 _TURNS: tuple[tuple[str, dict[int, str]], ...] = (
     (r"w / o(?= [a-z])", {0: "without", 1: "", 2: ""}),
     (r"not until", {0: "only", 1: "after"}),
@@ -28,6 +33,13 @@ _TURNS: tuple[tuple[str, dict[int, str]], ...] = (
     (r"out of the view", {3: "picture"}),
     (rf"(?:almost|nearly|practically|virtually)(?= (?:{_BLACK})\b)", {0: "quite"}),
     (r"(?:left|right|upper|lower|top|bottom|other|one) half", {1: "part"}),
+    (rf"(?:{_HIDES}) half(?= (?:of )?(?:the|a|an|my|our|his|her|their|its|this|that)\b)", {1: "part"}),
+    (
+        r"(?:is|are|was|were) (?:just|only|barely|merely|but) (?:a|the) (?:hint|trace|ghost|touch|suggestion)",
+        {3: "blob"},
+    ),
+    (r"(?:each|every|those|these|all|many|countless|and|like|as) little(?= [a-z])(?! bit)", {1: "small"}),
+    (r"wipe out", {0: "remove", 1: ""}),
     (r"half(?= (?:of )?(?:his|her|my|our|their|your) (?:face|body|head|hair|hand|desk|page|sheet))", {0: "part"}),
     (r"(?:his|her|my|our|their|your|s) hair\b", {1: "head"}),
     (r"(?:it|that|which|now|stuff|fluff|and) dots(?= (?:the|our|my|his|her|their|this)\b)", {1: "covers"}),

@@ -227,6 +227,9 @@ def make(c: Composer) -> Composed:
     pieces = list(made.pieces)
     if "when" in c.words and c.rng.random() < 0.15:
         pieces.append((" " + c.about(c.words["when"]), None))
+    if "hence" in c.words and c.rng.random() < 0.12 and made.pieces[-1][1] and made.pieces[-1][1].act == "undo":
+        joint = c.rng.choice((", ", " and ", ", so ", " so ", ". ", "; ", ": ", ", and ", " - "))
+        pieces.append((joint + c.about(c.words["hence"]), None))
     asks = any(mark is not None and mark.act == "ask" for _, mark in pieces)
     if c.rng.random() < 0.3 and not asks:
         please = c.one(c.words["please"])

@@ -50,11 +50,14 @@ _SETTINGS = frozenset(("iso", "asa", "qf", "q", "quality", "factor", "f", "sigma
 """What stands before numbers that are no shares."""
 _SAVED = ("saved", "resaved", "exported", "gespeichert", "guardada", "guardado", "enregistree")
 """What tells of how a file was written."""
-_BETWEEN = ("=", ":", "/", "-", "of", "at", "to", "roughly", "about", "around", "approximately")
+_BETWEEN = (
+    "=", ":", "/", "-", "of", "at", "to", "roughly", "about", "around", "approximately", "setting", "slider", "level",
+    "was", "is", "set", "only", "just",
+)  # fmt: skip
 _UNITS = frozenset((
     "s", "sec", "secs", "second", "seconds", "ms", "stop", "stops", "ev", "il", "blenden", "段", "档", "mm", "cm", "m",
-    "km", "kb", "mb", "gb", "px", "pixel", "pixels", "mp", "megapixels", "dpi", "bit", "bits", "db", "x", "times",
-    "years", "am", "pm", "h",
+    "km", "k", "kb", "kib", "kilobyte", "kilobytes", "megabyte", "megabytes", "mb", "gb", "px", "pixel", "pixels", "mp",
+    "megapixels", "dpi", "bit", "bits", "db", "x", "times", "years", "am", "pm", "h",
 ))  # fmt: skip
 """What stands behind such."""
 
