@@ -48,6 +48,9 @@ PLURALS = {
     "remains": "remain", "suits": "suit", "lends": "lend", "works": "work", "tells": "tell", "bothers": "bother",
 }  # fmt: skip
 """Verbs behind what is one, and behind what is several."""
+SETS = ("articles", "polite", "verbs", "leaving")
+"""Fields of `Index` that JSON has as lists."""
+POSSESSIVE = ("its", "his", "her", "our", "their", "your")
 _HOLE = "qqq"
 """Stands for the slot of a frame while its tokens are told apart."""
 _JOINED = re.compile(r"(?<=[a-z]{3})'(?=[a-z])|\{[^{}]*\}")
@@ -68,6 +71,7 @@ class Index:
         articles: words that may stand before a noun.
         polite: single words before and behind a wish that add nothing.
         verbs: words that begin a clause, being what is to be done, and are no nouns besides.
+        leaving: what says that the thing named before is to be left: "don't touch it".
     """
 
     counts: dict[str, int]
@@ -78,6 +82,7 @@ class Index:
     articles: frozenset[str]
     polite: frozenset[str]
     verbs: frozenset[str]
+    leaving: frozenset[str]
 
 
 @cache
@@ -86,7 +91,7 @@ def index() -> Index:
     try:
         held = json.loads(gzip.decompress(FILE.read_bytes()))
         if held.pop("lists") == checksum():
-            return Index(**held | {name: frozenset(held[name]) for name in ("articles", "polite", "verbs")})
+            return Index(**held | {name: frozenset(held[name]) for name in SETS})
     except (OSError, EOFError, ValueError, TypeError, KeyError):
         pass  # to be made anew
     return build()
@@ -122,9 +127,16 @@ def build() -> Index:
         entries=_entries(),
         frames={slot: _frames(slot) for slot in SLOTS},
         sentences=_sentences(polite),
-        articles=frozenset(w for lang in latins for entry in words(lang)["the"] for w in spoken(entry)) | {"a", "an"},
+        articles=frozenset(w for lang in latins for entry in words(lang)["the"] for w in spoken(entry))
+        | {"a", "an", *POSSESSIVE},
         polite=polite,
         verbs=_verbs(),
+        leaving=frozenset(
+            " ".join(said)
+            for lang in LANGUAGES
+            for e in words(lang)["pronoun"].get("keep", ())
+            for said in _spellings(e)
+        ),
     )
 
 

@@ -127,8 +127,28 @@ def settle(tokens: list[Token], tags: Tags) -> None:
         else:
             if frame != part and "n" in entry.slots and not tags.kind[part].argmax(axis=1).any():
                 _say(tags.kind, part, KINDS.index(entry.kind))  # "there is a slit in it"
-        if act == "undo" and ACTS.index("keep") in tags.act[frame].argmax(axis=1):
+        if act == "undo" and "?" not in said:
             _say(tags.act, frame, ACTS.index("undo"))
+    if (left := _left(said, entries, framed)) is not None:
+        part = slice(min(before(said, left.start)), left.stop)
+        _say(tags.kind, part, KINDS.index(left.kind))
+        _say(tags.act, part, ACTS.index("keep"))
+
+
+def _left(said: list[str], entries: list[Found], framed: list[tuple[Found, tuple[str, slice]]]) -> Found | None:
+    """What the end of a sentence says is to be left: "the sundial needs its shadow, don't touch it"."""
+    stop = len(said)
+    while stop and said[stop - 1] in (".", "!", "please", "thanks"):
+        stop -= 1
+    start = next((i for i in range(1, stop) if " ".join(said[i:stop]) in index().leaving), 0)
+    if not start or (said[start - 1].isalpha() and said[start - 1] not in OPENING):
+        return None
+    named = [entry for entry in entries if entry.stop <= start and "n" in entry.slots]
+    if not named:
+        return None
+    last, bare = named[-1], index().articles
+    around = [said[frame.start : last.start] + said[last.stop : frame.stop] for e, (_, frame) in framed if e == last]
+    return last if all(set(words) <= bare for words in around) else None
 
 
 def _taken_out(said: list[str], entries: list[Found]) -> slice | None:
@@ -180,13 +200,21 @@ def _both(said: list[str], one: Found, other: Found) -> Found | None:
     return None
 
 
+def _begun(said: list[str], noun: int) -> Iterator[int]:
+    """Where a frame may end before a noun; also before what follows its article: "the long evening shadows"."""
+    yield from before(said, noun)
+    articles = index().articles
+    if noun > 1 and said[noun - 2] in articles and said[noun - 1].isalpha() and said[noun - 1] not in articles:
+        yield from before(said, noun - 1)
+
+
 def _framed(said: list[str], entry: Found) -> tuple[str, slice] | None:
     """What is to become of an entry by the longest frame around it, if it is a frame of that alone, or what it asks for
     outside; and where the frame is."""
     best, acts, closing = slice(entry.start, entry.stop), "", CLOSING
     for slot in entry.slots:
         frames = index().frames[slot]
-        for at in before(said, entry.start) if slot == "n" else (entry.start,):
+        for at in _begun(said, entry.start) if slot == "n" else (entry.start,):
             for start in range(max(0, at - LONGEST), at + 1):
                 for stop in range(entry.stop, min(len(said), entry.stop + LONGEST) + 1):
                     found = frames.get(" ".join((*said[start:at], GAP, *said[entry.stop : stop])), "")

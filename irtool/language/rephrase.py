@@ -20,7 +20,7 @@ _BLACK = "nothing|no|none|black|pitch|dark|invisible|unreadable|illegible|gone|e
 _DONE = "is|are|has|have|s|gone|done|finished|removed|cleared"
 _HIDES = (
     "(?:hid|block|cover|obscur|mask|conceal|veil|swallow|eat|blot|bury|spoil|ruin)(?:e|es|s|ed|ing)?|hidden|ate|over|"
-    "across|blots? out|buries|loses?|lost|on|behind"
+    "across|buries|loses?|lost|on|behind"
 )
 _TURNS: tuple[tuple[str, dict[int, str]], ...] = (
     (r"w / o(?= [a-z])", {0: "without", 1: "", 2: ""}),
@@ -38,7 +38,7 @@ _TURNS: tuple[tuple[str, dict[int, str]], ...] = (
         r"(?:is|are|was|were) (?:just|only|barely|merely|but) (?:a|the) (?:hint|trace|ghost|touch|suggestion)",
         {3: "blob"},
     ),
-    (r"(?:each|every|those|these|all|many|countless|and|like|as) little(?= [a-z])(?! bit)", {1: "small"}),
+    (r"(?:each|every|those|these|all|many|countless|and|like) little(?= [a-z])(?! bit)", {1: ""}),
     (r"wipe out", {0: "remove", 1: ""}),
     (r"half(?= (?:of )?(?:his|her|my|our|their|your) (?:face|body|head|hair|hand|desk|page|sheet))", {0: "part"}),
     (r"(?:his|her|my|our|their|your|s) hair\b", {1: "head"}),

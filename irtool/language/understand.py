@@ -259,6 +259,7 @@ def _one_each(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[
 
 VAGUE = frozenset((
     "smooth", "light", "clean", "clear", "even", "polish", "wipe", "draw", "wash", "brush", "lift", "pull", "mend",
+    "reconstruct", "rebuild", "restore", "repair",
 ))  # fmt: skip
 """What is done to more than one thing; with a pronoun behind, to what was named before."""
 PLACES = ("shadow", "snow", "rain")
