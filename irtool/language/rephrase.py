@@ -39,6 +39,7 @@ _TURNS: tuple[tuple[str, dict[int, str]], ...] = (
         {3: "blob"},
     ),
     (r"(?:each|every|those|these|all|many|countless|and|like) little(?= [a-z])(?! bit)", {1: ""}),
+    (r"kept(?= [a-z]+ing\b)", {0: "was"}),
     (r"wipe out", {0: "remove", 1: ""}),
     (r"half(?= (?:of )?(?:his|her|my|our|their|your) (?:face|body|head|hair|hand|desk|page|sheet))", {0: "part"}),
     (r"(?:his|her|my|our|their|your|s) hair\b", {1: "head"}),

@@ -211,7 +211,7 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
             sure.add(KINDS[kind])
     if sure:
         heard = [h for h in heard if h.kind not in IDS or h.kind in sure]
-    heard = _plainest(tokens, heard, spans, chances)
+    heard = _plainest(tokens, _consisting(tokens, heard, spans), spans, chances)
     heard = _meant(tokens, _one_each(tokens, heard, spans), spans)
     heard = heard or guessed
     starts = [spans[id(h)][0] for h in heard]
@@ -221,11 +221,24 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
     return _wish(text, heard, order)
 
 
+def _consisting(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[int]]) -> list[Heard]:
+    """Without the form that something else comes in: "streaks of driven snow" are no rain."""
+    said = [token.text for token in tokens]
+    found = list(heard)
+    for one, other in itertools.pairwise(heard):
+        last, start = spans[id(one)][-1], spans[id(other)][0]
+        whole = {one.kind, other.kind} <= set(IDS) and one.kind != other.kind and one.act == other.act
+        last -= said[last] == "of"
+        if whole and said[last] in FORMS and said[last + 1] == "of" and start <= last + 3:
+            found.remove(one)
+    return found
+
+
 def _plainest(
     tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[int]], chances: Mapping[int, float]
 ) -> list[Heard]:
-    """Without what the model only guesses at beside something plainer: in "drops on the lens, I can't make out the
-    bumper" that is no blur."""
+    """Without what the model only guesses at beside something plainer: "drops on the lens, I can't make out the
+    bumper" asks for no deblurring, "eaten by the enlarger" for no enlargement."""
     said = [token.text for token in tokens]
     best: dict[str, tuple[int, float]] = {}
     for h in heard:
@@ -234,6 +247,8 @@ def _plainest(
             best[h.kind] = max(best.get(h.kind, how), how)
     top = max(best.values(), default=None)
     guessed = {kind for kind, how in best.items() if how != top and not how[0] and how[1] < GUESSED}
+    if top and top[0] > 1:
+        guessed |= {h.kind for h in heard if h.kind in OUTSIDE and len(spans[id(h)]) == 1 and chances[id(h)] < GUESSED}
     return [h for h in heard if h.act != "undo" or h.kind not in guessed]
 
 
@@ -274,11 +289,21 @@ MARKS = frozenset((
     "lines", "line", "marks", "mark", "streaks", "stripes", "spots", "specks", "dots", "blotches", "blobs", "patches",
     "smudges", "smears", "stuff", "mess",
 ))  # fmt: skip
+FORMS = MARKS | frozenset((
+    "flecks", "dashes", "curtain", "veil", "sheet", "sheets", "wall", "film", "layer", "squall", "speckles", "blob",
+    "spot", "speck", "dot", "fleck", "streak", "stripe", "patch", "smear", "grains",
+))  # fmt: skip
+"""What something may come in: "specks of water"."""
 POINTING = frozenset((
     "remove", "get", "take", "make", "go", "away", "off", "out", "wipe", "clean", "erase", "delete", "clear", "lose",
     "rid", "of", "disappear", "vanish", "up",
 ))  # fmt: skip
 """Nouns for many things, and the verbs that make them point at what was named before."""
+SHOWING = ("show", "shows", "showed", "appear", "appears", "appeared", "seen", "drawn", "up")
+TURNING = re.compile(
+    r"\b(?:it|that|they|this|these|those)(?:s|re| is| was| are| were) (?:just|only|really|actually|simply)\b"
+)
+"""What stands before "as" where it likens, and what says after such words what a thing really is."""
 PAST = frozenset(("sent", "emailed", "mailed", "uploaded", "posted", "forwarded", "saved", "exported", "shared"))
 """What was done to a picture, not what is to be."""
 DEFINITE = ("the", "my", "his", "her", "its", "our", "their", "your", "that", "those", "these", "this", "all")
@@ -304,6 +329,10 @@ def _meant(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[int
         told = h.kind in OUTSIDE and bool(PAST & set(said[start:stop]))
         if named and (again or told or ((points or _looks_back(said, spans[id(h)])) and h.kind in IDS)):
             continue
+        if named and _likened(said, start) and max(plainness(said, spans[id(f)], f.kind) for f in named) > 1:
+            continue
+        if named and _owned(said, spans[id(named[-1])], stop):
+            found, named = [f for f in found if f is not named[-1]], named[:-1]
         if _fills(said, [i for f in named for i in spans[id(f)]], spans[id(h)]):
             found, named = [f for f in found if f not in named], []
         if named and named[-1] is found[-1] and _placed(said, spans[id(found[-1])], spans[id(h)], h.kind):
@@ -320,6 +349,20 @@ def _looks_back(said: list[str], span: list[int]) -> bool:
     begun = next((i for i in range(at, 0, -1) if not said[i].isalnum()), 0)
     verbs = set(said[begun:at]) & POINTING
     return bool(begun and verbs) and not verbs & set(said[:begun]) and "and" not in said[begun:at]
+
+
+def _likened(said: list[str], start: int) -> bool:
+    """Whether words only say what something looks like: "the flakes look like confetti", "it shows as scratches"."""
+    at = start - 1
+    while at > 0 and (said[at] in index().articles or said[at] in ("faint", "little", "tiny", "white", "so", "many")):
+        at -= 1
+    return at > 0 and (said[at] == "like" or (said[at] == "as" and said[at - 1] in SHOWING))
+
+
+def _owned(said: list[str], before: list[int], stop: int) -> bool:
+    """Whether what looked like one thing turns out to be another: "looks like pencil strokes, but that's just rain"."""
+    likened = "like" in said[max(0, before[0] - 5) : before[-1] + 1]
+    return likened and bool(TURNING.search(" ".join(said[before[-1] + 1 : stop])))
 
 
 def _fills(said: list[str], before: list[int], span: list[int]) -> bool:
