@@ -5,8 +5,9 @@ is least, and that is folded into the last layer. In training the kinds are not 
 is surer than it should be.
 
 Thresholds: for each kind the lowest (in steps of 0.01) at which it is found in no more than 1.5 % of the clean samples
-and in no more than 4 % of those that have something else, but never under 0.5, nor under `LEAST` for what pictures
-have by themselves more often than the samples show: shadows, round things, dusk, sparkle, sheets of white paper. A kind
+and in no more than 4 % of those that have something else, but never under 0.5, or `LEAST`: more for what pictures
+have by themselves more often than the samples show (shadows, round things, dusk, sparkle, sheets of white paper), less
+for what is worth undoing on suspicion, since undoing it in vain hardly changes a picture (noise, JPEG). A kind
 that is then found in less than a tenth of the samples that have it is switched off (threshold 1): its findings would
 mostly be wrong.
 
@@ -41,7 +42,7 @@ from .recipe import Recipe
 # The last two were not learned from, but are wallpapers (planets, night skies, shapes), alone no measure of photos.
 FOLDERS = ["train_clean/clic2025", "train_clean/gb82", "train_clean/pop_os", "train_clean/elementary"]
 LOWEST, CLEAN_RATE, OTHER_RATE, USEFUL = 0.5, 0.015, 0.04, 0.1
-LEAST = {"shadow": 0.88, "raindrop": 0.8, "lowlight": 0.7, "snow": 0.7, "missing": 0.8}
+LEAST = {"noise": 0.3, "jpeg": 0.3, "shadow": 0.88, "raindrop": 0.8, "lowlight": 0.7, "snow": 0.7, "missing": 0.8}
 
 
 def gather(net: DetectorNet, recipe: Recipe, data: Path, folders: Sequence[str], pools: int) -> tuple[Tensor, Tensor]:
