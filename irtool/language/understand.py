@@ -282,7 +282,9 @@ PLACES = ("shadow", "snow", "rain")
 FILLED = frozenset((
     ("full", "of"), ("covered", "in"), ("covered", "with"), ("covered", "by"), ("drowns", "in"), ("drown", "in"),
     ("riddled", "with"), ("peppered", "with"), ("speckled", "with"), ("spoiled", "by"), ("ruined", "by"),
-    ("buried", "in"), ("lost", "in"), ("hidden", "by"), ("hidden", "behind"), ("hidden", "in"), ("swarming", "with"),
+    ("buried", "in"), ("alive", "with"), ("teeming", "with"), ("littered", "with"), ("crawling", "with"),
+    ("infested", "with"), ("dotted", "with"), ("sprinkled", "with"), ("strewn", "with"), ("swamped", "with"),
+    ("swamped", "by"), ("lost", "in"), ("hidden", "by"), ("hidden", "behind"), ("hidden", "in"), ("swarming", "with"),
 ))  # fmt: skip
 """What stands before something that is all over what was spoken of before."""
 MARKS = frozenset((
@@ -291,7 +293,7 @@ MARKS = frozenset((
 ))  # fmt: skip
 FORMS = MARKS | frozenset((
     "flecks", "dashes", "curtain", "veil", "sheet", "sheets", "wall", "film", "layer", "squall", "speckles", "blob",
-    "spot", "speck", "dot", "fleck", "streak", "stripe", "patch", "smear", "grains",
+    "spot", "speck", "dot", "fleck", "streak", "stripe", "patch", "smear", "grains", "tears", "pearls",
 ))  # fmt: skip
 """What something may come in: "specks of water"."""
 POINTING = frozenset((
