@@ -22,6 +22,13 @@ _HIDES = (
     "(?:hid|block|cover|obscur|mask|conceal|veil|swallow|eat|blot|bury|spoil|ruin)(?:e|es|s|ed|ing)?|hidden|ate|over|"
     "across|buries|loses?|lost|on|behind"
 )
+_DAMAGE = (
+    r"(?:camera |motion |lens |image |film |sensor |morning |jpeg |compression |cast |falling )*"
+    r"(?:haze|mist|fog|smog|smoke|"
+    r"blur|blurriness|shake|softness|movement|unsharpness|grain|noise|speckle|rain|drizzle|snow|snowfall|flurry|shadow|"
+    r"shadows|shade|scratch|scratches|crease|creases|tear|blocking|blockiness|artefacts|artifacts|compression|ringing|"
+    r"banding|gloom|underexposure)\b(?! (?:removal|reduction|lift|correction|filter|compensation|suppression))"
+)
 _TURNS: tuple[tuple[str, dict[int, str]], ...] = (
     (r"w / o(?= [a-z])", {0: "without", 1: "", 2: ""}),
     (r"not until", {0: "only", 1: "after"}),
@@ -40,6 +47,9 @@ _TURNS: tuple[tuple[str, dict[int, str]], ...] = (
     ),
     (r"(?:each|every|those|these|all|many|countless|and|like) little(?= [a-z])(?! bit)", {1: ""}),
     (r"kept(?= [a-z]+ing\b)", {0: "was"}),
+    (rf"(?<!leave )(?<!leave a )(?<!keep )(?<!keep a )(?:slight|mild|minor)(?= {_DAMAGE})", {0: ""}),
+    (rf"^a (?:hint|touch|trace|whiff|tinge) of(?= {_DAMAGE})", {1: "", 2: ""}),
+    (rf"(?:theres|has|had|got) a (?:hint|touch|trace|whiff|tinge) of(?= {_DAMAGE})", {2: "", 3: ""}),
     (r"wipe out", {0: "remove", 1: ""}),
     (r"half(?= (?:of )?(?:his|her|my|our|their|your) (?:face|body|head|hair|hand|desk|page|sheet))", {0: "part"}),
     (r"(?:his|her|my|our|their|your|s) hair\b", {1: "head"}),
