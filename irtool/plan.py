@@ -147,19 +147,20 @@ def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_
 
     What is likely but not sure is left as it is, and the plan says so. `more` are further attributes of the step.
     """
-
-    def named(ids: Iterable[str]) -> list[str]:
-        return [f"{i} {diagnosis.scores[i]:.2f}" for i in ids]
-
     present, perhaps = diagnosis.present, diagnosis.perhaps
-    reason = "the picture is clean" if diagnosis.is_clean else f"found {', '.join(named(present))}"
+    reason = "the picture is clean" if diagnosis.is_clean else f"found {', '.join(scored(diagnosis, present))}"
     if len(present) > MOST:
         reason += f"; the strongest {MOST} are undone"
     if perhaps:
-        told = " and ".join(named(perhaps))
+        told = " and ".join(scored(diagnosis, perhaps))
         reason += f"; {told} may belong to the picture and is left, --task {perhaps[0]} undoes it"
     steps = _steps(present[:MOST], model, strength, **more)
     return Plan(steps, reason, again=look_again(steps, (), model, strength, **more))
+
+
+def scored(diagnosis: Diagnosis, ids: Iterable[str]) -> list[str]:
+    """Degradations with their scores, for people."""
+    return [f"{i} {diagnosis.scores[i]:.2f}" for i in ids]
 
 
 def look_again(
@@ -178,7 +179,7 @@ def plan_rest(plan: Plan, diagnosis: Diagnosis) -> Plan:
     again = plan.again
     come = [i for i in diagnosis.present if i in again.mixture]
     steps = tuple(replace(again, mixture=dict.fromkeys(group, 1.0)) for group in passes(come, again.model))
-    told = ", ".join(f"{i} {diagnosis.scores[i]:.2f}" for i in come)
+    told = ", ".join(scored(diagnosis, come))
     reason = "; ".join(part for part in (plan.reason, told and f"found afterwards {told}") if part)
     return Plan(plan.steps + steps, reason, plan.keep)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..degradation import IDS, RESTORE_ORDER
 from ..errors import UsageError
-from ..plan import MOST, Plan, Step, look_again, passes
+from ..plan import MOST, Plan, Step, look_again, passes, scored
 from ..weights.registry import DEFAULT_RESTORER
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def answer(wishes: Sequence[Wish], diagnosis: Diagnosis) -> str:
         return ", ".join(f"{i}: {'yes' if i in diagnosis.present else 'no'} {diagnosis.scores[i]:.2f}" for i in asked)
     if diagnosis.is_clean:
         return "clean"
-    return ", ".join(f"{i} {diagnosis.scores[i]:.2f}" for i in diagnosis.present)
+    return ", ".join(scored(diagnosis, diagnosis.present))
 
 
 def looks(wishes: Sequence[Wish]) -> bool:
@@ -172,7 +172,7 @@ def plan_wishes(
             found = [i for i in diagnosis.present if i not in kept and i not in wanted]
             taken = found[: max(0, MOST - len(wanted))]
             wanted |= dict.fromkeys(taken, wish.auto)
-            told = ", ".join(f"{i} {diagnosis.scores[i]:.2f}" for i in diagnosis.present)
+            told = ", ".join(scored(diagnosis, diagnosis.present))
             reasons.append(f"found {told}" if told else "the picture is clean")
         groups = [((i,), s) for i, s in wanted.items()] if wish.ordered else _groups(wanted, own, model)
         for ids, s in groups:
