@@ -50,6 +50,8 @@ _TURNS: tuple[tuple[str, dict[int, str]], ...] = (
     (rf"(?<!leave )(?<!leave a )(?<!keep )(?<!keep a )(?:slight|mild|minor)(?= {_DAMAGE})", {0: ""}),
     (rf"^a (?:hint|touch|trace|whiff|tinge) of(?= {_DAMAGE})", {1: "", 2: ""}),
     (rf"(?:theres|has|had|got) a (?:hint|touch|trace|whiff|tinge) of(?= {_DAMAGE})", {2: "", 3: ""}),
+    (r"(?:during|by|in|through) (?:the|a|an|my|this|that) exposure", {2: "shot"}),
+    (r"(?:during|by|in|through) (?:the|a|an|my|this|that) (?:whole|entire|long|slow) exposure", {3: "shot"}),
     (r"wipe out", {0: "remove", 1: ""}),
     (r"half(?= (?:of )?(?:his|her|my|our|their|your) (?:face|body|head|hair|hand|desk|page|sheet))", {0: "part"}),
     (r"(?:his|her|my|our|their|your|s) hair\b", {1: "head"}),
