@@ -81,7 +81,8 @@ def test_numbers_that_can_be_shares(text, share, percent):
 
 @pytest.mark.parametrize(
     "text",
-    ["ISO 100", "QF=8", "quality 10", "shake at 1/8 s", "f/22", "sigma roughly 25", "2 stops", "50 kB", "3 am"],
+    ["ISO 100", "QF=8", "quality 10", "shake at 1/8 s", "f/22", "sigma roughly 25", "2 stops", "50 kB", "3 am",
+     "the quality setting was 10", "40 K"],
 )  # fmt: skip
 def test_numbers_of_cameras_and_files_are_no_shares(text):
     assert all(token.share is None for token in tokenise(normalise(text)))
@@ -143,7 +144,7 @@ def test_the_index_beside_the_lists_is_that_of_the_lists():
 
 def test_lists_that_have_changed_are_looked_through_again(monkeypatch):
     monkeypatch.setattr(index, "checksum", lambda: "other")
-    built = index.Index({}, {}, {}, {}, {}, frozenset(), frozenset(), frozenset())
+    built = index.Index({}, {}, {}, {}, {}, *4 * [frozenset()])
     monkeypatch.setattr(index, "build", lambda: built)
     assert index.index.__wrapped__() is built
 
@@ -262,6 +263,10 @@ def test_words_that_certainly_give_an_order_need_no_model(text, order):
         ("don't sharpen it until the noise is gone", "sharpen it after the noise is gone"),
         ("don't sharpen until I say so", "dont sharpen until i say so"),
         ("get the bins out of the view", "get the bins out of the picture"),
+        ("it hides half the valley", "it hides part the valley"), ("remove half the rain", "remove half the rain"),
+        ("a slight haze", "a haze"), ("slight noise reduction", "slight noise reduction"),
+        ("a hint of mist", "a mist"), ("leave a slight grain", "leave a slight grain"),
+        ("every little drop", "every drop"), ("she moved during the exposure", "she moved during the shot"),
     ],
 )  # fmt: skip
 def test_turns_of_phrase_are_put_plainly(text, plainly):
@@ -276,6 +281,11 @@ def test_turns_of_phrase_are_put_plainly(text, plainly):
         ("all but the grain can be fixed", "auto -noise"), ("shadow off, grain on", "shadow -noise"),
         ("get the bins and the crane out of the picture", "oos"),
         ("get the rain out of the picture", "rain"), ("there is a slit in it", "missing"),
+        ("beads on the lens, I can't make out the bumper", "raindrop"), ("specks of water on the lens", "raindrop"),
+        ("the flakes look like confetti", "snow"), ("the fog needs to stay, don't remove it", "-haze"),
+        ("looks like pencil strokes, but it's just the rain", "rain"),
+        ("the long evening shadows are sacred", "-shadow"), ("the dial needs its shadow, don't touch it", "-shadow"),
+        ("the negative was eaten by the enlarger", "missing"),
         ("saved for web at 10 %", "jpeg"), ("leave the scratches for last, first the grain", "noise > missing"),
     ],
 )  # fmt: skip
@@ -682,7 +692,8 @@ def test_a_model_file_that_is_no_text_model(models_dir):
         ("sonw", "snow"), ("niose", "noise"), ("noise", "noise"), ("bluriness", "blurriness"),
         ("soooo", "so"), ("daaark", "dark"), ("blurrrry", "blurry"), ("fogg", "fog"), ("shdow", "shadow"),
         # Other words, not slips: what a letter apart they mean is something else.
-        ("snake", "snake"), ("stork", "stork"), ("grail", "grail"), ("brain", "brain"), ("snore", "snore"), ("x", "x"),
+        ("snake", "snake"), ("stork", "stork"), ("grail", "grail"), ("brain", "brain"),
+        ("lightning", "lightning"), ("streaming", "streaming"), ("trial", "trial"), ("snore", "snore"), ("x", "x"),
         ("雨", "雨"),
     ],
 )  # fmt: skip

@@ -303,7 +303,7 @@ POINTING = frozenset((
 """Nouns for many things, and the verbs that make them point at what was named before."""
 SHOWING = ("show", "shows", "showed", "appear", "appears", "appeared", "seen", "drawn", "up")
 TURNING = re.compile(
-    r"\b(?:it|that|they|this|these|those)(?:s|re| is| was| are| were) (?:just|only|really|actually|simply)\b"
+    r"\b(?:it|that|they|this|these|those)(?: ?s| ?re| is| was| are| were) (?:just|only|really|actually|simply)\b"
 )
 """What stands before "as" where it likens, and what says after such words what a thing really is."""
 PAST = frozenset(("sent", "emailed", "mailed", "uploaded", "posted", "forwarded", "saved", "exported", "shared"))
