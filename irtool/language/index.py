@@ -1,6 +1,6 @@
 """The word lists as sentences are held against them: looked through once, and kept as one small file beside them.
 
-To read and compare 33,000 entries takes a third of a second, the file a few milliseconds. It holds the checksum of the
+To read and compare 40,000 entries takes a third of a second, the file a few milliseconds. It holds the checksum of the
 lists that it was made from; where these have changed since, it is made anew in memory (slower, as right), and
 `python -m irtool.language index` writes it.
 """
