@@ -39,7 +39,7 @@ _TURNS: tuple[tuple[str, dict[int, str]], ...] = (
     (rf"(?:barely|hardly|scarcely)(?= (?:{_SEEN})\b)", {0: "poorly"}),
     (r"out of the view", {3: "picture"}),
     (rf"(?:almost|nearly|practically|virtually)(?= (?:{_BLACK})\b)", {0: "quite"}),
-    (r"(?:left|right|upper|lower|top|bottom|other|one) half", {1: "part"}),
+    (r"(?:left|right|upper|lower|top|bottom|other|one|dark|bright|lit|sunny|shaded|first|second) half", {1: "part"}),
     (rf"(?:{_HIDES}) half(?= (?:of )?(?:the|a|an|my|our|his|her|their|its|this|that)\b)", {1: "part"}),
     (
         r"(?:is|are|was|were) (?:just|only|barely|merely|but) (?:a|the) (?:hint|trace|ghost|touch|suggestion)",
@@ -52,6 +52,8 @@ _TURNS: tuple[tuple[str, dict[int, str]], ...] = (
     (rf"(?:theres|has|had|got) a (?:hint|touch|trace|whiff|tinge) of(?= {_DAMAGE})", {2: "", 3: ""}),
     (r"(?:during|by|in|through) (?:the|a|an|my|this|that) exposure", {2: "shot"}),
     (r"(?:during|by|in|through) (?:the|a|an|my|this|that) (?:whole|entire|long|slow) exposure", {3: "shot"}),
+    (r"^drop(?= (?:the|that|this|those|these|it)\b)", {0: "remove"}),
+    (r"(?:,|;|\.|and|please|just) drop(?= (?:the|that|this|those|these|it)\b)", {1: "remove"}),
     (r"wipe out", {0: "remove", 1: ""}),
     (r"half(?= (?:of )?(?:his|her|my|our|their|your) (?:face|body|head|hair|hand|desk|page|sheet))", {0: "part"}),
     (r"(?:his|her|my|our|their|your|s) hair\b", {1: "head"}),
