@@ -93,5 +93,5 @@ def thick(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     t = torch.exp(-beta * depth_field(images, generator))
     grey = per_sample(uniform(generator, (n,), 0.6, 1, images))
     colour = (grey + uniform(generator, (n, 3, 1, 1), -0.04, 0.04, images)).clamp(0, 1)
-    lit = per_sample(uniform(generator, (n,), 0.3, 1, images))
+    lit = per_sample(uniform(generator, (n,), 0.55, 1, images))
     return images * lit * t + colour * (1 - t), colour + (images - colour) * (t / _SEEN).clamp(max=1)
