@@ -55,6 +55,21 @@ LEADING = frozenset((
 ))  # fmt: skip
 """Words with which one may begin anywhere."""
 
+WEAK = frozenset((
+    "drag", "wiggle", "movement", "handshake", "jolt", "steady", "moved", "vague", "double", "distinct", "readable",
+    "legible", "unreadable", "sway", "woolly", "cottony", "trailed", "mashed", "swished", "veil", "gauze", "dust",
+    "dusty", "plume", "plumes", "pollution", "cloudy", "whitish", "chalky", "filmy", "soupy", "tiles", "cubes",
+    "boxes", "mosaic", "patchwork", "checkerboard", "chequerboard", "crunch", "crunchy", "chunky", "compress", "fried",
+    "crusty", "boxy", "checkered", "squared", "ringing", "black", "light", "bright", "visible", "lit", "seen", "sunlit",
+    "luminous", "exposure", "lighting", "backlight", "nocturnal", "dusky", "sombre", "dots", "static", "pepper", "salt",
+    "sprinkles", "roughness", "specs", "fuzz", "confetti", "rough", "sandy", "flecks", "spotty", "spotted", "porous",
+    "coarse", "hiss", "spray", "splash", "splashes", "splashed", "drip", "drips",
+    "beads", "beaded", "globules", "shower", "showers", "streaks", "streaky", "torrent", "deluge", "hail", "snowy",
+    "flake", "mask", "bent", "broken", "burnt", "whole", "complete", "chewed",
+    "damage", "damaged", "cut", "nick", "blot", "blots", "chipped", "blank", "folded",
+    "wrinkled", "mould", "notch", "void", "losses", "dappled",
+))  # fmt: skip
+"""Entries of one word that speak of other things as often, so that beside what is plainer they are only a guess."""
 SHOWN = ("picture", "photo", "photograph", "image", "shot", "frame", "scene", "pic")
 ALL = ("all", "everything", "anything", "whatever")
 NEGATED = frozenset(("left", "dont", "doesnt", "not", "nothing", "no", "never", "without"))
@@ -86,6 +101,7 @@ def settle(tokens: list[Token], tags: Tags) -> None:
         kind = KINDS.index(entry.kind)
         others = set(heard[part]) - {0, kind}
         place = any(said[max(0, at - 1)] in PLACING for at in (*before(said, entry.start), entry.start + 1))
+        place = place and entry.stop - entry.start < 4  # "at the lowest quality setting" says more than where
         size = min(entry.stop - entry.start, 2 if set(entry.slots) & set(DOING) else 3)
         doubted = tags.kind[part].max(axis=1).mean() < TRUSTED[size]
         if doubted and not place and (others or not heard.any() or (size > 2 and kind in heard[part])):
@@ -152,26 +168,43 @@ def _left(said: list[str], entries: list[Found], framed: list[tuple[Found, tuple
 
 
 def _taken_out(said: list[str], entries: list[Found]) -> slice | None:
-    """What is to be taken out of the picture and is nothing that the lists have: "get the bins out of the shot"."""
+    """What is to be taken out of the picture or swapped and is nothing that the lists have: "get the bins out of the
+    shot"."""
     for i, word in enumerate(said):
         if word in ("get", "take", "cut", "edit", "clone", "photoshop", "move") and (not i or said[i - 1] in OPENING):
             for j in range(i + 2, min(len(said) - 3, i + 12)):
                 if said[j : j + 3] == ["out", "of", "the"] and said[j + 3] in SHOWN:
                     named = any(i < e.stop and e.start < j for e in entries)
                     return None if named or {",", ".", ";"} & set(said[i:j]) else slice(i + 1, j)
+        if word in ("swap", "exchange") and (not i or said[i - 1] in OPENING):
+            stop = next((j for j in range(i + 2, min(len(said) - 1, i + 8)) if said[j] in ("for", "with")), 0)
+            if stop and not any(i < e.stop and e.start < stop for e in entries):
+                return slice(i, stop)
     return None
 
 
 def plainness(said: list[str], span: list[int], kind: str) -> int:
     """How plainly tokens speak of a degradation: 3 is its name, or that of what undoes it; 2 a sentence or some words
-    that describe it; 1 a description in one; 0 nothing that the lists have for it."""
+    that describe it; 1 a description in one; 0 nothing that the lists have for it, or a word that may mean anything."""
     best = 0
     for i in span:
         for j in range(i + 1, span[-1] + 2):
             for slot, of in index().entries.get(" ".join(said[i:j]), {}).items():
-                if of == kind:
+                if of == kind and not (j == i + 1 and said[i] in WEAK):
                     best = max(best, 3 if slot in NAMING else 2 if j - i > 1 else 1)
     return best
+
+
+def described(said: list[str], span: list[int], kind: str) -> bool:
+    """Whether tokens only tell what happened, in one of the lists' sentences."""
+    found = {
+        slot
+        for i in span
+        for j in range(i + 1, span[-1] + 2)
+        for slot, of in index().entries.get(" ".join(said[i:j]), {}).items()
+        if of == kind
+    }
+    return bool(found) and found <= {"s"}
 
 
 def _say(table: Array, part: slice, label: int) -> None:

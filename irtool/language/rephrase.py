@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from .index import index
 from .tokens import Token
 
 _SEEN = (
@@ -29,6 +30,9 @@ _DAMAGE = (
     r"shadows|shade|scratch|scratches|crease|creases|tear|blocking|blockiness|artefacts|artifacts|compression|ringing|"
     r"banding|gloom|underexposure)\b(?! (?:removal|reduction|lift|correction|filter|compensation|suppression))"
 )
+_AS = "is|are|was|were|s|became|look like|looks like|just|only"
+_DONE_WITH = " [,.;!]| and| against|$"
+_WHOSE = "the|that|this|my|our|his|her|their|your|any"
 _TURNS: tuple[tuple[str, dict[int, str]], ...] = (
     (r"w / o(?= [a-z])", {0: "without", 1: "", 2: ""}),
     (r"not until", {0: "only", 1: "after"}),
@@ -61,10 +65,42 @@ _TURNS: tuple[tuple[str, dict[int, str]], ...] = (
     (r"[a-z]+s (?:speckle|dot|pepper|sprinkle|mottle|freckle)(?= (?:the|our|my|his|her|their|this)\b)", {1: "cover"}),
     (r"(?:[a-z]+s|that|which) blur(?= (?:the|our|my|his|her|their)\b)", {1: "hide"}),
     (r"(?:hides?|blocks?|spoils?|obscures?|covers?) the view", {2: "picture"}),
+    (
+        r"(?:ought to|should have|is supposed|was supposed)(?= (?:be|been|to be|look|to look) [a-z]+ ,? ?but\b)",
+        {0: "isnt", 1: ""},
+    ),
+    (r"should(?= (?:be|look) [a-z]+ ,? ?but\b)", {0: "isnt"}),
+    (rf"(?:lighten|brighten|lift)(?= (?:{_WHOSE}) (?:[a-z]+s )?shadow\b)", {0: "remove"}),
+    (rf"lift(?= (?:{_WHOSE}) shadows (?:from|off)\b)", {0: "remove"}),
+    (rf"(?:{_AS}) an? (?:silhouette|outline)(?={_DONE_WITH})", {-2: "", -1: "dark"}),
+    (rf"(?:{_AS}) an? (?:black|dark) (?:silhouette|outline)(?={_DONE_WITH})", {-3: "", -1: ""}),
+    (r"snow(?= (?:scene|landscape|field|sculpture|castle|goose|leopard|bunting|lodge|hut)s?\b)", {0: ""}),
     (r"freeze - frame", {0: "still", 1: "", 2: ""}),
 )
-"""What is met, in tokens with spaces between, and what some of them become; nothing takes them away."""
+"""What is met, in tokens with spaces between, and what some of them become, counted from either end; nothing takes them
+away."""
 TURNS = tuple((re.compile(rf"(?<!\S){met}(?!\S)"), instead) for met, instead in _TURNS)
+
+
+_ADVERBS = (
+    "too|so|very|really|quite|rather|pretty|far|way|a|an|the|no|not|only|barely|hardly|nearly|almost|completely|totally|"
+    "badly|slightly|terribly|awfully|full of|covered|got|been|just|still|all|in|on|under|behind|out of|off|like|lost"
+)
+_AHEAD = "and|but|or|because|from|in|at|on|with|as|so|after|all"
+_APPENDED = re.compile(rf"\b([a-z]{{3,}})'s (?=(?:{_ADVERBS})\b|([a-z]+)(?: ?(?:[,.;!?]|$)| (?:{_AHEAD})\b))")
+_LEARNED = frozenset(("that", "there", "what", "here", "where", "who", "how", "she", "let"))
+"""Words that the text model knows with their verb."""
+
+
+def written_out(said: str) -> str:
+    """A normalised sentence in which the verb that hangs on a noun stands alone: "the picture's dark and grainy"."""
+
+    def apart(match: re.Match[str]) -> str:
+        noun, how = match.groups()
+        slots = index().entries.get(how, {}) if how else {"a": ""}
+        return match[0] if noun in _LEARNED or "a" not in slots or "n" in slots else f"{noun} is "
+
+    return _APPENDED.sub(apart, said)
 
 
 LISTED = re.compile(r"(?<!\S)#1 [.):] .*(?<!\S)#10 [.):] ")
@@ -85,7 +121,9 @@ def rephrase(tokens: list[Token]) -> list[Token]:
         gone: set[int] = set()
         for match in met.finditer(said):
             first = said.count(" ", 0, match.start())
-            for at, text in instead.items():
+            length = match[0].count(" ") + 1
+            for place, text in instead.items():
+                at = place % length
                 found[first + at] = replace(found[first + at], text=text, share=None)
                 gone |= {first + at} if not text else set()
         found = [token for i, token in enumerate(found) if i not in gone]

@@ -18,9 +18,9 @@ from ..weights import locate
 from .evidence import speaks
 from .index import index
 from .labels import ACTS, KINDS, LEVELS, ORDERS, OUTSIDE, STRENGTHS
-from .phrases import plainness, settle
+from .phrases import described, plainness, settle
 from .plain import PLACING, plain
-from .rephrase import rephrase
+from .rephrase import rephrase, written_out
 from .sequence import sequence
 from .spelling import mend
 from .tagger import Array, Tagger, Tags
@@ -56,7 +56,7 @@ class Words:
         self.tagger = tagger
 
     def wish(self, text: str, own: Sequence[str] = ()) -> Wish:
-        said = normalise(text)
+        said = written_out(normalise(text))
         places = {word: _place(normalise(word)) for word in own}
         named = [word for word, place in places.items() if place.search(said)]
         if not named:
@@ -140,9 +140,12 @@ def clauses(tokens: list[Token], tags: Tags) -> list[list[int]]:
     """
     kinds = tags.kind.argmax(axis=1)
     parts: list[list[int]] = [[]]
+    apart: set[int] = set()
     for i, token in enumerate(tokens):
         if token.text in JOINTS:
             parts.append([])
+            if token.text in (";", "."):  # the next word begins a clause, whatever it is
+                apart.add(i + 1)
         else:
             parts[-1].append(i)
     parts = [part for part in parts if part]
@@ -154,7 +157,7 @@ def clauses(tokens: list[Token], tags: Tags) -> list[list[int]]:
         # Chinese and Japanese say what is to be done behind the noun as well.
         beside = (i for i in part if i < first or (is_wide(tokens[i].text) and not kinds[i]))
         led = any(tokens[i].text not in index().articles for i in beside)
-        if found and not led and tokens[first].text not in index().verbs:
+        if found and not led and part[0] not in apart and tokens[first].text not in index().verbs:
             found[-1] += part
         else:
             found.append(part)
@@ -197,6 +200,8 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
         act = ACTS[int(np.log(tags.act[span] + 1e-9).sum(axis=0).argmax())]
         level = LEVELS[int(np.log(tags.level[span] + 1e-9).sum(axis=0).argmax())]
         strength = STRENGTHS.get(level) or _number(tokens, span)
+        if level != "number" and described([t.text for t in tokens], span, KINDS[kind]):
+            strength = 1.0  # "slightly off the focal plane" tells what happened
         words = _said(said, tokens, slice(span[0], span[-1] + 1))
         found = Heard(words, KINDS[kind], act, 1.0 if act != "undo" else strength)
         after = tokens[span[-1] + 1].text if span[-1] + 1 < len(tokens) else ""
@@ -246,6 +251,11 @@ def _plainest(
             how = plainness(said, spans[id(h)], h.kind), chances[id(h)]
             best[h.kind] = max(best.get(h.kind, how), how)
     top = max(best.values(), default=None)
+    named = {kind for kind, how in best.items() if how[0] > 1}
+    heard = [h for h in heard if not (named - {h.kind} and {said[i] for i in spans[id(h)]} <= SEEN)]
+    if OPEN.search(" ".join(said)) and any(h.kind == "auto" for h in heard):
+        named = {kind for kind, how in best.items() if how[0]}
+        heard = [h for h in heard if h.act != "undo" or h.kind not in IDS or h.kind in named]
     guessed = {kind for kind, how in best.items() if how != top and not how[0] and how[1] < GUESSED}
     if top and top[0] > 1:
         guessed |= {h.kind for h in heard if h.kind in OUTSIDE and len(spans[id(h)]) == 1 and chances[id(h)] < GUESSED}
@@ -272,6 +282,15 @@ def _one_each(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[
     return found
 
 
+SEEN = frozenset((
+    "visible", "readable", "legible", "recognisable", "recognizable", "seen", "see", "clearly", "make", "made", "it",
+    "be", "is", "are", "the", "them", "can", "cant", "could", "poorly", "to", "so", "again", "more", "hidden", ",",
+))  # fmt: skip
+"""Words of how well something can be seen, which is what comes of the damage that a sentence names."""
+OPEN = re.compile(
+    r"\b(?:however|whatever|whichever|as|what|any way|the way) you (?:think|see fit|like|want|prefer|feel)\b"
+)
+"""What leaves it to irtool to find out what is wrong."""
 VAGUE = frozenset((
     "smooth", "light", "clean", "clear", "even", "polish", "wipe", "draw", "wash", "brush", "lift", "pull", "mend",
     "reconstruct", "rebuild", "restore", "repair",
@@ -287,6 +306,8 @@ FILLED = frozenset((
     ("swamped", "by"), ("lost", "in"), ("hidden", "by"), ("hidden", "behind"), ("hidden", "in"), ("swarming", "with"),
 ))  # fmt: skip
 """What stands before something that is all over what was spoken of before."""
+SWARMING = re.compile(r"[a-z]{3,}(?:ed|ing)$")
+"""What else stands so, before "with"."""
 MARKS = frozenset((
     "lines", "line", "marks", "mark", "streaks", "stripes", "spots", "specks", "dots", "blotches", "blobs", "patches",
     "smudges", "smears", "stuff", "mess",
@@ -372,7 +393,14 @@ def _fills(said: list[str], before: list[int], span: list[int]) -> bool:
     if not before:
         return False
     between = said[before[-1] + 1 : span[0]] + said[span[0] : span[-1] + 1]
-    at = next((i for i, pair in enumerate(itertools.pairwise(between)) if pair in FILLED), None)
+    at = next(
+        (
+            i
+            for i, pair in enumerate(itertools.pairwise(between))
+            if pair in FILLED or (SWARMING.match(pair[0]) and pair[1] == "with")
+        ),
+        None,
+    )
     return at is not None and not any(word in LINKS or not word.isalpha() for word in between[:at])
 
 
