@@ -26,7 +26,7 @@ def main() -> None:
     for found in picture.find(given.inputs, recursive=True):
         before = picture.read(found.path)
         result = irtool.restore(before, tasks=given.task, model=given.model, detector=given.detector)
-        done = "+".join(result.plan.steps[0].mixture) if result.plan.steps else "clean, untouched"
+        done = ", then ".join("+".join(step.mixture) for step in result.plan.steps) or "clean, untouched"
         print(f"{found.path}: {done}, {result.seconds:.2f} s")
         cells += [before.pixels, result.picture.pixels]
         captions += [found.path.stem[:24], done]
