@@ -96,6 +96,7 @@ def settle(tokens: list[Token], tags: Tags) -> None:
     for one, other in itertools.pairwise(entries):
         if (both := _both(said, one, other)) and (found := _framed(said, both)) is not None:
             framed += [(one, found), (other, found)]
+    nothing = not set(heard.tolist()) - {0, *GENERAL}  # "the corner is gone, can you restore it?"
     for entry in entries:
         part = slice(entry.start, entry.stop)
         kind = KINDS.index(entry.kind)
@@ -104,7 +105,7 @@ def settle(tokens: list[Token], tags: Tags) -> None:
         place = place and entry.stop - entry.start < 4  # "at the lowest quality setting" says more than where
         size = min(entry.stop - entry.start, 2 if set(entry.slots) & set(DOING) else 3)
         doubted = tags.kind[part].max(axis=1).mean() < TRUSTED[size]
-        if doubted and not place and (others or not heard.any() or (size > 2 and kind in heard[part])):
+        if doubted and not place and (others or nothing or (size > 2 and kind in heard[part])):
             _say(tags.kind, part, kind)
         if entry.slots == "s" and NEGATED & set(said[part]):  # "nothing is left of the corner" leaves nothing
             _say(tags.act, part, ACTS.index("undo"))

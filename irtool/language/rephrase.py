@@ -64,7 +64,7 @@ _TURNS: tuple[tuple[str, dict[int, str]], ...] = (
     (r"(?:it|that|which|now|stuff|fluff|and) dots(?= (?:the|our|my|his|her|their|this)\b)", {1: "covers"}),
     (r"[a-z]+s (?:speckle|dot|pepper|sprinkle|mottle|freckle)(?= (?:the|our|my|his|her|their|this)\b)", {1: "cover"}),
     (r"(?:[a-z]+s|that|which) blur(?= (?:the|our|my|his|her|their)\b)", {1: "hide"}),
-    (r"(?:hides?|blocks?|spoils?|obscures?|covers?) the view", {2: "picture"}),
+    (r"(?:hides?|blocks?|spoils?|obscures?|covers?|distorts?|ruins?) the view", {2: "picture"}),
     (
         r"(?:ought to|should have|is supposed|was supposed)(?= (?:be|been|to be|look|to look) [a-z]+ ,? ?but\b)",
         {0: "isnt", 1: ""},
@@ -75,6 +75,9 @@ _TURNS: tuple[tuple[str, dict[int, str]], ...] = (
     (rf"(?:{_AS}) an? (?:silhouette|outline)(?={_DONE_WITH})", {-2: "", -1: "dark"}),
     (rf"(?:{_AS}) an? (?:black|dark) (?:silhouette|outline)(?={_DONE_WITH})", {-3: "", -1: ""}),
     (r"snow(?= (?:scene|landscape|field|sculpture|castle|goose|leopard|bunting|lodge|hut)s?\b)", {0: ""}),
+    (r"(?:cant|couldnt|cannot|poorly) (?:tell|say|see) (?:whether|if|what|who|which|how)", {-2: "see", -1: "the"}),
+    (r"too [a-z]+ to (?:tell|say|see) (?:whether|if|what|who|which)", {-2: "see", -1: "the"}),
+    (r"(?:add|put) (?:it|them|that|those) back", {0: "restore", 2: ""}),
     (r"freeze - frame", {0: "still", 1: "", 2: ""}),
 )
 """What is met, in tokens with spaces between, and what some of them become, counted from either end; nothing takes them
@@ -83,8 +86,9 @@ TURNS = tuple((re.compile(rf"(?<!\S){met}(?!\S)"), instead) for met, instead in 
 
 
 _ADVERBS = (
-    "too|so|very|really|quite|rather|pretty|far|way|a|an|the|no|not|only|barely|hardly|nearly|almost|completely|totally|"
-    "badly|slightly|terribly|awfully|full of|covered|got|been|just|still|all|in|on|under|behind|out of|off|like|lost"
+    "too|so|very|really|quite|rather|pretty|far|way|a|an|the|no|not|only|barely|hardly|nearly|almost|completely|"
+    "totally|badly|slightly|terribly|awfully|full of|covered|got|been|just|still|all|in|on|under|behind|out of|off|"
+    "like|lost|gone|hidden"
 )
 _AHEAD = "and|but|or|because|from|in|at|on|with|as|so|after|all"
 _APPENDED = re.compile(rf"\b([a-z]{{3,}})'s (?=(?:{_ADVERBS})\b|([a-z]+)(?: ?(?:[,.;!?]|$)| (?:{_AHEAD})\b))")
