@@ -24,7 +24,7 @@ from irtool.language.lists import LANGUAGES, WIDE
 from irtool.language.packing import pack, unpack
 from irtool.language.phrases import settle
 from irtool.language.plain import plain
-from irtool.language.rephrase import rephrase
+from irtool.language.rephrase import rephrase, written_out
 from irtool.language.score import cases, same, table, told
 from irtool.language.sentences import compose, make, misspell
 from irtool.language.spelling import mend
@@ -266,6 +266,10 @@ def test_words_that_certainly_give_an_order_need_no_model(text, order):
         ("it hides half the valley", "it hides part the valley"), ("remove half the rain", "remove half the rain"),
         ("a slight haze", "a haze"), ("slight noise reduction", "slight noise reduction"),
         ("a hint of mist", "a mist"), ("leave a slight grain", "leave a slight grain"),
+        ("the wall should be smooth, but", "the wall isnt be smooth , but"), ("put it back", "restore it"),
+        ("lighten the shadow", "remove the shadow"), ("lift the shadows", "lift the shadows"),
+        ("she is just a silhouette", "she is just dark"), ("a dark outline on it", "a dark outline on it"),
+        ("too dark to tell who it is", "too dark to see the it is"), ("the snow scene", "the scene"),
         ("every little drop", "every drop"), ("she moved during the exposure", "she moved during the shot"),
     ],
 )  # fmt: skip
@@ -291,6 +295,35 @@ def test_turns_of_phrase_are_put_plainly(text, plainly):
 )  # fmt: skip
 def test_what_points_back_or_lies_aside_asks_for_nothing(text, plan):
     assert same(told(understand(text)[0]), plan)
+
+
+@pytest.mark.parametrize(
+    ("text", "plan"),
+    [
+        ("it was a misty morning and the castle is barely visible", "haze"), ("make it visible", "lowlight"),
+        ("the droplets on my lens lie over the bride's veil", "raindrop"), ("get rid of the veil", "haze"),
+        ("single exposure, hot pixels all over", "noise"), ("fix the exposure and the noise", "lowlight noise"),
+        ("all the dark areas are fizzing with coloured pixels", "noise"), ("it's spotty and hazy", "noise haze"),
+        ("deblur this, the objective was slightly off the focal plane", "blur"), ("deblur this slightly", "blur@.5"),
+        ("clear away the smog and the speckles; the shadow of the tower remains", "haze noise -shadow"),
+        ("I upload a lot, clean this one up however you think best", "auto"), ("swap the chairs for white ones", "oos"),
+        ("the top left corner is gone, can you restore it?", "missing"),
+    ],
+)  # fmt: skip
+def test_what_may_mean_anything_or_comes_of_something_is_nothing_beside_it(text, plan):
+    assert same(told(understand(text)[0]), plan)
+
+
+@pytest.mark.parametrize(
+    ("text", "apart"),
+    [
+        ("the picture's dark and grainy", "the picture is dark and grainy"), ("it's so dark", "it's so dark"),
+        ("the photo's dark corner", "the photo's dark corner"), ("the bird's out of focus", "the bird is out of focus"),
+        ("the tower's shadow", "the tower's shadow"), ("that's too dark", "that's too dark"),
+    ],
+)  # fmt: skip
+def test_a_verb_that_hangs_on_a_noun_stands_alone(text, apart):
+    assert written_out(text) == apart
 
 
 def test_what_no_list_speaks_of_does_not_count_beside_what_one_does():

@@ -70,6 +70,7 @@ WEAK = frozenset((
     "wrinkled", "mould", "notch", "void", "losses", "dappled",
 ))  # fmt: skip
 """Entries of one word that speak of other things as often, so that beside what is plainer they are only a guess."""
+RID = ["rid", "of"]
 SHOWN = ("picture", "photo", "photograph", "image", "shot", "frame", "scene", "pic")
 ALL = ("all", "everything", "anything", "whatever")
 NEGATED = frozenset(("left", "dont", "doesnt", "not", "nothing", "no", "never", "without"))
@@ -191,9 +192,23 @@ def plainness(said: list[str], span: list[int], kind: str) -> int:
     for i in span:
         for j in range(i + 1, span[-1] + 2):
             for slot, of in index().entries.get(" ".join(said[i:j]), {}).items():
-                if of == kind and not (j == i + 1 and said[i] in WEAK):
+                if of == kind and not (j == i + 1 and _weak(said, i)):
                     best = max(best, 3 if slot in NAMING else 2 if j - i > 1 else 1)
     return best
+
+
+def _weak(said: list[str], i: int) -> bool:
+    """Whether a word may mean anything, being neither listed beside something nor asked to go: "spotty and hazy"."""
+    if said[i] not in WEAK:
+        return False
+    before = i - 1
+    while before > 0 and said[before] in ("the", "a", "too", "so", "very", "all"):
+        before -= 1
+    listed = said[i + 1 : i + 2] in PAIRING or (before >= 0 and ([said[before]] in PAIRING or said[before] == ","))
+    asked = before >= 0 and (
+        said[before] in ("remove", "fix", "correct") or said[max(0, before - 1) : before + 1] == RID
+    )
+    return not (listed or asked)
 
 
 def described(said: list[str], span: list[int], kind: str) -> bool:
