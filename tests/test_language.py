@@ -307,7 +307,8 @@ def test_what_points_back_or_lies_aside_asks_for_nothing(text, plan):
         ("deblur this, the objective was slightly off the focal plane", "blur"), ("deblur this slightly", "blur@.5"),
         ("clear away the smog and the speckles; the shadow of the tower remains", "haze noise -shadow"),
         ("I upload a lot, clean this one up however you think best", "auto"), ("swap the chairs for white ones", "oos"),
-        ("the top left corner is gone, can you restore it?", "missing"),
+        ("the top left corner is gone, can you restore it?", "missing"), ("keep the rain, don't remove it", "-rain"),
+        ("I love the red umbrella but not the rain around it, please remove that", "rain"),
     ],
 )  # fmt: skip
 def test_what_may_mean_anything_or_comes_of_something_is_nothing_beside_it(text, plan):

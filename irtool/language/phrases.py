@@ -103,9 +103,11 @@ def settle(tokens: list[Token], tags: Tags) -> None:
         kind = KINDS.index(entry.kind)
         others = set(heard[part]) - {0, kind}
         place = any(said[max(0, at - 1)] in PLACING for at in (*before(said, entry.start), entry.start + 1))
-        place = place and entry.stop - entry.start < 4  # "at the lowest quality setting" says more than where
+        place = place and "s" not in entry.slots  # "at the lowest quality setting" says more than where
         size = min(entry.stop - entry.start, 2 if set(entry.slots) & set(DOING) else 3)
         doubted = tags.kind[part].max(axis=1).mean() < TRUSTED[size]
+        if size == 1 and not nothing and _weak(said, entry.start):
+            continue
         if doubted and not place and (others or nothing or (size > 2 and kind in heard[part])):
             _say(tags.kind, part, kind)
         if entry.slots == "s" and NEGATED & set(said[part]):  # "nothing is left of the corner" leaves nothing

@@ -223,7 +223,17 @@ def read(text: str, said: str, tokens: list[Token], tags: Tags) -> Wish:
     order, ranks = sequence([token.text for token in tokens], starts, ORDERS[int(tags.order.argmax())])
     if ranks:
         heard = [h for _, h in sorted(zip(ranks, heard, strict=True), key=lambda pair: pair[0])]
-    return _wish(text, heard, order)
+    return _wish(text, _pointed_at(said, heard), order)
+
+
+def _pointed_at(said: str, heard: list[Heard]) -> list[Heard]:
+    """With the last thing undone where the end of a sentence asks for that, whatever was said of it before: "I love the
+    umbrella but not the rain around it, please remove that"."""
+    kept = bool(heard) and heard[-1].kind in IDS and heard[-1].act == "keep"
+    alone = {h.act for h in heard} == {"keep"} or len({h.kind for h in heard}) == 1
+    if kept and alone and REMOVE_IT.search(said):
+        return [*heard[:-1], replace(heard[-1], act="undo")]
+    return heard
 
 
 def _consisting(tokens: list[Token], heard: list[Heard], spans: Mapping[int, list[int]]) -> list[Heard]:
@@ -291,6 +301,12 @@ OPEN = re.compile(
     r"\b(?:however|whatever|whichever|as|what|any way|the way) you (?:think|see fit|like|want|prefer|feel)\b"
 )
 """What leaves it to irtool to find out what is wrong."""
+REMOVE_IT = re.compile(
+    r"(?:[,.;:!?-]|\bplease|\bso|\bcan you|\bcould you) ?"
+    r"(?:remove|erase|delete|take|get|clear|wipe|edit) (?:it|that|this|them|those)(?: (?:out|away|off))?"
+    r"(?: please)?[.!?]*$"
+)
+"""What asks, at the end of a sentence, for what was named before to go."""
 VAGUE = frozenset((
     "smooth", "light", "clean", "clear", "even", "polish", "wipe", "draw", "wash", "brush", "lift", "pull", "mend",
     "reconstruct", "rebuild", "restore", "repair",
