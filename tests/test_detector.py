@@ -123,16 +123,18 @@ def test_thresholds_follow_their_rule() -> None:
     scores[:6, 0] = (0.9, 0.8, 0.7, 0.655, 0.645, 0.635)  # six clean ones of 200 look damaged; three may
     scores[:100, 1] = scores[300:, 2] = 0.99  # one kind never right, one always
     chosen = calibrate.thresholds(scores, labels)
-    assert (chosen[IDS[0]], chosen[IDS[1]], chosen[IDS[2]]) == (0.66, 1.0, calibrate.LOWEST)
+    assert (chosen[IDS[0]], chosen[IDS[1]], chosen[IDS[2]]) == (0.66, 1.0, calibrate.LEAST[IDS[2]])
     scores[300:305, 0] = 0.755  # five of the hundred that have something else; four may
     assert calibrate.thresholds(scores, labels)[IDS[0]] == 0.76
 
 
-def test_some_kinds_have_to_be_surer_than_others() -> None:
-    labels, at = np.zeros((200, len(IDS))), INDEX["shadow"]
-    labels[100:, at] = 1
-    scores = np.where(labels == 1, 0.99, 0.01)
-    assert calibrate.thresholds(scores, labels)["shadow"] == calibrate.LEAST["shadow"] > calibrate.LOWEST
+def test_some_kinds_have_to_be_surer_than_others_and_some_less() -> None:
+    labels = np.zeros((400, len(IDS)))
+    for start, name in ((100, "shadow"), (200, "rain"), (300, "noise")):
+        labels[start : start + 100, INDEX[name]] = 1
+    chosen = calibrate.thresholds(np.where(labels == 1, 0.99, 0.01), labels)
+    assert chosen["shadow"] == calibrate.LEAST["shadow"] > chosen["rain"] == calibrate.LOWEST
+    assert chosen["noise"] == calibrate.LEAST["noise"] < calibrate.LOWEST
 
 
 def test_what_is_likely_but_not_sure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
