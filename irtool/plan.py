@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 MOST = 3
 """Degradations undone by `plan_auto`: the network saw mixtures of two and three in training."""
+OURS = (DEFAULT_RESTORER, "irtool-base.v1", "irtool-nano.v1")
 APART = ("missing", "lowlight", "blur", "raindrop", "haze")
-"""What the restorer that ships undoes in a pass of its own: 0.3 to 8 dB better than at once with anything else, while
-the others lose a quarter of a decibel at most by sharing a pass, and gain half the time (docs/experiments.md)."""
+"""What the restorers that ship (`OURS`) undo in a pass of its own: 0.3 to 8 dB better than at once with anything else,
+while the others lose a quarter of a decibel at most by sharing a pass, and gain half the time (docs/experiments.md)."""
 HIDDEN = ("haze", "blur")
 """What noise, rain and snow hide from the detector. Other kinds that it finds in a picture just restored are mostly
 not there (docs/experiments.md)."""
@@ -132,10 +133,10 @@ class Plan:
 def passes(ids: Iterable[str], model: str = DEFAULT_RESTORER) -> list[tuple[str, ...]]:
     """Degradations in groups that are each undone at once, in order.
 
-    What is said of the restorer that ships was measured on no other, so any other gets them all in one pass.
+    What is said of the restorers that ship was measured on no others, so any other gets them all in one pass.
     """
     ids = sorted(ids, key=RESTORE_ORDER.index)
-    if model != DEFAULT_RESTORER or not ids:
+    if model not in OURS or not ids:
         return [tuple(ids)] if ids else []
     shared = tuple(i for i in ids if i not in APART)
     groups = [(i,) for i in ids if i in APART] + ([shared] if shared else [])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_motion import photograph, shaken
 from training_samples import CPU, tiny
 
 from irtool.degradation import IDS, INDEX
@@ -147,6 +148,29 @@ def test_what_is_likely_but_not_sure_is_told(monkeypatch: pytest.MonkeyPatch) ->
     )
     assert found.present == ("rain",) and found.perhaps == ("snow", "shadow")  # of blur nothing is known
     assert found.to_dict()["perhaps"] == ["snow", "shadow"]
+
+
+def test_a_suspicion_of_blur_is_followed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = torch.full((1, len(IDS)), 0.001)
+    monkeypatch.setattr(detector, "both_ways", lambda net, pixels: scores.logit())
+    found = Detector(DetectorNet(**SMALL), {"blur": 0.6}, CPU)
+    sharp = photograph()
+    shaky = shaken(sharp, seed=2)[0]
+    scores[0, INDEX["blur"]] = 0.1
+    assert found.diagnose(shaky[0]).present == ("blur",)
+    assert found.diagnose(shaky[0]).scores["blur"] == 0.6
+    assert found.diagnose(sharp[0]).is_clean and found.diagnose(sharp[0, :, :20, :20]).is_clean
+
+    def never(pixels: torch.Tensor) -> None:
+        raise AssertionError("a path was looked for")
+
+    monkeypatch.setattr(detector.motion, "estimate", never)
+    scores[0, INDEX["rain"]] = 0.9
+    assert found.diagnose(shaky[0]).present == ("rain",)  # rain would mislead
+    scores[0, INDEX["rain"]] = scores[0, INDEX["blur"]] = 0.001
+    assert found.diagnose(shaky[0]).is_clean  # it takes seconds
+    scores[0, INDEX["blur"]] = 0.3
+    assert Detector(DetectorNet(**SMALL), {"blur": 1.0}, CPU).diagnose(shaky[0]).is_clean  # its scores mean nothing
 
 
 def test_a_picture_and_its_mirror_image_are_diagnosed_alike() -> None:

@@ -69,7 +69,7 @@ def run(
     """Train by a recipe; `irtool train --recipe` is short for it.
 
     A run that was interrupted goes on from its last checkpoint with the same command. Several processes, on one machine
-    or many, are started with torchrun -m irtool train and the rest of the command.
+    or many, are started with torchrun -m -- irtool train and the rest of the command.
     """
     printer = Output(json=json, quiet=quiet)
     options.check_device(device)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..degradation import CLEAN, IDS
 from ..errors import UnavailableError
-from ..models import loading
+from ..models import loading, motion
 from .network import DetectorNet
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 LIT = 0.25
 """A picture of which half has a colour channel above this is not too dark, whatever the network takes it for."""
+SUSPECTED, CLEARLY = 0.02, 2.5
+"""A score for blur from which on, where nothing else is found, the path of the camera is looked for in the picture, and
+how far in pixels such a path spreads light that blurred it. Paths found in sharp photographs spread it by 2.3 pixels
+at most, those in really blurred ones by 2.7 to 8.3 (docs/experiments.md)."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Diagnosis:
     """What is wrong with a picture.
 
     Attributes:
-        scores: probability of each degradation, independent of the others.
+        scores: probability of each degradation, independent of the others; that of blur is at least its threshold where
+            a path of the camera was found in the picture (`irtool.models.motion`).
         present: ids whose score reaches its threshold, strongest first; empty means clean. A threshold lies above 0.5
             where what looks like damage often belongs to the picture (`irtool.training.calibrate`).
         perhaps: ids that are more likely there than not, but not sure enough to be present; strongest first.
@@ -97,12 +102,26 @@ class Detector:
             named["lowlight"] = 0.0
         if framed(pixels):
             named["missing"] = 0.0
+        if all(s < self.thresholds[i] for i, s in named.items()) and self._smeared(named["blur"], pixels):
+            named["blur"] = self.thresholds["blur"]
         # By how far each passes its own threshold, since thresholds differ.
         over = {i: s - self.thresholds[i] for i, s in named.items() if s >= self.thresholds[i]}
         # A threshold of 1 says that the scores of a kind mean nothing.
         likely = [i for i, s in named.items() if s >= 0.5 and i not in over and self.thresholds[i] < 1]
         present, perhaps = sorted(over, key=lambda i: -over[i]), sorted(likely, key=lambda i: -named[i])
         return Diagnosis(named, tuple(present), tuple(perhaps))
+
+    def _smeared(self, score: float, pixels: Tensor) -> bool:
+        """Whether a picture of which the network has a faint suspicion shows a path of the camera.
+
+        The network sees few really blurred pictures for what they are. Estimating the path takes seconds, so only where
+        there is a suspicion; noise, rain and the like would mislead it, so only where there is nothing else.
+        """
+        if score < SUSPECTED or self.thresholds["blur"] >= 1:
+            return False
+        with torch.inference_mode():
+            kernel = motion.estimate(pixels.float())
+        return kernel is not None and motion.spread(kernel) >= CLEARLY
 
 
 def load(path: Path, device: torch.device) -> Detector | DaclipDetector:

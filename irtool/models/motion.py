@@ -189,6 +189,14 @@ def estimate(pixels: Tensor) -> Tensor | None:
     return kernel if outside < OUTSIDE else None
 
 
+def spread(kernel: Tensor) -> float:
+    """How far a kernel (k, k) of unit sum scatters light: the root mean square distance from its mean, in pixels."""
+    place = torch.arange(len(kernel), device=kernel.device, dtype=kernel.dtype) - len(kernel) // 2
+    square = (kernel * (place[:, None] ** 2 + place**2)).sum()
+    down, right = _centroid(kernel)
+    return max(0.0, float(square) - down**2 - right**2) ** 0.5
+
+
 def _side_by_side(jobs: Sequence[Callable[[], tuple[float, Tensor, float]]]) -> list[tuple[float, Tensor, float]]:
     """What jobs give, each done in one thread: their arrays are too small to be shared among threads."""
     threads = torch.get_num_threads()
