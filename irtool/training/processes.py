@@ -1,9 +1,9 @@
 """One process or many: torch's own launcher and DistributedDataParallel, and signals that end a run in order.
 
-``torchrun --nproc-per-node 2 -m -- irtool train ...`` starts the processes (without the ``--`` torchrun would read our
-options as its own). The rest of the loop sees a `Group`, which of one process does nothing. Hugging Face Accelerate would wrap the same DistributedDataParallel; what it adds (sharded
-loaders, a checkpoint of several pickled files written in place, placement) is what a run that follows from its seed
-and resumes bit by bit has to do itself.
+``torchrun --nproc-per-node 2 -m -- irtool train ...`` starts the processes (without the ``--`` torchrun would read
+our options as its own). The rest of the loop sees a `Group`, which of one process does nothing. Hugging Face
+Accelerate would wrap the same DistributedDataParallel; what it adds (sharded loaders, a checkpoint of several pickled
+files written in place, placement) is what a run that follows from its seed and resumes bit by bit has to do itself.
 """
 
 from __future__ import annotations
