@@ -51,15 +51,15 @@ def test_what_was_done_is_undone(
     assert psnr(truth, restored) > psnr(truth, degraded) + gain
 
 
-@pytest.mark.parametrize("task", ["noise", "lowlight", "haze", "missing"])
+@pytest.mark.parametrize("task", ["noise", "lowlight", "haze", "shadow", "missing"])
 def test_tiled_and_whole_agree(restorer: models.Restorer, truth: torch.Tensor, task: str) -> None:
     expert = restorer.specialise({task: 1.0})
-    pixels = truth[:, :211, :317]
+    pixels = truth[:, :307, :461]
     whole = engine.run(expert, pixels, device=CPU, dtype="fp32", tile="off")
     tiled = engine.run(expert, pixels, device=CPU, dtype="fp32", tile="64")
     assert whole.tiles == 1
     assert tiled.tiles > 1
-    assert (whole.pixels - tiled.pixels).abs().max() < 1 / 255
+    assert (whole.pixels - tiled.pixels).abs().max() < 0.02 / 255
 
 
 def test_the_detector_tells_them_apart(truth: torch.Tensor) -> None:

@@ -36,7 +36,6 @@ from .context import CONTEXT_SIZE, describe
 from .holes import fill_holes, filled
 from .unet_blocks import linear
 
-MARGIN = 64  # measured: see tests/test_tiling.py
 # Features (rows x columns x channels) that a block works on at a time, for each thread of a CPU. With all of a picture
 # at once, memory and not arithmetic sets the pace: 1.9 times slower at one megapixel. A GPU takes more, to bound its
 # memory.
@@ -330,6 +329,14 @@ class CompactNet(nn.Module):
             total += share * count * _block_macs(width)
         return total + 0.25 * 9 * 24 * width
 
+    def reach(self) -> int:
+        """How far from a pixel what has a say in it may lie, in pixels: the least margin of tiles without seams."""
+        reach, side = 4, 2  # the first and the last layer; `side` of what a level sees as a pixel
+        for down, up in zip(self.encoder, reversed(self.decoder), strict=True):
+            reach += side * (down + up) + side  # a 3x3 convolution in every block, and what evens the way up
+            side *= 2
+        return reach + side * self.depth
+
     @torch.no_grad()
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights for this network that make it do what a smaller one does; the rest is left as it is.
@@ -445,7 +452,7 @@ class CompactRestorer:
             name="compact",
             tasks=net.tasks,
             multiple=net.multiple,
-            margin=MARGIN,
+            margin=net.reach(),
             parameters=sum(p.numel() for p in net.parameters()),
             gmacs_per_megapixel=net.macs_per_pixel() / 1e3,
             # Measured (tests/test_tiling.py keeps it honest): a stream and a skip at the finest level, a quarter of the
