@@ -28,6 +28,7 @@ from .language.wish import Own, check, looks, plan_wishes
 from .models import modulation
 from .models.instructir import InstructIRRestorer
 from .picture import Picture
+from .picture.quantised import within
 from .plan import Plan, plan_auto, plan_rest, plan_tasks
 from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, locate, needs
 
@@ -225,6 +226,10 @@ def restore(
         restored = outcome.pixels
         if holes is not None and tuple(step.mixture) == ("missing",):
             restored = torch.where(holes > 0, restored, pixels)
+        if done == 0 and picture.jpeg is not None and tuple(step.mixture) == ("jpeg",):
+            # Only of its own pixels does a file say how far off they can be, and only from compression alone.
+            held = within(restored.permute(1, 2, 0).numpy(), picture.pixels, picture.jpeg)
+            restored = torch.from_numpy(held).permute(2, 0, 1)
         pixels = restored if step.strength == 1 else torch.lerp(pixels, restored, step.strength)
         tiles += outcome.tiles
         peak = outcome.peak_bytes if peak is None else max(peak, outcome.peak_bytes or 0)

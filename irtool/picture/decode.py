@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from dataclasses import replace
 from io import BufferedIOBase, RawIOBase
 from pathlib import Path
 from typing import IO
@@ -167,7 +168,7 @@ def _picture(raw: Raw, format: str, name: str, path: Path | None) -> Picture:
         exif=exif,
         xmp=xmp,
         dpi=raw.dpi if orientation < 5 or raw.dpi is None else (raw.dpi[1], raw.dpi[0]),
-        jpeg=raw.jpeg,
+        jpeg=raw.jpeg and replace(raw.jpeg, orientation=orientation if raw.jpeg.orientation else 0),
         lossless=raw.lossless,
         comment=raw.comment,
         blocks=raw.blocks,

@@ -35,7 +35,10 @@ def _jpeg(data: bytes, guard: Guard) -> Raw:
     tables = tuple(tuple(table) for _, table in sorted(im.quantization.items()))
     # A layout Pillow cannot write (4:1:1, 4:4:0) becomes 4:4:4: larger, but nothing is lost. At most two tables, which
     # is what its writer assigns to luma and chroma.
-    settings = JpegSettings(tables[:2], max(sampling, 0), bool(im.info.get("progressive"))) if tables else None
+    # As for what the file says of its picture: only where its planes are luma and chroma, of a layout that is known.
+    known = len(tables) <= 2 and (im.mode == "L" or (sampling >= 0 and im.info.get("adobe_transform") != 0))
+    progressive = bool(im.info.get("progressive"))
+    settings = JpegSettings(tables[:2], max(sampling, 0), progressive, int(known)) if tables else None
     comment = im.info.get("comment")
     blocks = tuple((name, body) for name, body in im.applist if name == "APP13")
     if im.mode == "CMYK":

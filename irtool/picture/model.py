@@ -16,11 +16,14 @@ class JpegSettings:
         tables: quantisation tables in natural (row by row) order, 64 entries each: luma, then chroma.
         subsampling: Pillow's code, 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0.
         progressive: several scans rather than one.
+        orientation: EXIF orientation (1 to 8) that the decoded pixels were turned upright from; 0 where they no longer
+            are those of the file, or where its blocks are laid out in a way that Pillow does not tell.
     """
 
     tables: tuple[tuple[int, ...], ...]
     subsampling: int
     progressive: bool = False
+    orientation: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,4 +97,5 @@ class Picture:
         """
         if pixels.shape != self.pixels.shape:
             raise ValueError(f"pixels must be {self.pixels.shape}, got {pixels.shape}")
-        return replace(self, pixels=np.asarray(pixels, dtype=np.float32))
+        jpeg = self.jpeg and replace(self.jpeg, orientation=0)
+        return replace(self, pixels=np.asarray(pixels, dtype=np.float32), jpeg=jpeg)
