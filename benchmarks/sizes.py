@@ -64,10 +64,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     device = engine.pick_device(given.device)
-    shipped = [r for r in weights.records() if r.kind == "asset" and r.family == "compact"]
     benches = {
         f"{r.id}{' --ensemble' if ensemble else ''}": Bench(weights.locate(r.id), None, device, "auto", ensemble)
-        for r in shipped
+        for r in weights.restorers()
         for ensemble in ((False, True) if r.id == weights.DEFAULT_RESTORER else (False,))
     }
     lines = [

@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any
 from .degradation import RESTORE_ORDER, lookup
 from .diffusion.sampling import Sampling
 from .errors import UsageError
-from .weights.registry import DEFAULT_RESTORER
+from .weights.registry import DEFAULT_RESTORER, restorers
 
 if TYPE_CHECKING:
     from .detect import Diagnosis
 
 MOST = 3
 """Degradations undone by `plan_auto`: the network saw mixtures of two and three in training."""
-OURS = (DEFAULT_RESTORER, "irtool-base.v1", "irtool-nano.v1")
 APART = ("missing", "lowlight", "blur", "raindrop", "haze")
-"""What the restorers that ship (`OURS`) undo in a pass of its own: 0.3 to 8 dB better than at once with anything else,
+"""What the restorers that ship undo in a pass of its own: 0.3 to 8 dB better than at once with anything else,
 while the others lose a quarter of a decibel at most by sharing a pass, and gain half the time (docs/experiments.md)."""
 HIDDEN = ("haze", "blur")
 """What noise, rain and snow hide from the detector. Other kinds that it finds in a picture just restored are mostly
@@ -136,7 +135,7 @@ def passes(ids: Iterable[str], model: str = DEFAULT_RESTORER) -> list[tuple[str,
     What is said of the restorers that ship was measured on no others, so any other gets them all in one pass.
     """
     ids = sorted(ids, key=RESTORE_ORDER.index)
-    if model not in OURS or not ids:
+    if not ids or not any(model in (r.id, r.id.partition(".")[0]) for r in restorers()):
         return [tuple(ids)] if ids else []
     shared = tuple(i for i in ids if i not in APART)
     groups = [(i,) for i in ids if i in APART] + ([shared] if shared else [])

@@ -191,7 +191,7 @@ def estimate(pixels: Tensor) -> Tensor | None:
 
 def spread(kernel: Tensor) -> float:
     """How far a kernel (k, k) of unit sum scatters light: the root mean square distance from its mean, in pixels."""
-    place = torch.arange(len(kernel), device=kernel.device, dtype=kernel.dtype) - len(kernel) // 2
+    place = _places(kernel)
     square = (kernel * (place[:, None] ** 2 + place**2)).sum()
     down, right = _centroid(kernel)
     return max(0.0, float(square) - down**2 - right**2) ** 0.5
@@ -291,9 +291,14 @@ def _tidy(kernel: Tensor, least: float) -> Tensor:
     return kernel / kernel.sum()
 
 
+def _places(kernel: Tensor) -> Tensor:
+    """Of each row, or column, of a kernel: how far it lies from the middle."""
+    return torch.arange(len(kernel), device=kernel.device, dtype=kernel.dtype) - len(kernel) // 2
+
+
 def _centroid(kernel: Tensor) -> tuple[float, float]:
     """How far the mean of a kernel lies from its middle, down and right."""
-    place = torch.arange(len(kernel), device=kernel.device) - len(kernel) // 2
+    place = _places(kernel)
     return float((kernel.sum(1) * place).sum()), float((kernel.sum(0) * place).sum())
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .files import converted, locate, obtain, state, verify
 from .hub import offline
-from .registry import DEFAULT_DETECTOR, DEFAULT_RESTORER, File, Record, get, needs, records
+from .registry import DEFAULT_DETECTOR, DEFAULT_RESTORER, File, Record, get, needs, records, restorers
 
 __all__ = [
     "DEFAULT_DETECTOR",
@@ -21,6 +21,7 @@ __all__ = [
     "obtain",
     "offline",
     "records",
+    "restorers",
     "state",
     "verify",
 ]

@@ -180,6 +180,11 @@ def get(id: str) -> Record:
     raise UsageError(f"There is no model '{id}'.", hint)
 
 
+def restorers() -> tuple[Record, ...]:
+    """The restorers that ship with irtool, all sizes of one network."""
+    return tuple(record for record in records() if record.kind == "asset" and record.family == "compact")
+
+
 def needs(reference: str, family: str) -> tuple[str, ...]:
     """Ids of the models that the one called `reference` does not work without.
 
