@@ -118,6 +118,23 @@ def test_the_network_is_told_of_holes_and_tiles_agree() -> None:
     assert not torch.allclose(told, untold, atol=1e-4)
 
 
+def test_what_was_filled_stays_so_where_nothing_else_is_undone() -> None:
+    restorer = CompactRestorer(random_net())
+    y = scene(96, 112)[0]
+    y[:, 30:60, 40:80] = 1
+    device = torch.device("cpu")
+    results = {
+        tasks: engine.run(restorer.specialise(dict.fromkeys(tasks, 1.0)), y, device=device, dtype="fp32").pixels
+        for tasks in (("missing",), ("missing", "noise"))
+    }
+    seen = restorer.specialise({"missing": 1.0}).prepare(y)
+    inside = (seen[3:] > 0).expand(3, -1, -1)
+    assert torch.equal(results["missing",][inside], seen[:3][inside].clamp(0, 1))
+    # All around, and where the filling itself has what else is to be undone, the network has its say.
+    assert (results["missing",] - y)[~inside].abs().max() > 0.01
+    assert (results["missing", "noise"] - seen[:3])[inside].abs().max() > 0.01
+
+
 @pytest.mark.parametrize("hole", [0.0, 1.0])
 def test_a_colour_of_the_picture_itself_is_no_hole(hole: float) -> None:
     """What JPEG makes of a dark wall: flat blocks, more of them than there is hole."""
