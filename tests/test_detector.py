@@ -173,6 +173,35 @@ def test_a_suspicion_of_blur_is_followed_up(monkeypatch: pytest.MonkeyPatch) -> 
     assert Detector(DetectorNet(**SMALL), {"blur": 1.0}, CPU).diagnose(shaky[0]).is_clean  # its scores mean nothing
 
 
+def landscape(seed: int = 0) -> torch.Tensor:
+    """(3, 120, 160): strong colours and deep shade, in patches."""
+    g = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.interpolate(0.7 * torch.rand(1, 3, 12, 16, generator=g), (120, 160))[0]
+
+
+def test_a_suspicion_of_haze_is_followed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = torch.full((1, len(IDS)), 0.001)
+    monkeypatch.setattr(detector, "both_ways", lambda net, pixels: scores.logit())
+    found = Detector(DetectorNet(**SMALL), {"haze": 0.6}, CPU)
+    clear = landscape()
+    far = torch.linspace(2.5, 0.5, 120)[None, :, None]  # further up is further away
+    hazy, even = ((clear * t + 0.8 * (1 - t)) for t in (torch.exp(-far), torch.tensor(0.2)))
+    assert found.diagnose(hazy).is_clean  # nothing is suspected
+    scores[0, INDEX["haze"]] = 0.1
+    assert found.diagnose(hazy).present == ("haze",) and found.diagnose(hazy).scores["haze"] == 0.6
+    large = torch.nn.functional.interpolate(hazy[None], scale_factor=6)[0]
+    assert found.diagnose(large).present == ("haze",) and found.diagnose(hazy[:, :1, :1]).is_clean
+    assert found.diagnose(clear).is_clean
+    assert found.diagnose(even).is_clean  # a wall
+    assert found.diagnose(hazy.flip(1)).is_clean  # a floor
+    assert found.diagnose((hazy + 0.4).clamp(max=1)).is_clean  # paper
+    assert found.diagnose(hazy * torch.tensor([1.0, 0.8, 0.5])[:, None, None]).is_clean  # dusk
+    scores[0, INDEX["rain"]] = 0.9
+    assert found.diagnose(hazy).present == ("rain",)
+    scores[0, INDEX["rain"]] = 0.001
+    assert Detector(DetectorNet(**SMALL), {"haze": 1.0}, CPU).diagnose(hazy).is_clean  # its scores mean nothing
+
+
 def test_a_picture_and_its_mirror_image_are_diagnosed_alike() -> None:
     found = Detector(DetectorNet(**SMALL).eval(), {}, CPU)
     picture = torch.rand(3, 90, 130, generator=torch.Generator().manual_seed(0))

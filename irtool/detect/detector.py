@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..degradation import CLEAN, IDS
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
 LIT = 0.25
 """A picture of which half has a colour channel above this is not too dark, whatever the network takes it for."""
 SUSPECTED, CLEARLY = 0.02, 2.5
-"""A score for blur from which on, where nothing else is found, the path of the camera is looked for in the picture, and
-how far in pixels such a path spreads light that blurred it. Paths found in sharp photographs spread it by 2.3 pixels
-at most, those in really blurred ones by 2.7 to 8.3 (docs/experiments.md)."""
+"""A score for haze or blur from which on, where nothing else is found, the picture itself is asked: whether it is
+`veiled`, and for the path of the camera; and how far in pixels such a path spreads light that blurred the picture.
+Paths found in sharp photographs spread it by 2.3 pixels at most, those in really blurred ones by 2.7 to 8.3
+(docs/experiments.md)."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Diagnosis:
     """What is wrong with a picture.
 
     Attributes:
-        scores: probability of each degradation, independent of the others; that of blur is at least its threshold where
-            a path of the camera was found in the picture (`irtool.models.motion`).
+        scores: probability of each degradation, independent of the others; that of haze or blur is at least its
+            threshold where the picture itself confirms a suspicion (`veiled`, `irtool.models.motion`).
         present: ids whose score reaches its threshold, strongest first; empty means clean. A threshold lies above 0.5
             where what looks like damage often belongs to the picture (`irtool.training.calibrate`).
         perhaps: ids that are more likely there than not, but not sure enough to be present; strongest first.
@@ -77,6 +80,30 @@ def framed(pixels: Tensor) -> bool:
     return int(counts.max()) > 0.5 * edge.shape[1]
 
 
+def veiled(pixels: Tensor) -> bool:
+    """Whether a picture (3, H, W) has what haze makes of a landscape.
+
+    Haze adds its own light to all colours alike: nothing is dark, hardly anything is coloured, and even the darkest
+    channel of a patch is bright (the dark channel prior, He et al., CVPR 2009); the more so the further away, which in
+    landscapes is further up. White walls and concrete have some of that, so it only settles a suspicion. The bounds
+    leave out all but one of 682 pictures without haze, and that one is hazy (docs/experiments.md).
+    """
+    shrink = 480 / max(pixels.shape[1:])
+    if shrink < 1:
+        size = [max(1, round(side * shrink)) for side in pixels.shape[1:]]
+        pixels = F.interpolate(pixels[None], size=size, mode="area")[0]
+    least, most = pixels.amin(0), pixels.amax(0)
+    dark = -F.max_pool2d(-least[None, None], 11, 1, 5)[0, 0]
+    third = -(-len(dark) // 3)
+    darkest = float(np.quantile(pixels.mean(0).numpy(), 0.01))
+    return (
+        0.15 <= darkest <= 0.5
+        and float(dark.median()) >= 0.35
+        and float(((most - least) / (most + 1e-3)).mean()) <= 0.2
+        and float(dark[:third].mean() - dark[-third:].mean()) >= 0.1
+    )
+
+
 def both_ways(net: DetectorNet, pixels: Tensor) -> Tensor:
     """Logits (N, 10) of pictures (N, 3, H, W), the mean of those of the picture and of its mirror image.
 
@@ -102,8 +129,12 @@ class Detector:
             named["lowlight"] = 0.0
         if framed(pixels):
             named["missing"] = 0.0
-        if all(s < self.thresholds[i] for i, s in named.items()) and self._smeared(named["blur"], pixels):
-            named["blur"] = self.thresholds["blur"]
+        if all(s < self.thresholds[i] for i, s in named.items()):
+            # Nothing is found; what is suspected is looked for in the picture itself.
+            if named["haze"] >= SUSPECTED and self.thresholds["haze"] < 1 and veiled(pixels.float().cpu()):
+                named["haze"] = self.thresholds["haze"]
+            elif self._smeared(named["blur"], pixels):
+                named["blur"] = self.thresholds["blur"]
         # By how far each passes its own threshold, since thresholds differ.
         over = {i: s - self.thresholds[i] for i, s in named.items() if s >= self.thresholds[i]}
         # A threshold of 1 says that the scores of a kind mean nothing.
