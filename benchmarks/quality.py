@@ -173,10 +173,10 @@ def files(bench: Bench, kodak: dict[str, Tensor]) -> Iterator[str]:
             Image.fromarray(eight(x)).save(buffer, "JPEG", quality=quality)
             saved = picture.read(buffer.getvalue())
             assert saved.jpeg is not None
-            free = bench.carry_out(torch.from_numpy(saved.pixels).permute(2, 0, 1).contiguous(), [("jpeg",)])
-            free_pixels = free.permute(1, 2, 0).numpy()
-            held = within(free_pixels, saved.pixels, saved.jpeg)
-            figures.append([metrics.psnr(eight(x), metrics.to_8bit(y)) for y in (saved.pixels, free_pixels, held)])
+            decoded = torch.from_numpy(saved.pixels).permute(2, 0, 1).contiguous()
+            free = bench.carry_out(decoded, [("jpeg",)])
+            held = torch.from_numpy(within(free.numpy(), decoded.numpy(), saved.jpeg))
+            figures.append([metrics.psnr(eight(x), eight(y)) for y in (decoded, free, held)])
         given, free_mean, held_mean = np.mean(figures, axis=0)
         worst = min(after - before for before, _, after in figures)
         yield (

@@ -157,7 +157,8 @@ def restore(
     """Put a picture right.
 
     Without `tasks` and `plan` the picture is diagnosed first and what was found is undone; a clean picture comes back
-    untouched.
+    untouched. Where compression is undone first, and alone, and the pixels are those of a JPEG file, they change by no
+    more than the file's tables allow (`irtool.picture.quantised`).
 
     Args:
         source: a `Picture`, a path, or the bytes of a file.
@@ -228,8 +229,7 @@ def restore(
             restored = torch.where(holes > 0, restored, pixels)
         if done == 0 and picture.jpeg is not None and tuple(step.mixture) == ("jpeg",):
             # Only of its own pixels does a file say how far off they can be, and only from compression alone.
-            held = within(restored.permute(1, 2, 0).numpy(), picture.pixels, picture.jpeg)
-            restored = torch.from_numpy(held).permute(2, 0, 1)
+            restored = torch.from_numpy(within(restored.numpy(), pixels.numpy(), picture.jpeg))
         pixels = restored if step.strength == 1 else torch.lerp(pixels, restored, step.strength)
         tiles += outcome.tiles
         peak = outcome.peak_bytes if peak is None else max(peak, outcome.peak_bytes or 0)
