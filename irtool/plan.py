@@ -135,7 +135,7 @@ def passes(ids: Iterable[str], model: str = DEFAULT_RESTORER) -> list[tuple[str,
     What is said of the restorers that ship was measured on no others, so any other gets them all in one pass.
     """
     ids = sorted(ids, key=RESTORE_ORDER.index)
-    if not ids or not any(model in (r.id, r.id.partition(".")[0]) for r in restorers()):
+    if not ids or not any(record.called(model) for record in restorers()):
         return [tuple(ids)] if ids else []
     shared = tuple(i for i in ids if i not in APART)
     groups = [(i,) for i in ids if i in APART] + ([shared] if shared else [])

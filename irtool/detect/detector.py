@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -95,7 +94,7 @@ def veiled(pixels: Tensor) -> bool:
     least, most = pixels.amin(0), pixels.amax(0)
     dark = -F.max_pool2d(-least[None, None], 11, 1, 5)[0, 0]
     third = -(-len(dark) // 3)
-    darkest = float(np.quantile(pixels.mean(0).numpy(), 0.01))
+    darkest = float(pixels.mean(0).quantile(0.01))
     return (
         0.15 <= darkest <= 0.5
         and float(dark.median()) >= 0.35

@@ -126,6 +126,10 @@ class Record:
         """How its files come: "asset", "hf-hub", "https" or "manual"."""
         return self.files[0].kind
 
+    def called(self, id: str) -> bool:
+        """Whether `id` is its id, with or without the tag."""
+        return id in (self.id, self.id.partition(".")[0])
+
     @property
     def originals(self) -> tuple[File, ...]:
         """Its files, each once."""
@@ -173,7 +177,7 @@ def get(id: str) -> Record:
     if id in known:
         return known[id]
     for record in known.values():
-        if record.id.partition(".")[0] == id:
+        if record.called(id):
             return record
     close = difflib.get_close_matches(id, [*known, *(k.partition(".")[0] for k in known)], n=1)
     hint = f"Did you mean '{close[0]}'?" if close else "irtool models lists them; a file is given as local:PATH."
