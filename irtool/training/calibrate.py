@@ -118,9 +118,9 @@ def thresholds(scores: np.ndarray, labels: np.ndarray, real: np.ndarray) -> dict
     for i, name in enumerate(IDS):
         score, there = scores[:, i], labels[:, i] == 1
         groups = [there & (real == 0), there & (real == 1)]
-        groups = [group for group in groups if group.sum() >= 10] or [there]
+        groups = [group for group in groups if group.sum() >= 10] or [there] * bool(there.any())
         least, threshold = 0.0, 1.0
-        for candidate in np.arange(LEAST, 0.9951, 0.005):
+        for candidate in np.arange(LEAST, 0.9951, 0.005) if groups else ():
             hit = score >= candidate
             # Half a picture more than was counted: none in two hundred does not mean none in ten thousand.
             false = (hit[clean].sum() + 0.5) / (clean.sum() + 1)
