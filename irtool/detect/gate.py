@@ -7,7 +7,7 @@ was smeared away. The bounds were chosen on pictures whose truth is known (docs/
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +74,30 @@ def judge(
     if measured["structure"] < SAME_STRUCTURE:
         reasons.append("details would be lost")
     return Verdict(not reasons, " and ".join(reasons), {k: round(v, 3) for k, v in measured.items()})
+
+
+def check(
+    before: Tensor, after: Tensor, found: Diagnosis, look: Callable[[Tensor], Diagnosis], restored: Iterable[str]
+) -> tuple[Tensor, float, Diagnosis, Verdict]:
+    """The most of a result that passes: all of it, the half of it, or the input.
+
+    Args:
+        before, after, found, restored: as of `judge`.
+        look: diagnoses a picture.
+
+    Returns:
+        The pixels to go on with, the share of the result in them (1, 0.5 or 0), their diagnosis, and the verdict on the
+        whole result.
+    """
+    then = look(after)
+    verdict = judge(before, after, found, then, restored)
+    if verdict.passed:
+        return after, 1.0, then, verdict
+    half = torch.lerp(before, after, 0.5)
+    then = look(half)
+    if judge(before, half, found, then, restored).passed:
+        return half, 0.5, then, verdict
+    return before, 0.0, found, verdict
 
 
 def outside(before: Tensor, after: Tensor, present: Tensor) -> float:

@@ -64,7 +64,8 @@ class DetectorJob:
         net, _ = loading.read(root / str(recipe.settings["frozen"]))
         assert isinstance(net, DetectorNet)
         net.to(share.device)
-        samples = (recipe.data, recipe.group, recipe.pool, recipe.region, recipe.seed, recipe.weights, recipe.settings)
+        settings = {name: value for name, value in recipe.settings.items() if name != "pools"}  # more of the same
+        samples = (recipe.data, recipe.group, recipe.pool, recipe.region, recipe.seed, recipe.weights, settings)
         where = root / "views" / hashlib.sha256(json.dumps(samples, sort_keys=True).encode()).hexdigest()[:16]
 
         def pools(pictures: Pictures, recipe: Recipe, share: Share) -> SeenPools:
