@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v2.safetensors")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    bench = Bench(given.model, given.detector, pick_device("cpu"), "float32", False)
+    bench = Bench(given.model, given.detector, pick_device("cpu"), "fp32", False)
     assert bench.detector is not None
     groups: dict[str, Tally] = defaultdict(Tally)
     clean: dict[str, list[tuple[str, Diagnosis]]] = defaultdict(list)
