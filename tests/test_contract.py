@@ -191,7 +191,7 @@ def test_tensors_in_memory_make_a_network_strictly() -> None:
     assert header["architecture"] == "nafnet"
     x = torch.rand(1, 3, 16, 16)
     assert torch.equal(made(x), net.eval()(x))
-    with pytest.raises(irtool.UnavailableError, match="middle_blks.0.beta"):
+    with pytest.raises(irtool.UnavailableError, match=r"middle_blks\.0\.beta"):
         loading.from_tensors({k: v for k, v in state.items() if k != "middle_blks.0.beta"}, header)
 
 

@@ -144,7 +144,6 @@ def eval(
     from ..evaluation.report import Report, save_png, to_csv
     from ..evaluation.run import NO_MODEL
     from ..metrics.extra import make
-    from ..models.spandrel import terms
     from ..picture import save_bytes
     from ..plan import plan_tasks
     from ..synth import parse
@@ -152,9 +151,9 @@ def eval(
     chain = None if degrade is None else parse(degrade)
     plan = None
     if model != NO_MODEL:
-        api.prepare(model=model, detector=detector if auto else None, device=device)
-        if told := terms(api.info(model).name):
-            out.note(f"{model}: {told}")
+        infos = api.prepare([model], detector=detector if auto else None, device=device)
+        for remark in infos[model].remarks:
+            out.note(f"{model}: {remark}")
         plan = None if auto else plan_tasks(task or [_task(model, known)], 1.0, model)
     keepers: list[Any] = []
 

@@ -49,6 +49,7 @@ class ModelInfo:
         takes_mask: it can be told which pixels are missing.
         assumed: hyperparameters that neither the file nor the caller gave and that tensors do not tell, with the values
             taken, such as "num_heads=12".
+        remarks: sentences for whoever loads the model, such as on its license.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ModelInfo:
     iterative: bool = False
     takes_mask: bool = False
     assumed: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,10 @@ def describe(
 
     if gmacs is None:
         gmacs = counted(net, torch.empty(1, 3, 128, 128, device="meta"))
+    assumed = tuple(json.loads(header.get("assumed", "[]")))
+    if assumed:
+        told = f"its tensors do not tell {' and '.join(a.partition('=')[0] for a in assumed)}; {', '.join(assumed)} is "
+        more["remarks"] = (*more.get("remarks", ()), told + "assumed, as published")
     return ModelInfo(
         name=name,
         tasks=tuple(json.loads(header.get("tasks", "[]"))) or tuple(tasks),
@@ -273,7 +279,7 @@ def describe(
         parameters=sum(p.numel() for p in net.parameters()),
         gmacs_per_megapixel=gmacs,
         bytes_per_pixel=bytes_per_pixel,
-        assumed=tuple(json.loads(header.get("assumed", "[]"))),
+        assumed=assumed,
         **more,
     )
 
