@@ -37,9 +37,9 @@ from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, locate, needs
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .detect.daclip import DaclipDetector
     from .engine.folder import Done
     from .targets import Item
-    from .detect.daclip import DaclipDetector
 
 DEFAULT_TEXT_MODEL = "irtool-words.v1"
 Planner = Callable[[Diagnosis], Plan]
@@ -221,7 +221,7 @@ def restore_folder(
         NothingToDoError: there is no picture.
     """
     from .engine.folder import Done, overlap
-    from .targets import Item, make_folder, make_items, resolve_existing
+    from .targets import make_folder, make_items, resolve_existing
 
     one_or_more = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     folder = None if output is None else f"{Path(output)}/"
