@@ -67,7 +67,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     bench = Bench(given.model, None, pick_device("cpu"), "fp32", False)
-    head = ["# Harm and gain", "", "Printed by `python benchmarks/harm.py --data DATA --tables TABLES`.", f"{given.model.name}.", ""]
+    head = [
+        "# Harm and gain",
+        "",
+        "Printed by `python benchmarks/harm.py --data DATA --tables TABLES`.",
+        f"{given.model.name}.",
+        "",
+    ]
     publish([*head, *report(bench, given.data, given.tables, given.count)], given.out)
 
 

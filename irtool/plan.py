@@ -95,7 +95,12 @@ class Rejected:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"kinds": list(self.kinds), "reason": self.reason, "strength": self.strength, "measured": dict(self.measured)}
+        return {
+            "kinds": list(self.kinds),
+            "reason": self.reason,
+            "strength": self.strength,
+            "measured": dict(self.measured),
+        }
 
     def __str__(self) -> str:
         kinds = " and ".join(self.kinds)

@@ -21,7 +21,9 @@ def picture(seed: int = 0) -> torch.Tensor:
     return (0.6 * both[0] + 0.4 * both[1])[0]
 
 
-def diagnosis(kind: str, score: float, cells: torch.Tensor | None = None, features: torch.Tensor | None = None) -> Diagnosis:
+def diagnosis(
+    kind: str, score: float, cells: torch.Tensor | None = None, features: torch.Tensor | None = None
+) -> Diagnosis:
     maps = {i: torch.zeros(8, 10) for i in LOCAL}
     if cells is not None:
         maps[kind] = cells

@@ -70,7 +70,12 @@ def data(tmp_path: Path, decoded: Path, monkeypatch: pytest.MonkeyPatch, net: De
     mask = np.zeros((120, 160), np.uint8)
     mask[:, :80] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    rows = [("clean/0.png", "haze", ""), ("clean/1.png", "shadow", "mask.png"), ("clean/2.png", CLEAN, ""), ("clean/0.png", "jpeg", "")]
+    rows = [
+        ("clean/0.png", "haze", ""),
+        ("clean/1.png", "shadow", "mask.png"),
+        ("clean/2.png", CLEAN, ""),
+        ("clean/0.png", "jpeg", ""),
+    ]
     for name in ("train", "held"):
         with (tmp_path / f"{name}.tsv").open("w", encoding="utf-8") as file:
             csv.writer(file, delimiter="\t").writerows([("file", "label", "mask"), *rows])

@@ -50,7 +50,7 @@ def main() -> None:
     net.backbone.load_state_dict({renamed(k): v for k, v in published.items() if not k.startswith("_fc")})
     if given.fine is not None:
         older = load_file(given.fine)
-        net.fine.load_state_dict({k[len("fine."):]: v for k, v in older.items() if k.startswith("fine.")})
+        net.fine.load_state_dict({k[len("fine.") :]: v for k, v in older.items() if k.startswith("fine.")})
     loading.save(net, given.target, architecture="detector", config={})
 
 

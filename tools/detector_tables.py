@@ -96,7 +96,11 @@ def main() -> None:
     counts: Counter[tuple[str, bool]] = Counter()
     for row in largest.values():
         label, kept = str(label_of(row)), held(row)
-        mask = row["place"].replace("/image/", "/mask/").rsplit(".", 1)[0] + ".png" if "shadow_masks" in row["kind"] else ""
+        mask = (
+            row["place"].replace("/image/", "/mask/").rsplit(".", 1)[0] + ".png"
+            if "shadow_masks" in row["kind"]
+            else ""
+        )
         mask = mask if mask and Path(mask).is_file() else ""
         short = [str(Path(p).relative_to(out)) if p else "" for p in (row["place"], mask)]
         tables[kept].append([short[0], label, short[1], f"{row['repo']} {row['kind']}", row["licence"]])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
-WORDS = "the of and to in a is that it was for on are as with his they at be this from have or by one had not".split()
+WORDS = ["the", "of", "and", "to", "in", "a", "is", "that", "it", "was", "for", "on", "are", "as", "with", "his", "they", "at", "be", "this", "from", "have", "or", "by", "one", "had", "not"]
 Draw = Callable[[random.Random, list[Path]], Image.Image]
 
 
@@ -29,7 +29,9 @@ def _size(dice: random.Random) -> tuple[int, int]:
     return dice.choice([(640, 480), (480, 640), (768, 512), (512, 768), (600, 600), (800, 450)])
 
 
-def _text(draw: ImageDraw.ImageDraw, dice: random.Random, box: tuple[int, int, int, int], size: int, color: object) -> None:
+def _text(
+    draw: ImageDraw.ImageDraw, dice: random.Random, box: tuple[int, int, int, int], size: int, color: object
+) -> None:
     font = ImageFont.load_default(size)
     left, top, right, bottom = box
     y = top
@@ -105,7 +107,11 @@ def comic(dice: random.Random, photos: list[Path]) -> Image.Image:
             left = 12 + column * (w - 12) // columns
             right = left + (w - 12) // columns - 12
             panel = _photo(dice, photos, (right - left, bottom - top)).filter(ImageFilter.MedianFilter(7))
-            panel = ImageOps.posterize(panel, 2) if dice.random() < 0.7 else ImageOps.grayscale(panel).convert("1").convert("RGB")
+            panel = (
+                ImageOps.posterize(panel, 2)
+                if dice.random() < 0.7
+                else ImageOps.grayscale(panel).convert("1").convert("RGB")
+            )
             image.paste(panel, (left, top))
             draw.rectangle((left, top, right, bottom), outline=(0, 0, 0), width=3)
             box = (left + 8, top + 8, left + (right - left) // 2, top + 50)
@@ -157,8 +163,13 @@ def framed(dice: random.Random, photos: list[Path]) -> Image.Image:
 
 def stars(dice: random.Random, photos: list[Path]) -> Image.Image:
     w, h = _size(dice)
-    top, low = (dice.randint(0, 14), dice.randint(0, 20), dice.randint(10, 50)), (dice.randint(5, 50), dice.randint(5, 45), dice.randint(20, 70))
-    image = Image.composite(Image.new("RGB", (w, h), low), Image.new("RGB", (w, h), top), Image.linear_gradient("L").resize((w, h)))
+    top, low = (
+        (dice.randint(0, 14), dice.randint(0, 20), dice.randint(10, 50)),
+        (dice.randint(5, 50), dice.randint(5, 45), dice.randint(20, 70)),
+    )
+    image = Image.composite(
+        Image.new("RGB", (w, h), low), Image.new("RGB", (w, h), top), Image.linear_gradient("L").resize((w, h))
+    )
     draw = ImageDraw.Draw(image)
     for _ in range(dice.randint(150, 900)):
         x, y, r, bright = dice.random() * w, dice.random() * h, dice.choice((0.5, 0.5, 0.8, 1.2)), dice.randint(90, 255)
@@ -174,11 +185,18 @@ def stars(dice: random.Random, photos: list[Path]) -> Image.Image:
 
 def confetti(dice: random.Random, photos: list[Path]) -> Image.Image:
     w, h = _size(dice)
-    image = _photo(dice, photos, (w, h)) if dice.random() < 0.6 else Image.new("RGB", (w, h), tuple(dice.randint(0, 255) for _ in range(3)))
+    image = (
+        _photo(dice, photos, (w, h))
+        if dice.random() < 0.6
+        else Image.new("RGB", (w, h), tuple(dice.randint(0, 255) for _ in range(3)))
+    )
     draw = ImageDraw.Draw(image)
     for _ in range(dice.randint(60, 400)):
         x, y, r, turn = dice.random() * w, dice.random() * h, dice.uniform(2, 11), dice.random() * math.pi
-        corners = [(x + r * math.cos(turn + a) * s, y + r * math.sin(turn + a)) for a, s in ((0.6, 1), (2.5, 0.7), (3.7, 1), (5.6, 0.7))]
+        corners = [
+            (x + r * math.cos(turn + a) * s, y + r * math.sin(turn + a))
+            for a, s in ((0.6, 1), (2.5, 0.7), (3.7, 1), (5.6, 0.7))
+        ]
         draw.polygon(corners, fill=tuple(dice.randint(0, 255) for _ in range(3)))
     return image.filter(ImageFilter.GaussianBlur(0.6))
 
@@ -211,7 +229,9 @@ def texture(dice: random.Random, photos: list[Path]) -> Image.Image:
         light = dice.gauss(0, 28)
         color = tuple(int(min(255, max(0, c + light))) for c in base)
         length = long * dice.uniform(0.4, 1.3)
-        draw.line((x, y, x + length * math.cos(turn), y + length * math.sin(turn)), fill=color, width=dice.choice((1, 1, 2)))
+        draw.line(
+            (x, y, x + length * math.cos(turn), y + length * math.sin(turn)), fill=color, width=dice.choice((1, 1, 2))
+        )
     return image.filter(ImageFilter.GaussianBlur(0.7))
 
 
@@ -223,7 +243,9 @@ def product(dice: random.Random, photos: list[Path]) -> Image.Image:
     size = (dice.randint(w // 3, w * 2 // 3), dice.randint(h // 3, h * 2 // 3))
     place = ((w - size[0]) // 2, (h - size[1]) // 2)
     shade = Image.new("L", (w, h), 0)
-    ImageDraw.Draw(shade).ellipse((place[0], place[1] + size[1] - 24, place[0] + size[0], place[1] + size[1] + 24), fill=dice.randint(30, 110))
+    ImageDraw.Draw(shade).ellipse(
+        (place[0], place[1] + size[1] - 24, place[0] + size[0], place[1] + size[1] + 24), fill=dice.randint(30, 110)
+    )
     image.paste((60, 60, 60), mask=shade.filter(ImageFilter.GaussianBlur(14)))
     mask = Image.new("L", size, 0)
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, size[0] - 1, size[1] - 1), dice.randint(8, min(size) // 2), fill=255)

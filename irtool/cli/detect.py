@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,9 @@ from .output import Output, is_plain
 
 if TYPE_CHECKING:
     from ..detect import Diagnosis
+    from ..picture import Picture
+    from ..targets import Item
+    from .batch import Loaded
 
 
 def detect(
@@ -24,6 +28,10 @@ def detect(
             "--detector", "--model", envvar="IRTOOL_DETECTOR", metavar="ID|local:PATH", help="The model that diagnoses."
         ),
     ] = DEFAULT_DETECTOR,
+    where: Annotated[
+        Path | None,
+        typer.Option("--where", metavar="FOLDER", help="Also draw where it is: a picture NAME.where.png for each."),
+    ] = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -36,7 +44,7 @@ def detect(
     More than one degradation can be present, and clean is an answer. What is called "perhaps" is likely, but looks like
     things that belong to pictures, and restore --auto leaves it. -v shows the scores of all.
     """
-    from ..targets import Item, gather
+    from ..targets import Item, gather, make_folder
     from .batch import Run
 
     options.check_device(device)
@@ -52,13 +60,26 @@ def detect(
         if not json:
             _show(out, item.name, diagnosis)
 
+    def look(item: Item, loaded: Loaded) -> tuple[Diagnosis, Picture]:
+        return api.detect(loaded[0], model=detector, device=device), loaded[0]
+
+    def write(item: Item, seen: tuple[Diagnosis, Picture]) -> Diagnosis:
+        if where is not None:
+            _draw(*seen, where / f"{'stdin' if item.source is None else item.source.name}.where.png")
+        return seen[0]
+
     api.prepare(detector=detector, device=device)
-    return run.carry_out(
-        items,
-        lambda item, loaded: api.detect(loaded[0], model=detector, device=device),
-        lambda item, diagnosis: diagnosis,
-        report,
-    )
+    if where is not None:
+        make_folder(where)
+    return run.carry_out(items, look, write, report)
+
+
+def _draw(diagnosis: Diagnosis, picture: Picture, path: Path) -> None:
+    """Write where things are; a detector without maps only names them."""
+    from ..detect.overlay import overlay
+    from ..picture import Picture, write
+
+    write(Picture(overlay(picture.pixels, diagnosis).astype("float32") / 255), path)
 
 
 def _show(out: Output, name: str, diagnosis: Diagnosis) -> None:

@@ -46,9 +46,7 @@ class Verdict:
     measured: dict[str, float]
 
 
-def judge(
-    before: Tensor, after: Tensor, found: Diagnosis, then: Diagnosis, restored: Iterable[str]
-) -> Verdict:
+def judge(before: Tensor, after: Tensor, found: Diagnosis, then: Diagnosis, restored: Iterable[str]) -> Verdict:
     """Compare a result with its input.
 
     Args:

@@ -165,7 +165,10 @@ def main() -> None:
     print("| id | threshold | synthetic found | real found | clean called so |\n|---|---|---|---|---|")
     for i, name in enumerate(IDS):
         hit, there = scores[:, i] >= chosen[name], truth[:, i] == 1
-        shares = [hit[there & (real.numpy() == kind)].mean() if (there & (real.numpy() == kind)).any() else np.nan for kind in (0, 1)]
+        shares = [
+            hit[there & (real.numpy() == kind)].mean() if (there & (real.numpy() == kind)).any() else np.nan
+            for kind in (0, 1)
+        ]
         print(f"| {name} | {chosen[name]:.3f} | {shares[0]:.1%} | {shares[1]:.1%} | {hit[clean].mean():.2%} |")
     left = (scores < np.array([chosen[i] for i in IDS])).all(axis=1)
     print(f"\nClean pictures left alone: {left[clean].mean():.1%} of {clean.sum()}")

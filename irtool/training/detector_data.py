@@ -244,7 +244,9 @@ def _native(pixels: np.ndarray, h: int, w: int, g: torch.Generator) -> Tensor:
     tall, wide = min(h, pixels.shape[0]), min(w, pixels.shape[1])
     # On the grid of JPEG's blocks or anywhere, since people crop.
     grid = 16 if _draw(g, 2) else 1
-    top, left = (grid * _draw(g, (side - cut) // grid + 1) for side, cut in zip(pixels.shape, (tall, wide), strict=False))
+    top, left = (
+        grid * _draw(g, (side - cut) // grid + 1) for side, cut in zip(pixels.shape, (tall, wide), strict=False)
+    )
     part = _resized(pixels, (top, left, tall, wide), tall, wide)
     while part.shape[-2] < h or part.shape[-1] < w:
         down, right = (min(side - have, have - 1) for side, have in zip((h, w), part.shape[-2:], strict=True))

@@ -77,7 +77,8 @@ def _box(pixels: Tensor, g: torch.Generator) -> tuple[int, int, int, int]:
     """Top, left, height and width of a random crop of middle size."""
     h, w = (min(side, CROP) for side in pixels.shape[-2:])
     top, left = (
-        int(torch.randint(side - cut + 1, (1,), generator=g)) for side, cut in zip(pixels.shape[-2:], (h, w), strict=True)
+        int(torch.randint(side - cut + 1, (1,), generator=g))
+        for side, cut in zip(pixels.shape[-2:], (h, w), strict=True)
     )
     return top, left, h, w
 
