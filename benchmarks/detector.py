@@ -88,9 +88,8 @@ class Tally:
             claimed = sum(kind in d.present for _, d in self.found)
             recalls.append(hits / len(mine))
             precision = f"{hits / claimed:.0%}" if claimed else "-"
-            yield (
-                f"| {kind} | {len(mine)} | {hits} ({hits / len(mine):.0%}) | {first} | {perhaps} | {other} | {precision} |"
-            )
+            share = f"{hits} ({hits / len(mine):.0%})"
+            yield f"| {kind} | {len(mine)} | {share} | {first} | {perhaps} | {other} | {precision} |"
         if recalls:
             yield from ("", f"Recall, mean over {len(recalls)} kinds: {np.mean(recalls):.1%}.")
 
@@ -150,9 +149,8 @@ def main() -> None:
         kept = sum(not d.present for _, d in rows)
         wrong = Counter(i for _, d in rows for i in d.present[:1])
         total, alone = total + len(rows), alone + kept
-        lines.append(
-            f"| {group} | {len(rows)} | {kept} ({kept / len(rows):.1%}) | {', '.join(f'{k} {n}' for k, n in wrong.items())} |"
-        )
+        instead = ", ".join(f"{kind} {count}" for kind, count in wrong.items())
+        lines.append(f"| {group} | {len(rows)} | {kept} ({kept / len(rows):.1%}) | {instead} |")
     lines += ["", f"Left alone, all together: {alone} of {total} ({alone / total:.1%})."]
     if changed:
         lines += ["", "What `--auto` changes among them (after its check of the result):", ""]

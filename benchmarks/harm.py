@@ -2,8 +2,8 @@
 
     python benchmarks/harm.py --data DATA --tables TABLES [--count 24] [--out benchmarks/harm.md]
 
-The costs of the detector's thresholds (`irtool.training.calibrate`) come from here. Clean pictures: those kept back from
-training (detector_held.tsv in TABLES), every n-th. Gains: the degraded ones synthesised on them with the ranges of
+The costs of the detector's thresholds (`irtool.training.calibrate`) come from here. Clean pictures: those kept back
+from training (detector_held.tsv in TABLES), every n-th. Gains: the degraded ones synthesised on them with the ranges of
 training, and the test pairs of DATA. Protocol of quality.md.
 """
 

@@ -8,8 +8,8 @@ assembled (larger versions of the same photographs, and more of them). OUT gets 
     detector_train.tsv, detector_held.tsv    columns file, label, mask, source, license
     detector_content.tsv                     clean photographs to synthesise damage on, column file
 
-Pictures that tools/drawn_negatives.py drew into OUT/drawn are clean ones too. Photographs are split by source, never by file: HELD names the sources that are kept back for thresholds and figures.
-Give OUT to `irtool train --recipe detector --data OUT`.
+Pictures that tools/drawn_negatives.py drew into OUT/drawn are clean ones too. Photographs are split by source, never by
+file: HELD names the sources that are kept back for thresholds and figures. Give OUT to `irtool train --recipe detector --data OUT`.
 """
 
 from __future__ import annotations

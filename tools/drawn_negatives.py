@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
-WORDS = ["the", "of", "and", "to", "in", "a", "is", "that", "it", "was", "for", "on", "are", "as", "with", "his", "they", "at", "be", "this", "from", "have", "or", "by", "one", "had", "not"]
+WORDS = "the of and to in a is that it was for on are as with his they at be this from have or by one".split()  # noqa: SIM905
 Draw = Callable[[random.Random, list[Path]], Image.Image]
 
 

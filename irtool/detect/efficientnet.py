@@ -40,8 +40,8 @@ class ConvBN(nn.Module):
         if self.stride > 1:
             height, width = (self._missing(side) for side in x.shape[-2:])
             x = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
-        x = self.bn(self.conv(x))
-        return x
+        y: Tensor = self.bn(self.conv(x))
+        return y
 
     def _missing(self, side: int) -> int:
         return max(0, (-(-side // self.stride) - 1) * self.stride + self.kernel - side)

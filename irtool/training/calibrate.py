@@ -16,7 +16,8 @@ the pictures that have it is switched off (threshold 1).
 
     python -m irtool.training.calibrate CHECKPOINT TARGET.safetensors --data DATA
 
-DATA holds what the recipe names; the photographs in its table "held" are used, and damage synthesised on the clean ones.
+DATA holds what the recipe names; the photographs in its table "held" are used, and damage synthesised on the
+clean ones.
 """
 
 from __future__ import annotations
@@ -66,18 +67,22 @@ def gather(net: DetectorNet, recipe: Recipe, held: Sequence[Labelled], pools: in
         if one.label != CLEAN:
             row[0] = float("nan")  # a rainy picture may be hazy too
             row[0, INDEX[one.label]] = 1
-        logits.append(_both_ways(net, pixels)), labels.append(row), real.append(1.0)
+        logits.append(_logits(net, pixels))
+        labels.append(row)
+        real.append(1.0)
     content = [one.picture for one in held if one.label == CLEAN and min(one.picture.height, one.picture.width) >= 272]
     weights = {**dict.fromkeys(IDS, 1.0), CLEAN: 1.0}
     fresh = replace(recipe, seed=recipe.seed + 1, weights=weights, settings={}, pool=4, group=1)
     samples = DetectorPools(Pictures(content, (), (), ()), fresh, vary=False)
     for index in range(pools):
         pool = samples[index]
-        logits.append(_both_ways(net, pool.degraded)), labels.append(pool.labels), real.extend([0.0] * len(pool))
+        logits.append(_logits(net, pool.degraded))
+        labels.append(pool.labels)
+        real += [0.0] * len(pool)
     return torch.cat(logits), torch.cat(labels), torch.tensor(real)
 
 
-def _both_ways(net: DetectorNet, pixels: Tensor) -> Tensor:
+def _logits(net: DetectorNet, pixels: Tensor) -> Tensor:
     with torch.inference_mode():
         return net(pixels).float()
 
@@ -170,7 +175,7 @@ def main() -> None:
             for kind in (0, 1)
         ]
         print(f"| {name} | {chosen[name]:.3f} | {shares[0]:.1%} | {shares[1]:.1%} | {hit[clean].mean():.2%} |")
-    left = (scores < np.array([chosen[i] for i in IDS])).all(axis=1)
+    left: np.ndarray = (scores < np.array([chosen[i] for i in IDS])).all(axis=1)
     print(f"\nClean pictures left alone: {left[clean].mean():.1%} of {clean.sum()}")
     print("\n| scores from | mean score | share present | scores |\n|---|---|---|---|")
     for low, mean, share, count in reliability(scores, truth):

@@ -32,12 +32,12 @@ class DetectorJob:
     held-out picture which has it scores higher than a clean one (the area under the ROC curve).
 
     The lower half of the backbone and the trunk at native resolution stay as they are in the file that
-    `settings["frozen"]` names, so what they see in a sample is computed once (`SeenPools`): a run then costs minutes of a
-    CPU where it would cost hours.
+    `settings["frozen"]` names, so what they see in a sample is computed once (`SeenPools`): a run then costs minutes of
+    a CPU where it would cost hours.
 
     `settings`: "labelled" and "held" are tables of real photographs (`detector_data.labelled`), relative to the data
-    root, to learn from and to choose the best checkpoint by; "real" says how often each label comes, beside `weights`; "frozen" is the start file, relative to the
-    data root; "pools" is how many different pools there are.
+    root, to learn from and to choose the best checkpoint by; "real" says how often each label comes, beside `weights`;
+    "frozen" is the start file, relative to the data root; "pools" is how many different pools there are.
     """
 
     figure = "auc"
