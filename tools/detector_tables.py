@@ -9,7 +9,8 @@ assembled (larger versions of the same photographs, and more of them). OUT gets 
     detector_content.tsv                     clean photographs to synthesise damage on, column file
 
 Pictures that tools/drawn_negatives.py drew into OUT/drawn are clean ones too. Photographs are split by source, never by
-file: HELD names the sources that are kept back for thresholds and figures. Give OUT to `irtool train --recipe detector --data OUT`.
+file: HELD names the sources that are kept back for thresholds and figures.
+Give OUT to `irtool train --recipe detector --data OUT`.
 """
 
 from __future__ import annotations

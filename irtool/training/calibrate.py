@@ -175,7 +175,8 @@ def main() -> None:
             for kind in (0, 1)
         ]
         print(f"| {name} | {chosen[name]:.3f} | {shares[0]:.1%} | {shares[1]:.1%} | {hit[clean].mean():.2%} |")
-    left: np.ndarray = (scores < np.array([chosen[i] for i in IDS])).all(axis=1)
+    bounds = np.array([chosen[i] for i in IDS])
+    left = np.asarray((scores < bounds).all(axis=1))
     print(f"\nClean pictures left alone: {left[clean].mean():.1%} of {clean.sum()}")
     print("\n| scores from | mean score | share present | scores |\n|---|---|---|---|")
     for low, mean, share, count in reliability(scores, truth):
