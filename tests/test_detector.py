@@ -249,19 +249,32 @@ def test_probabilities_are_stretched_back(net: DetectorNet) -> None:
     assert torch.equal(fresh.look(x).severity, severity)
 
 
+def test_false_findings_beyond_those_counted_are_estimated() -> None:
+    g = np.random.default_rng(0)
+    clean = g.exponential(1.5, 400) - 6  # a tail of scale 1.5
+    at = np.array([-6.0, -1.0, 3.0, 6.0])
+    estimated = calibrate.false_rate(clean, at)
+    assert np.allclose(estimated, np.exp(-(at + 6) / 1.5), rtol=0.8) and (np.diff(estimated) < 0).all()
+    mislabelled = np.append(clean, 9.0)  # one wrong label hardly moves it
+    assert np.allclose(calibrate.false_rate(mislabelled, at), estimated, rtol=0.3)
+
+
 def test_thresholds_weigh_harm_against_gain() -> None:
+    g = np.random.default_rng(1)
     labels, real = np.zeros((1200, len(IDS))), np.zeros(1200)
-    scores = np.full(labels.shape, 0.01)
-    rain, shadow = INDEX["rain"], INDEX["shadow"]
+    logits = g.exponential(1.0, labels.shape) - 8
+    rain, shadow, snow = INDEX["rain"], INDEX["shadow"], INDEX["snow"]
     labels[1000:1100, rain] = labels[1100:, shadow] = 1
-    scores[1000:1100, rain] = np.linspace(0.5, 1, 100)
-    scores[:3, rain] = (0.8, 0.532, 0.52)
-    scores[1100:, shadow] = 0.51
-    scores[:4, shadow] = 0.9  # four clean ones look more like a shadow than any shadow
-    chosen = calibrate.thresholds(scores, labels, real)
-    # One clean picture in a thousand costs 0.85 * 15 / 1000, a hundredth of the rain is worth 0.15 / 10 * 6 / 100.
-    assert chosen["rain"] == 0.535
+    logits[1000:1100, rain] = np.linspace(0.1, 5, 100)
+    logits[:1000, shadow] += 8  # of the clean pictures half look more like a shadow than any shadow does
+    logits[1100:, shadow] = 0.1
+    chosen = calibrate.thresholds(1 / (1 + np.exp(-logits)), labels, real)
+    assert 0.5 <= chosen["rain"] < 0.6  # no clean picture is near
     assert chosen["shadow"] == 1.0  # nothing is gained by any threshold
+    assert chosen["snow"] == 1.0 and not labels[:, snow].any()  # there is none to find
+    logits[:1000, rain] += 2.5
+    costly = calibrate.thresholds(1 / (1 + np.exp(-logits)), labels, real)["rain"]
+    assert chosen["rain"] + 0.2 < costly < 1
 
 
 def test_uncertain_findings_are_named_but_not_present(net: DetectorNet, monkeypatch: pytest.MonkeyPatch) -> None:

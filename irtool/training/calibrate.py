@@ -52,6 +52,7 @@ GAIN = {
     "snow": 6.0, "missing": 12.0,
 }  # fmt: skip
 USEFUL = 0.1
+TAIL = 0.1  # share of the clean pictures that the rate of false findings is read off
 LEAST = 0.5
 
 
@@ -113,6 +114,20 @@ def fold(net: DetectorNet, stretch: Tensor, shift: Tensor) -> None:
         net.head.bias[rows].mul_(stretch).add_(shift)
 
 
+def false_rate(clean: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Share of clean pictures whose logit reaches each value of `at`, given the logits of some hundred of them.
+
+    Their upper tenth is taken to fall off exponentially (peaks over a threshold, Pickands 1975), at the rate that its
+    median says: counting alone would let the rarest mistakes, and the labels that are wrong, decide.
+    """
+    start = float(np.quantile(clean, 1 - TAIL))
+    over = clean[clean > start] - start
+    scale = float(np.median(over)) / np.log(2) if len(over) else 1e-3
+    beyond = TAIL * np.exp(-np.maximum(at - start, 0) / max(scale, 1e-3))
+    counted = np.array([(clean >= value).mean() for value in at])
+    return np.where(at > start, beyond, counted)
+
+
 def thresholds(scores: np.ndarray, labels: np.ndarray, real: np.ndarray) -> dict[str, float]:
     """Apply the rule to scores and labels, each (samples, 10); `real` (samples,) says which are photographs.
 
@@ -120,21 +135,23 @@ def thresholds(scores: np.ndarray, labels: np.ndarray, real: np.ndarray) -> dict
     """
     chosen = {}
     clean = np.nansum(labels, axis=1) == 0
+    candidates = np.arange(LEAST, 0.9951, 0.005)
     for i, name in enumerate(IDS):
         score, there = scores[:, i], labels[:, i] == 1
         groups = [there & (real == 0), there & (real == 1)]
         groups = [group for group in groups if group.sum() >= 10] or [there] * bool(there.any())
-        least, threshold = 0.0, 1.0
-        for candidate in np.arange(LEAST, 0.9951, 0.005) if groups else ():
-            hit = score >= candidate
-            # Half a picture more than was counted: none in two hundred does not mean none in ten thousand.
-            false = (hit[clean].sum() + 0.5) / (clean.sum() + 1)
-            found = float(np.mean([hit[group].mean() for group in groups]))
-            harm = CLEAN_SHARE * false * HARM[name] - (1 - CLEAN_SHARE) / len(IDS) * found * GAIN[name]
-            if harm < least and found >= USEFUL:
-                least, threshold = harm, float(candidate)
-        chosen[name] = round(threshold, 3)
+        false = false_rate(_logit(score[clean]), _logit(candidates))
+        found = np.mean([[(score[group] >= t).mean() for t in candidates] for group in groups or [~clean]], axis=0)
+        harm = CLEAN_SHARE * false * HARM[name] - (1 - CLEAN_SHARE) / len(IDS) * found * GAIN[name]
+        best = int(np.argmin(harm))
+        useful = groups and harm[best] < 0 and found[best] >= USEFUL
+        chosen[name] = round(float(candidates[best]), 3) if useful else 1.0
     return chosen
+
+
+def _logit(probability: np.ndarray) -> np.ndarray:
+    kept = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
+    return np.log(kept / (1 - kept))
 
 
 def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = 5) -> list[tuple[float, float, float, int]]:
