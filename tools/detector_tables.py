@@ -38,7 +38,12 @@ BY_FILE = (
     "lowlight.ns/dicm", "lowlight.nc/dicm_zerodce", "lowlight.ns/dicm_b", "clean.ok/pexels_day",
 )  # fmt: skip
 # Looked at, and not what their folder says; of the dehazing papers' pictures only those with plain haze are used.
-WRONG = ("20151103_194033", "20151119_004611")
+WRONG = (
+    "20151103_194033", "20151119_004611", "20151102_084118", "clouds255", "clouds156", "storm48", "photo-2889489",
+    "photo-730256", "val_epoch214", "foggy119", "foggy151", "foggy113", "foggy24.", "augmented_image_262",
+    "augmented_image_416", "haze-126", "fog112.", "fog128.", "real147/146", "real_rain/146", "rain_sirr_val/rain/15.",
+    "rain_sirr_val/rain/14.", "rain_sirr_val/rain/11.", "rain_sirr_val/rain/4.",
+)  # fmt: skip
 HAZY = (
     "IMG_2281", "beijing1", "cabin-fog", "foggy_bench", "newyork", "piles", "trees2", "highquality4.", "IMG_0614",
     "IMG_0752", "highquality06", "shanghai_skyline_d",
