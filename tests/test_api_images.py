@@ -169,7 +169,7 @@ def test_a_loaded_model_restores_like_the_function_and_is_freed(use: dict[str, A
 def test_the_cache_of_the_functions_can_be_emptied(use: dict[str, Any]) -> None:
     irtool.clear_cache()
     irtool.restore(RGB, tasks="denoise", **use)
-    net = weakref.ref(api._restorer(use["model"], "").net)  # type: ignore[attr-defined]
+    net = weakref.ref(api.cached_model(use["model"], "").net)  # type: ignore[attr-defined]
     assert net() is not None
     irtool.clear_cache()
     gc.collect()
