@@ -97,7 +97,8 @@ def run(
         on_progress: called with (tiles or steps done, tiles or steps in all).
 
     Raises:
-        UsageError: `tile`, `dtype` or `padding` is no such setting, or `ensemble` is asked of a model that sees the whole picture.
+        UsageError: `tile`, `dtype` or `padding` is no such setting, or `ensemble` is asked of a model that sees the
+            whole picture.
         PictureError: the memory allowed does not hold even the smallest tile.
         UnavailableError: the result is not finite.
     """
