@@ -53,7 +53,8 @@ def detect(
     run = Run(out, ("degraded", "clean"))
     options.set_threads(threads)
 
-    from .. import api
+    from ..api import detect as diagnose
+    from ..api import prepare
 
     def report(item: Item, diagnosis: Diagnosis) -> None:
         run.count(item, "clean" if diagnosis.is_clean else "degraded", {"diagnosis": diagnosis.to_dict()})
@@ -61,14 +62,14 @@ def detect(
             _show(out, item.name, diagnosis)
 
     def look(item: Item, loaded: Loaded) -> tuple[Diagnosis, Picture]:
-        return api.detect(loaded[0], model=detector, device=device), loaded[0]
+        return diagnose(loaded[0], model=detector, device=device), loaded[0]
 
     def write(item: Item, seen: tuple[Diagnosis, Picture]) -> Diagnosis:
         if where is not None:
             _draw(*seen, where / f"{'stdin' if item.source is None else item.source.name}.where.png")
         return seen[0]
 
-    api.prepare(detector=detector, device=device)
+    prepare(detector=detector, device=device)
     if where is not None:
         make_folder(where)
     return run.carry_out(items, look, write, report)
