@@ -30,6 +30,13 @@ HIDDEN = ("haze", "blur")
 not there (docs/experiments.md)."""
 
 
+FULL_STRENGTH = {"haze": 0.35, "lowlight": 0.5}
+"""Severity from which on a degradation is removed at full strength; below it in proportion, but never less than
+`LEAST_STRENGTH` (`benchmarks/severity.py`). All other kinds are removed at full strength: the network itself sees how
+strong they are."""
+LEAST_STRENGTH = 0.5
+
+
 @dataclass(frozen=True)
 class Step:
     """One pass of one network.
@@ -188,8 +195,22 @@ def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_
     if perhaps:
         told = " and ".join(scored(diagnosis, perhaps))
         reason += f"; {told} may belong to the picture and is left, --task {perhaps[0]} undoes it"
-    steps = _steps(present[:MOST], model, strength, **more)
+    steps = tuple(
+        replace(step, strength=strength * strength_for(diagnosis, step.mixture))
+        for step in _steps(present[:MOST], model, strength, **more)
+    )
     return Plan(steps, reason, again=look_again(steps, (), model, strength, **more))
+
+
+def strength_for(diagnosis: Diagnosis, kinds: Iterable[str]) -> float:
+    """The share of the result, in (0, 1], that suits how severe degradations are that are removed in one pass."""
+    shares = [
+        max(LEAST_STRENGTH, min(1.0, diagnosis.severity[kind] / FULL_STRENGTH[kind]))
+        if kind in FULL_STRENGTH and kind in diagnosis.severity
+        else 1.0
+        for kind in kinds
+    ]
+    return round(max(shares, default=1.0), 2)
 
 
 def scored(diagnosis: Diagnosis, ids: Iterable[str]) -> list[str]:
