@@ -22,9 +22,11 @@ from .detect import Detector, Diagnosis
 from .detect import load as load_detector
 from .diffusion.sampling import Sampling
 from .errors import PictureError, UsageError
-from .language import understand
-from .language.understand import DEFAULT_TEXT_MODEL
-from .language.wish import Own, check, looks, plan_wishes
+from .language import DEFAULT_TEXT_MODEL, check
+from .language import CustomTask as Own
+from .language import needs_diagnosis as looks
+from .language import parse as understand
+from .language import plan_intents as plan_wishes
 from .models import modulation
 from .models.instructir import InstructIRRestorer
 from .picture import Picture

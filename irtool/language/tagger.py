@@ -25,7 +25,7 @@ from .tokens import BUCKETS, Token, features
 Array = np.ndarray
 HEADS = {"kind": len(KINDS), "act": len(ACTS), "level": len(LEVELS)}
 _EPS = 1e-5
-MEND = "irtool-words.v1 comes with irtool: leave out --text-model, or install irtool again."
+MEND = "irtool-words.v2 comes with irtool: leave out --text-model, or install irtool again."
 
 
 @dataclass(frozen=True)

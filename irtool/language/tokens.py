@@ -67,8 +67,8 @@ class Token:
     """A word, a character, a number or a mark.
 
     Attributes:
-        text: as normalised.
-        start: where it begins in the normalised sentence.
+        text: as normalized.
+        start: where it begins in the normalized sentence.
         share: of a number or percentage that can be one, the share in [0, 1]; else None.
         percent: it was written with a percent sign or word.
     """
@@ -79,7 +79,7 @@ class Token:
     percent: bool = False
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """Lower case, compatible forms, no accents on Latin letters, plain apostrophes, numbers in digits where a share."""
     text = unicodedata.normalize("NFKC", text).casefold()
     text = text.translate({0x2019: "'", 0x2018: "'", 0x60: "'", 0xB4: "'"})
@@ -108,8 +108,8 @@ def _chinese(number: str) -> int:
     return 10 * (_CHINESE[tens] if tens else 1) + (_CHINESE[ones] if ones else 0)
 
 
-def tokenise(text: str) -> list[Token]:
-    """Tokens of a normalised sentence, at most `MOST_TOKENS`."""
+def tokenize(text: str) -> list[Token]:
+    """Tokens of a normalized sentence, at most `MOST_TOKENS`."""
     found = []
     for match in _TOKEN.finditer(text):
         start = match.start()
@@ -148,6 +148,15 @@ def _measures(tokens: list[Token], i: int) -> bool:
 def is_wide(text: str) -> bool:
     """Whether a token is a character of Chinese or Japanese script."""
     return len(text) == 1 and re.match(f"[{_CJK}]", text) is not None
+
+
+_OTHER_LETTER = re.compile(rf"(?![a-z\u00aa-\u024f\u1e00-\u1eff{_CJK}])[^\W\d_]")
+
+
+def unclaimed_script(text: str) -> bool:
+    """Whether at least half of the letters of a normalized text are of a script of none of the six languages."""
+    others = len(_OTHER_LETTER.findall(text))
+    return others > 0 and 2 * others >= sum(map(str.isalpha, text))
 
 
 def features(tokens: list[Token]) -> list[list[int]]:
