@@ -17,13 +17,12 @@ from . import options
 
 if TYPE_CHECKING:
     from ..detect import Diagnosis
-    from ..language import Wish
-    from ..language.wish import Own
+    from ..language import CustomTask, Intent
     from ..plan import Plan
     from .jobs import Job
     from .restoring import Decision
 
-DEFAULT_TEXT_MODEL = "irtool-words.v1"
+DEFAULT_TEXT_MODEL = "irtool-words.v2"
 
 
 def instruct(
@@ -67,7 +66,7 @@ def instruct(
             "--text-model",
             envvar="IRTOOL_TEXT_MODEL",
             metavar="ID|encoder:NAME|local:PATH",
-            help="What understands the words: irtool-words.v1, instructir, or any sentence encoder.",
+            help="What understands the words: irtool-words.v2, instructir, or any sentence encoder.",
         ),
     ] = DEFAULT_TEXT_MODEL,
     offsets: Annotated[
@@ -89,8 +88,7 @@ def instruct(
     Understands English, Chinese, Spanish, German, French and Japanese. A question is answered and writes nothing. What
     irtool cannot do is said, with exit code 2, before any picture is touched.
     """
-    from ..language import understand
-    from ..language.wish import check
+    from ..language import check, parse
     from .restoring import Request, carry_out
 
     if not 0 <= strength <= 1:
@@ -107,11 +105,11 @@ def instruct(
             "Name a picture and say what is to be done.", 'irtool instruct photo.jpg "remove the rain and brighten it"'
         )
     own = read_own(offsets or ())
-    listen = partial(understand, text_model=text_model, own=tuple(own))
-    wishes = {path.resolve(): listen(said) for path, said in lists.items()}
-    common = listen(sentences)
-    for heard in wishes.values() or [common]:
-        check(heard)
+    understand = partial(parse, text_model=text_model, own=tuple(own))
+    listed_intents = {path.resolve(): understand(said) for path, said in lists.items()}
+    common = understand(sentences)
+    for intents in listed_intents.values() or [common]:
+        check(intents)
     more = {"sampling": options.sampling(steps, sampler, seed), "controller": controller}
     request = Request(
         inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
@@ -121,8 +119,8 @@ def instruct(
     )  # fmt: skip
 
     def decide(job: Job) -> Decision:
-        heard = common if job.source is None or not wishes else wishes[job.source.resolve()]
-        return decision(heard, strength=strength, model=model, own=own, **more)
+        intents = common if job.source is None or not listed_intents else listed_intents[job.source.resolve()]
+        return decision(intents, strength=strength, model=model, own=own, **more)
 
     return carry_out(request, decide, [model])
 
@@ -195,16 +193,16 @@ def read_list(path: Path) -> dict[Path, list[str]]:
     return found
 
 
-def read_own(given: Sequence[str]) -> dict[str, Own]:
-    """Tasks of one's own by their words, from ``WORD=FILE`` or ``FILE``, whose task then is the word.
+def read_own(given: Sequence[str]) -> dict[str, CustomTask]:
+    """Custom tasks by their words, from ``WORD=FILE`` or ``FILE``, whose task then is the word.
 
     Raises:
         UsageError: a word is missing or named twice.
         UnavailableError: a file is absent or holds no offsets.
     """
-    from ..language.wish import Own
+    from ..language import CustomTask
 
-    found: dict[str, Own] = {}
+    found: dict[str, CustomTask] = {}
     for text in given:
         from ..models import modulation  # with torch, so only where there are any
 
@@ -218,19 +216,20 @@ def read_own(given: Sequence[str]) -> dict[str, Own]:
                 f"--offsets {text}: the word {f'{word!r} is named twice' if word else 'is missing'}.",
                 "Say which word means which file: --offsets moire=my-task.safetensors",
             )
-        found[word] = Own(str(path), like)
+        found[word] = CustomTask(str(path), like)
     return found
 
 
-def decision(wishes: Sequence[Wish], **step: Any) -> Decision:
-    """What is to be done to a picture of which this was said; `step` are attributes of the plan (`plan_wishes`)."""
-    from ..language.wish import answer, looks, plan_wishes
+def decision(intents: Sequence[Intent], **step: Any) -> Decision:
+    """What to do to a picture; `step` are attributes of the plan (`plan_intents`)."""
+    from ..language.intent import answer, needs_diagnosis, plan_intents
     from .restoring import Decision
 
-    told = {"instruction": [wish.to_dict() for wish in wishes]}
+    told = {"instruction": [intent.to_dict() for intent in intents]}
 
     def planned(found: Diagnosis | None = None) -> Plan:
-        return plan_wishes(wishes, found, **step)
+        return plan_intents(intents, found, **step)
 
-    asks = all(wish.question for wish in wishes)
-    return Decision(planned if looks(wishes) else planned(), told, answer=partial(answer, wishes) if asks else None)
+    asks = all(intent.question for intent in intents)
+    plan = planned if needs_diagnosis(intents) else planned()
+    return Decision(plan, told, answer=partial(answer, intents) if asks else None)

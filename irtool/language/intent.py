@@ -10,7 +10,6 @@ from ..degradation import IDS, RESTORE_ORDER
 from ..errors import UsageError
 from ..plan import MOST, Plan, Step, look_again, passes, scored
 from ..weights.registry import DEFAULT_RESTORER
-
 from .labels import FOREIGN, OUTSIDE
 
 if TYPE_CHECKING:
@@ -162,7 +161,8 @@ def check(intents: Sequence[Intent]) -> None:
             raise UsageError(f"'{words}': {ANSWERS[reason]}.", hint)
         if own := [word for word in intent.asked if word not in IDS]:
             raise UsageError(
-                f"'{intent.text}': no detector has learned to find {own[0]}.", f'"remove the {own[0]}" undoes it unseen.'
+                f"'{intent.text}': no detector has learned to find {own[0]}.",
+                f'"remove the {own[0]}" undoes it unseen.',
             )
         if not (intent.tasks or intent.keep or intent.question or intent.auto is not None or intent.spans):
             raise UsageError(f"'{intent.text}' was not understood.", ABLE)

@@ -197,9 +197,7 @@ def load(reference: str = DEFAULT_TEXT_MODEL) -> TextModel:
     raise UsageError(f"There is no text model '{reference}'.", f"Known: {known}.")
 
 
-def parse(
-    text: str | Sequence[str], *, text_model: str = DEFAULT_TEXT_MODEL, own: Sequence[str] = ()
-) -> list[Intent]:
+def parse(text: str | Sequence[str], *, text_model: str = DEFAULT_TEXT_MODEL, own: Sequence[str] = ()) -> list[Intent]:
     """What one or several sentences ask for.
 
     Args:

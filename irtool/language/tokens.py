@@ -1,7 +1,7 @@
-"""From a sentence to tokens, and from tokens to the numbers that stand for them.
+"""From a sentence to tokens, and from tokens to hashed features.
 
-Words are taken whole and as their runs of three to five letters, so that a misspelt word still shares most of its
-features with the right one. Chinese and Japanese have no spaces: every character is a token, known by its neighbours.
+A word has itself and its runs of three to five letters as features, so that a misspelt word shares most of them with
+the right one. In Chinese and Japanese every character is a token, with its neighbors as features.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ _CHINESE_PERCENT = re.compile(r"百分之([一二三四五六七八九]?十[一�
 
 
 _SETTINGS = frozenset(("iso", "asa", "qf", "q", "quality", "factor", "f", "sigma", "gain"))
-"""What stands before numbers that are no shares."""
+"""Words before numbers that are no shares."""
 _SAVED = ("saved", "resaved", "exported", "gespeichert", "guardada", "guardado", "enregistree")
-"""What tells of how a file was written."""
+"""Words about how a file was written, before percentages that are no shares."""
 _BETWEEN = (
     "=", ":", "/", "-", "of", "at", "to", "roughly", "about", "around", "approximately", "setting", "slider", "level",
     "was", "is", "set", "only", "just",
@@ -59,7 +59,7 @@ _UNITS = frozenset((
     "km", "k", "kb", "kib", "kilobyte", "kilobytes", "megabyte", "megabytes", "mb", "gb", "px", "pixel", "pixels", "mp",
     "megapixels", "dpi", "bit", "bits", "db", "x", "times", "years", "am", "pm", "h",
 ))  # fmt: skip
-"""What stands behind such."""
+"""Units behind numbers that are no shares."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Token:
     Attributes:
         text: as normalized.
         start: where it begins in the normalized sentence.
-        share: of a number or percentage that can be one, the share in [0, 1]; else None.
+        share: the share in [0, 1] that a number or percentage may stand for; else None.
         percent: it was written with a percent sign or word.
     """
 
@@ -80,7 +80,7 @@ class Token:
 
 
 def normalize(text: str) -> str:
-    """Lower case, compatible forms, no accents on Latin letters, plain apostrophes, numbers in digits where a share."""
+    """A sentence in lower case, in compatible forms (NFKC), without accents on Latin letters, with shares in digits."""
     text = unicodedata.normalize("NFKC", text).casefold()
     text = text.translate({0x2019: "'", 0x2018: "'", 0x60: "'", 0xB4: "'"})
     text = _WORDS_PERCENT.sub(lambda m: _IN_WORDS[m[1]], text)
@@ -160,7 +160,7 @@ def unclaimed_script(text: str) -> bool:
 
 
 def features(tokens: list[Token]) -> list[list[int]]:
-    """For every token the buckets of what it is made of: first the token as a whole, then its parts."""
+    """For every token the buckets (0 to BUCKETS - 1) of its features: first the whole token, then its parts."""
     texts = [t.text for t in tokens]
     wide = [is_wide(t) for t in texts]
     rows = []

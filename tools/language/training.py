@@ -8,6 +8,7 @@ Sentences are composed anew for every part of the run, so none is seen twice but
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,6 +104,7 @@ def train(
     batch: int = 128,
     rate: float = 4e-3,
     seed: int = 0,
+    seconds: float = math.inf,
     start: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -114,6 +116,7 @@ def train(
         batch: sentences per step, of about equal length.
         rate: peak of the learning rate.
         seed: of the sentences and of the weights.
+        seconds: of training at most; the learning rate decays over them where `sentences` would take longer.
         start: a file of an earlier run to begin with.
         report: called with a line now and then.
     """
@@ -128,7 +131,7 @@ def train(
         {"params": [p for n, p in net.named_parameters() if ".embed." not in n], "factor": 1.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.001, fused=True)
-    steps = sentences // batch
+    steps = -(-sentences // batch)
     part = min(64 * batch, sentences)
     begun, step, losses = time.monotonic(), 0, []
     for number in range(-(-sentences // part)):
@@ -136,7 +139,9 @@ def train(
         made.sort(key=lambda e: len(e.rows))
         batches = [made[i : i + batch] for i in range(0, len(made), batch)]
         for i in torch.randperm(len(batches)).tolist():
-            progress = min(1.0, step / steps)
+            progress = max(step / steps, (time.monotonic() - begun) / seconds)
+            if progress >= 1:
+                break
             for group in optimizer.param_groups:
                 cosine = 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * progress))
                 group["lr"] = rate * group["factor"] * min(1.0, (step + 1) / 100) * cosine
@@ -159,8 +164,10 @@ def train(
         with torch.no_grad():
             right = (logits["kind"].argmax(-1) == targets["kind"])[targets["kind"] != IGNORE].float().mean()
         _write(average, target, {"sentences": str(step * batch), "seed": str(seed)})
-        loss_now, seconds = np.mean(losses[-128:]), time.monotonic() - begun
-        report(f"{step * batch} sentences, {right:.3f} of tokens right, loss {loss_now:.4f}, {seconds:.0f} s")
+        loss_now, passed = np.mean(losses[-128:]), time.monotonic() - begun
+        report(f"{step * batch} sentences, {right:.3f} of tokens right, loss {loss_now:.4f}, {passed:.0f} s")
+        if passed >= seconds:
+            break
     return target
 
 
