@@ -126,6 +126,10 @@ def _keep(c: Composer) -> Composed:
         named = c.nouns(marks) if len(marks) == 2 else c.noun(marks[0])
         slots: dict[str, list[Piece]] = {"x": [(c.one(table["all"]), whole)], "y": named}
         return Composed(tuple(c.fill(c.one(table["frames"]), slots)))
+    if c.rng.random() < 0.12:
+        asked = c.clause(Mark(wanted[0]), "n")
+        kept_noun = c.fill(c.one(c.words["not"]["n"]), {"n": c.noun(marks[0])})
+        return Composed((*asked, ("" if kept_noun[0][0].startswith(",") else c.space, None), *kept_noun))
     way = c.rng.random()
     if len(marks) == 2 and way < 0.3:
         both = {"x": c.noun(marks[0]), "y": c.noun(marks[1])}
@@ -277,7 +281,10 @@ def _circumstance(c: Composer) -> Composed:
         body = c.fill(c.one(table["named"]), {"n": c.noun(Mark(kind))})
     else:
         body = c.clause(Mark(kind))
-    slots: dict[str, list[Piece]] = {"x": [(c.one(table[cause]), None)], "y": body}
+    came: list[Piece] = [(c.one(table[cause]), None)]
+    if c.rng.random() < 0.2:
+        came = c.join([came, [(c.aside(), None)]])
+    slots = {"x": came, "y": body}
     return Composed(tuple([*c.fill(c.one(table["so"]), slots), *_then(c)]))
 
 
@@ -310,7 +317,7 @@ def make(c: Composer) -> Composed:
     makers = (
         (_single, 27), (_told, 18), (_plain, 18), (_strength, 14), (_multi, 26),
         (_keep, 30), (_only, 5), (_auto, 7), (_left, 6), (_ask, 8), (_sequence, 13),
-        (_outside, 15), (_word, 9), (_denied, 18), (_excepted, 12), (_circumstance, 11),
+        (_outside, 15), (_word, 9), (_denied, 18), (_excepted, 20), (_circumstance, 16),
     )  # fmt: skip
     made = c.rng.choices([m for m, _ in makers], [n for _, n in makers])[0](c)
     pieces = list(made.pieces)
