@@ -45,9 +45,7 @@ class SentenceEncoder:
             from transformers import AutoModel, AutoTokenizer
             from transformers.utils import logging
         except ImportError as error:
-            raise UnavailableError(
-                "A sentence encoder needs the package transformers.", "pip install 'irtool[text]'"
-            ) from error
+            raise UnavailableError("A sentence encoder needs transformers.", "pip install 'irtool[text]'") from error
         logging.disable_progress_bar()
         logging.set_verbosity_error()
         here = {"local_files_only": weights.offline()}
@@ -55,11 +53,9 @@ class SentenceEncoder:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(name, **here)
             model: Any = AutoModel.from_pretrained(name, use_safetensors=True, **here)
         except (OSError, ValueError) as error:
-            told = str(error).split("\n")[0]
-            raise UnavailableError(
-                f"The sentence encoder {name} is not here: {told}",
-                "Give a folder that holds it, or run it once with a connection to the hub.",
-            ) from error
+            reason = str(error).partition("\n")[0]
+            hint = "Give a folder that holds it, or run it once with a connection to the hub."
+            raise UnavailableError(f"The sentence encoder {name} is not here: {reason}", hint) from error
         self.model = model.eval().requires_grad_(False)
         self.name, self.size = name, int(self.model.config.hidden_size)
 

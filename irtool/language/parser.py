@@ -16,7 +16,7 @@ from ..errors import UsageError
 from ..weights import locate
 from .intent import Intent, Span
 from .labels import ACTS, FOREIGN, KINDS, LEVELS, ORDERS, STRENGTHS
-from .scope import Candidate, requests
+from .scope import Candidate, order_of, requests
 from .tagger import Array, Tagger, Tags
 from .tokens import Token, is_wide, normalize, tokenize, unclaimed_script
 
@@ -136,8 +136,10 @@ def read(text: str, sentence: str, tokens: list[Token], tags: Tags) -> Intent:
         phrase = sentence[tokens[run[0]].start : end].strip()
         found.append(Candidate(Span(phrase, KINDS[kind], act, strength), run[0], run[-1] + 1, probability))
     found = [one for one in found if one.probability >= CONFIDENT] or found
-    spans = [one.span for one in requests([token.text for token in tokens], found)]
-    return Intent.of(text, spans, ORDERS[int(tags.order.argmax())])
+    texts = [token.text for token in tokens]
+    found = requests(texts, found)
+    tasks = [one.start for one in found if one.span.act == "undo"]
+    return Intent.of(text, [one.span for one in found], order_of(texts, tasks, ORDERS[int(tags.order.argmax())]))
 
 
 def smooth(tokens: list[Token], kind: Array) -> Array:

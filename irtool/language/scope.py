@@ -1,8 +1,9 @@
-"""Which labeled spans are requests: not guesses, nor descriptions, of what the sentence also says plainly."""
+"""Which labeled spans are requests, and in which order: what the text model cannot tell from single labels."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..degradation import IDS
@@ -19,6 +20,9 @@ JOINING = frozenset((
 """Words between two things that are both meant."""
 PLACING = ("on", "in", "of", "at", "behind", "auf", "im", "von", "sur", "dans", "de", "en", "sobre", "del")
 """Words before a place."""
+DONE = frozenset(("gone", "done", "finished", "removed", "cleared", "filled", "fixed", "out"))
+DESIRING = frozenset(("m", "im", "am", "are", "was", "were", "look", "looking"))
+"""Words before an "after" that gives no order: "the look I'm after"."""
 
 
 @dataclass(frozen=True)
@@ -94,3 +98,34 @@ def _parts(words: list[str], found: list[Candidate]) -> set[int]:
         if one.span.act == "keep" and one.span.kind in undone and placed:
             dropped.add(i)
     return dropped
+
+
+def order_of(words: Sequence[str], starts: Sequence[int], predicted: str) -> str:
+    """The order of a sentence, of `labels.ORDERS`.
+
+    Args:
+        words: its tokens.
+        starts: the first token of each task, in the order of the sentence.
+        predicted: by the text model; decides whether there is an order unless the words leave no doubt.
+    """
+    if len(starts) < 2:
+        return predicted
+    for i, word in enumerate(words[: starts[-1]]):
+        previous, following = words[i - 1] if i else "", words[i + 1]
+        done = not DONE.isdisjoint(words[i + 1 : i + 9])
+        if word == "before" or (word == "prior" and following == "to"):
+            earlier, certain = True, word == "prior"
+        elif word == "after" and previous not in DESIRING:
+            earlier, certain = False, done or previous == "only"
+        elif (word in ("once", "until") and previous != "at" and done) or (word == "when" and done):
+            earlier, certain = False, True
+        else:
+            continue
+        if not (predicted or certain):
+            return ""
+        if i < starts[0]:
+            return "backward" if earlier else "forward"
+        # "before that" refers back to the task already named, "before you sharpen" ahead.
+        refers_back = following in ("that", "this", "which") or previous == "not"
+        return "forward" if earlier != refers_back else "backward"
+    return predicted

@@ -23,19 +23,12 @@ _TOKEN = re.compile(
     rf"|(?P<word>(?:(?![{_CJK}])[^\W\d_])+'?)"
     r"|(?P<mark>[^\w\s])"
 )
-_TENS = {
-    "ten zehn diez dix": 10,
-    "twenty zwanzig veinte vingt": 20,
-    "thirty dreißig treinta trente": 30,
-    "forty fourty vierzig cuarenta quarante": 40,
-    "fifty fünfzig cincuenta cinquante": 50,
-    "sixty sechzig sesenta soixante": 60,
-    "seventy siebzig setenta": 70,
-    "eighty achtzig ochenta": 80,
-    "ninety neunzig noventa": 90,
-    "hundred hundert cien cent": 100,
-}
-_IN_WORDS = {word: str(value) for words, value in _TENS.items() for word in words.split()}
+_TENS = (
+    "ten zehn diez dix", "twenty zwanzig veinte vingt", "thirty dreißig treinta trente",
+    "forty fourty vierzig cuarenta quarante", "fifty fünfzig cincuenta cinquante", "sixty sechzig sesenta soixante",
+    "seventy siebzig setenta", "eighty achtzig ochenta", "ninety neunzig noventa", "hundred hundert cien cent",
+)  # fmt: skip
+_IN_WORDS = {word: str(10 * tens) for tens, words in enumerate(_TENS, 1) for word in words.split()}
 _WORDS_PERCENT = re.compile(rf"\b({'|'.join(_IN_WORDS)})(?=\s*{_PERCENT})")
 _THIRDS = re.compile(
     r"\b(?:(?P<two>two|2|zwei|dos|deux)|an?|one|1|ein|einen|un)[ -](?:thirds?|drittel|tercios?|tiers)\b"
