@@ -1,8 +1,7 @@
 """Sentence encoders from the hub as text models.
 
-Any BERT-like sentence encoder can classify a sentence by the nearest example sentences (`NearestExamples`). InstructIR
-(Conde et al., ECCV 2024) has a language head over its encoder (`InstructIRWords`), which also conditions its network.
-Both know one task per sentence, and neither strengths nor negation; they are here for comparison.
+Any BERT-like encoder can classify a sentence by the nearest examples. InstructIR (Conde et al., ECCV 2024) has a language
+head over its encoder. Both know one task per sentence, and neither strengths nor negation; they serve comparison.
 """
 
 from __future__ import annotations
@@ -115,11 +114,7 @@ class InstructIRWords(OneTask):
 
 
 class NearestExamples(OneTask):
-    """A vote of the examples of the vocabulary that are nearest to a sentence by cosine similarity.
-
-    Args:
-        encoder: of sentences.
-    """
+    """A vote of the examples of the vocabulary that are nearest to a sentence by cosine similarity."""
 
     def __init__(self, encoder: SentenceEncoder) -> None:
         self.encoder = encoder
