@@ -1,12 +1,13 @@
 """Sentence encoders from the hub as text models.
 
-Any BERT-like encoder can classify a sentence by the nearest examples. InstructIR (Conde et al., ECCV 2024) has a language
-head over its encoder. Both know one task per sentence, and neither strengths nor negation; they serve comparison.
+Any BERT-like encoder can classify a sentence by the nearest examples. InstructIR (Conde et al., ECCV 2024) has a head
+over its encoder. Both know one task per sentence, and neither strengths nor negation; they serve for comparison.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class SentenceEncoder:
         name: id on the hub, or a folder, of a BERT-like model and its tokenizer.
 
     Raises:
-        UnavailableError: the package transformers or the encoder's files are not here.
+        UnavailableError: the package transformers or the encoder's files are missing.
     """
 
     def __init__(self, name: str = ENCODER) -> None:
@@ -155,10 +156,9 @@ def head(path: Path, encoder: str = ENCODER) -> InstructIRWords:
     Raises:
         UnavailableError: as `load`; or the file holds something else.
     """
-    try:
+    net = None
+    with suppress(UnavailableError):
         net = loading.read(path)[0]
-    except UnavailableError as error:
-        raise UnavailableError(f"{path} holds no text model.", KNOWN) from error
     if not isinstance(net, LanguageHead):
         raise UnavailableError(f"{path} holds no text model.", KNOWN)
     return InstructIRWords(net, SentenceEncoder(encoder))

@@ -36,7 +36,6 @@ class TextModel(Protocol):
 
     def parse(self, text: str, own: Sequence[str] = ()) -> Intent:
         """What one sentence asks for; `own` are the words of custom tasks."""
-        ...
 
 
 class TaggerModel:
