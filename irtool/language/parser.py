@@ -23,6 +23,12 @@ from .tokens import Token, is_wide, normalize, tokenize, unclaimed_script
 DEFAULT_TEXT_MODEL = "irtool-words.v2"
 CONFIDENT, POSSIBLE = 0.5, 0.35
 """Mean probability from which a span counts; and from which it does where no span reaches the former."""
+JOINTS = frozenset(
+    (",", ";", ".", "&", "+", "and", "but", "y", "pero", "et", "mais", "und", "aber", "和", "并", "、", "。")
+)
+ARTICLES = frozenset(
+    "a an the my your his her its our their el la los las un una le les des der die das den dem".split()
+)
 STAND_INS = {
     "": {"noise": "noise", "haze": "fog", "rain": "rain", "snow": "snow", "blur": "blur"},
     "zh": {"noise": "噪点", "haze": "雾", "rain": "雨", "snow": "雪", "blur": "模糊"},
@@ -79,7 +85,31 @@ class TaggerModel:
             return Intent(text=text)
         if unclaimed_script(sentence):
             return Intent(outside=(FOREIGN,), text=text)
-        return read(text, sentence, tokens, self.tagger(tokens))
+        tags = self.tagger(tokens)
+        for clause in clauses(tokens, tags.kind.argmax(axis=1)):
+            # A strength belongs to its own clause: "remove the rain and brighten it a little".
+            tags.level[clause] = self.tagger([tokens[i] for i in clause]).level
+        return read(text, sentence, tokens, tags)
+
+
+def clauses(tokens: list[Token], kinds: Array) -> list[list[int]]:
+    """The tokens of each clause where every one is about something; none where one is not. What begins with an article
+    has no verb of its own: "remove the rain and the fog a little" is one."""
+    parts: list[list[int]] = [[]]
+    for i, token in enumerate(tokens):
+        if token.text in JOINTS:
+            parts.append([])
+        else:
+            parts[-1].append(i)
+    found: list[list[int]] = []
+    for part in filter(None, parts):
+        if not kinds[part].any():
+            return []
+        if found and tokens[part[0]].text in ARTICLES:
+            found[-1] += part
+        else:
+            found.append(part)
+    return found if len(found) > 1 else []
 
 
 def _pattern(word: str) -> re.Pattern[str]:
