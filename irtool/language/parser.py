@@ -23,12 +23,13 @@ from .tokens import Token, is_wide, normalize, tokenize, unclaimed_script
 DEFAULT_TEXT_MODEL = "irtool-words.v2"
 CONFIDENT, POSSIBLE = 0.5, 0.35
 """Mean probability from which a span counts; and from which it does where no span reaches the former."""
-JOINTS = frozenset(
-    (",", ";", ".", "&", "+", "and", "but", "y", "pero", "et", "mais", "und", "aber", "和", "并", "、", "。")
-)
-ARTICLES = frozenset(
-    "a an the my your his her its our their el la los las un una le les des der die das den dem".split()
-)
+JOINTS = frozenset((
+    ",", ";", ".", "&", "+", "and", "but", "y", "pero", "et", "mais", "und", "aber", "和", "并", "、", "。",
+))  # fmt: skip
+ARTICLES = frozenset((
+    "a", "an", "the", "my", "your", "his", "her", "its", "our", "their", "el", "la", "los", "las", "un", "una", "le",
+    "les", "des", "der", "die", "das", "den", "dem",
+))  # fmt: skip
 STAND_INS = {
     "": {"noise": "noise", "haze": "fog", "rain": "rain", "snow": "snow", "blur": "blur"},
     "zh": {"noise": "噪点", "haze": "雾", "rain": "雨", "snow": "雪", "blur": "模糊"},
