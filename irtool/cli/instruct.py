@@ -16,11 +16,8 @@ from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
 
 if TYPE_CHECKING:
-    from ..detect import Diagnosis
     from ..language import CustomTask, Intent
-    from ..plan import Plan
-    from .jobs import Job
-    from .restoring import Decision
+    from .batch import Decision
 
 DEFAULT_TEXT_MODEL = "irtool-words.v2"
 
@@ -50,6 +47,7 @@ def instruct(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     tile: options.Tile = "auto",
+    padding: options.Padding = "auto",
     max_memory: options.MaxMemory = None,
     ensemble: options.Ensemble = False,
     threads: options.Threads = None,
@@ -89,7 +87,7 @@ def instruct(
     irtool cannot do is said, with exit code 2, before any picture is touched.
     """
     from ..language import check, parse
-    from .restoring import Request, carry_out
+    from .batch import Request, restore_batch
 
     if not 0 <= strength <= 1:
         raise UsageError(f"--strength lies from 0 to 1, not {strength:g}.")
@@ -105,24 +103,24 @@ def instruct(
             "Name a picture and say what is to be done.", 'irtool instruct photo.jpg "remove the rain and brighten it"'
         )
     own = read_own(offsets or ())
-    understand = partial(parse, text_model=text_model, own=tuple(own))
-    listed_intents = {path.resolve(): understand(said) for path, said in lists.items()}
-    common = understand(sentences)
-    for intents in listed_intents.values() or [common]:
-        check(intents)
+    listen = partial(parse, text_model=text_model, own=tuple(own))
+    intents = {path.resolve(): listen(said) for path, said in lists.items()}
+    common = listen(sentences)
+    for heard in intents.values() or [common]:
+        check(heard)
     more = {"sampling": options.sampling(steps, sampler, seed), "controller": controller}
     request = Request(
         inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
         format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
-        dtype=dtype, tile=tile, max_memory=max_memory, threads=threads, json=json, quiet=quiet, verbose=verbose,
-        ensemble=ensemble, root=listed.parent if listed is not None else None,
+        dtype=dtype, tile=tile, padding=padding, max_memory=max_memory, threads=threads, json=json, quiet=quiet,
+        verbose=verbose, ensemble=ensemble, root=listed.parent if listed is not None else None,
     )  # fmt: skip
 
-    def decide(job: Job) -> Decision:
-        intents = common if job.source is None or not listed_intents else listed_intents[job.source.resolve()]
-        return decision(intents, strength=strength, model=model, own=own, **more)
+    def decide(source: Path | None) -> Decision:
+        heard = common if source is None or not intents else intents[source.resolve()]
+        return decision(heard, strength=strength, model=model, own=own, **more)
 
-    return carry_out(request, decide, [model])
+    return restore_batch(request, decide, [model])
 
 
 def split(said: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -194,7 +192,7 @@ def read_list(path: Path) -> dict[Path, list[str]]:
 
 
 def read_own(given: Sequence[str]) -> dict[str, CustomTask]:
-    """Custom tasks by their words, from ``WORD=FILE`` or ``FILE``, whose task then is the word.
+    """Tasks of one's own by their words, from ``WORD=FILE`` or ``FILE``, whose task then is the word.
 
     Raises:
         UsageError: a word is missing or named twice.
@@ -221,15 +219,12 @@ def read_own(given: Sequence[str]) -> dict[str, CustomTask]:
 
 
 def decision(intents: Sequence[Intent], **step: Any) -> Decision:
-    """What to do to a picture; `step` are attributes of the plan (`plan_intents`)."""
+    """What is to be done to a picture of which this was said; `step` are attributes of the plan (`plan_intents`)."""
     from ..language.intent import answer, needs_diagnosis, plan_intents
-    from .restoring import Decision
+    from .batch import Decision
 
-    told = {"instruction": [intent.to_dict() for intent in intents]}
-
-    def planned(found: Diagnosis | None = None) -> Plan:
-        return plan_intents(intents, found, **step)
-
-    asks = all(intent.question for intent in intents)
-    plan = planned if needs_diagnosis(intents) else planned()
-    return Decision(plan, told, answer=partial(answer, intents) if asks else None)
+    record = {"instruction": [intent.to_dict() for intent in intents]}
+    planner = partial(plan_intents, intents, **step)
+    if all(intent.question for intent in intents):
+        return Decision(planner=planner, record=record, answer=partial(answer, intents))
+    return Decision(planner=planner, record=record) if needs_diagnosis(intents) else Decision(planner(), record=record)
