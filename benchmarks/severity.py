@@ -52,7 +52,10 @@ def report(bench: Bench, data: Path) -> Iterator[str]:
                 rows.append([diagnosis.severity[kind], *figures, strength])
             severity, before, *shares, then, planned = np.mean(rows, axis=0)
             told = " | ".join(f"{x:.2f}" for x in shares)
-            yield f"| `{chain}` | {found} of {len(kodak)} | {severity:.2f} | {before:.2f} | {told} | {planned:.2f} | {then:.2f} |"
+            yield (
+                f"| `{chain}` | {found} of {len(kodak)} | {severity:.2f} | {before:.2f} | {told} | {planned:.2f} "
+                f"| {then:.2f} |"
+            )
 
 
 def main() -> None:
