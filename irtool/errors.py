@@ -20,6 +20,11 @@ def closest(word: str, known: Iterable[str]) -> str:
     return f"Did you mean '{close[0]}'?" if close else "Known: " + ", ".join(names) + "."
 
 
+def reason(error: BaseException) -> str:
+    """Why an error of the system or of a library was raised: in one line, without the path it repeats."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split()).rstrip(".") or type(error).__name__
+
+
 class IrtoolError(Exception):
     """Something is wrong that the user can act on.
 
@@ -38,6 +43,10 @@ class IrtoolError(Exception):
 
 class PictureError(IrtoolError):
     """One picture cannot be read, restored or written; the others of a run can."""
+
+
+class FileError(IrtoolError):
+    """A file that is no picture cannot be read or written."""
 
 
 class UsageError(IrtoolError):

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import secrets
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import PictureError
+from ..errors import FileError, PictureError
+from ..fileio import atomic_write
 from .encode import encode
 from .formats import SUFFIXES, format_for, format_named
 from .model import Picture
-
-# Hidden, so that an unfinished file left by a killed process is never taken for a picture; and short, so that a target
-# with the longest name a file system allows can still be written.
-_TEMPORARY = ".irtool-"
 
 
 def write(
@@ -53,32 +47,20 @@ def write(
     return save_bytes(encode(picture, kind.name, quality=quality, strip=strip), path)
 
 
-def save_bytes(data: bytes, path: str | Path) -> Path:
+def save_bytes(data: bytes, path: str | Path, *, replace: bool = True, like: Path | None = None) -> Path:
     """Write a file whole or not at all, as `write` does, for bytes that are encoded already.
+
+    Args:
+        data, path: what to write, and where.
+        replace, like: as in `irtool.fileio.atomic_open`.
 
     Raises:
         PictureError: the target cannot be written.
     """
-    path = Path(path)
     try:
-        if path.is_dir():
-            raise PictureError(f"{path} is a folder, not a file to write", "Add a file name.")
-        temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}.tmp")
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-            with contextlib.suppress(FileNotFoundError):
-                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-            temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        hint = "Check that its folder exists, is writable and has room."
-        raise PictureError(f"{path}: cannot be written ({reason})", hint) from error
-    return path
+        return atomic_write(path, data, replace=replace, like=like)
+    except FileError as error:
+        raise PictureError(error.message, error.hint) from error
 
 
 def _same(a: Path, b: Path) -> bool:
