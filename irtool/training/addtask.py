@@ -19,7 +19,8 @@ from ..models.compact import CompactNet, Pointwise
 from ..models.holes import filled
 from ..weights import locate
 from .data import Sample
-from .recipe import Recipe, unknown
+from ..tables import unknown
+from .recipe import Recipe
 from .restorer import RestorerJob
 
 SETTINGS = ("base", "task", "like", "rank")

@@ -20,7 +20,8 @@ from ..models.ipt import IPT
 from ..weights import locate
 from .checks import misfits
 from .data import Sample
-from .recipe import Recipe, unknown
+from ..tables import unknown
+from .recipe import Recipe
 from .restorer import RestorerJob
 
 SETTINGS = ("base", "place")
