@@ -173,6 +173,14 @@ def is_folder(path: str | Path) -> bool:
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
+def identity(path: str | Path) -> tuple[int, int] | None:
+    """Device and number of a file, the same under all its names; None where there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        status = Path(path).stat()
+        return status.st_dev, status.st_ino
+    return None
+
+
 def _status(path: Path) -> os.stat_result | None:
     """What the path leads to; None where there is nothing, a dangling link included."""
     try:

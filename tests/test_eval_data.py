@@ -134,7 +134,9 @@ def test_clean_pictures_of_one_stem_are_both_taken(lay: Callable[..., Path]) -> 
 
 
 def test_degraded_pictures_of_one_stem_find_the_truth_of_their_suffix(lay: Callable[..., Path]) -> None:
-    root = lay("lq/a.jpg", "lq/a.png", "lq/b.png", "lq/c.png", "gt/a.jpg", "gt/a.png", "gt/b.webp", "gt/c.jpg", "gt/c.bmp")
+    root = lay(
+        "lq/a.jpg", "lq/a.png", "lq/b.png", "lq/c.png", "gt/a.jpg", "gt/a.png", "gt/b.webp", "gt/c.jpg", "gt/c.bmp"
+    )
     found = between(root / "lq", [root / "gt"])
     assert {p.name: p.truth and p.truth.name for p in found.pairs} == {
         "a.jpg": "a.jpg", "a.png": "a.png", "b": "b.webp", "c": None,  # c.jpg or c.bmp: nobody can tell

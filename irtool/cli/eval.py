@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, NothingToDoError, UsageError
+from ..fileio import atomic_write
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
 from .evaltables import show_comparison, show_list, show_summary
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..evaluation.report import Report
     from ..evaluation.summary import Record
 
+EXISTING = ("overwrite", "error")
 LISTS = ("datasets", "protocols", "metrics")
 
 
@@ -87,7 +89,17 @@ def eval(
         tuple[Path, Path] | None,
         typer.Option("--compare", metavar="RUN RUN", help="Compare two runs instead, picture by picture."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Other noise for --degrade.")] = 0,
+    existing: Annotated[
+        str | None,
+        typer.Option(
+            "--existing",
+            metavar="overwrite|error",
+            help="Where an output of --csv or --save-images exists. Default: error; with --resume overwrite.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Other noise for --degrade.")
+    ] = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",
     tile: options.Tile = "auto",
@@ -117,6 +129,7 @@ def eval(
         raise UsageError("--resume goes on with a run in a folder.", "Name the folder with --report.")
     if auto and task:
         raise UsageError("--auto and --task exclude each other.", "Leave one of them out.")
+    overwrite = options.one_of(existing or ("overwrite" if resume else "error"), EXISTING, "--existing") == EXISTING[0]
     options.one_of(dtype, options.DTYPES, "--dtype")
     options.check_device(device)
     memory = None if max_memory is None else options.parse_bytes(max_memory)
@@ -138,6 +151,12 @@ def eval(
     found = _chosen(found, only, limit)
     options.set_threads(threads)
 
+    from ..evaluation.outputs import check_outputs
+
+    files = [Path(m.removeprefix("local:")) for m in (model, detector) if m.startswith("local:")]
+    files += [Path(dataset)] if dataset and dataset.endswith(".toml") else []
+    check_outputs(found, csv=csv, images=save_images, report=report, read=files, overwrite=overwrite)
+
     from .. import api
     from ..engine import pick_device
     from ..evaluation import Request, header
@@ -145,7 +164,6 @@ def eval(
     from ..evaluation.run import NO_MODEL
     from ..metrics.extra import make
     from ..models.spandrel import terms
-    from ..picture import save_bytes
     from ..plan import plan_tasks
     from ..synth import parse
 
@@ -176,7 +194,7 @@ def eval(
     if page is not None:
         keepers.append(page.keep)
     if save_images is not None:
-        keepers.append(lambda name, before, after, truth: save_png(save_images, name, after))
+        keepers.append(lambda name, before, after, truth: save_png(save_images, name, after, replace=overwrite))
     records: list[Record] = []
     try:
         with out.progress(len(found.pairs)) as bar:
@@ -193,7 +211,7 @@ def eval(
     subject = known.title or known.name if known else (lq or (gt or [Path()])[0]).resolve().name
     summary = _conclude(out, request, head, records, page, known, subject, whole, against is not None)
     if csv is not None:
-        save_bytes(to_csv(records).encode(), csv)
+        atomic_write(csv, to_csv(records), replace=overwrite)
     return EXIT_SOME_FAILED if summary["failed"] else EXIT_OK
 
 

@@ -8,27 +8,45 @@ import numpy as np
 
 from ..data.protocol import Protocol
 from ..errors import PictureError
+from ..fileio import read_bytes
 from ..metrics import SSIM_SMALLEST, luma
 
 UNIFORM_SMALLEST = 7  # side of scikit-image's default window
 
 
 def read_stored(path: Path) -> np.ndarray:
-    """(H, W, 3) float32 in [0, 1]: the values a file stores.
+    """(H, W, 3) float32 in [0, 1]: the values a file stores. See `stored`.
+
+    Raises:
+        FileError: it is no regular file, or cannot be read.
+        PictureError: it cannot be decoded.
+    """
+    return stored(read_bytes(path), str(path))
+
+
+def stored(data: bytes, name: str) -> np.ndarray:
+    """(H, W, 3) float32 in [0, 1]: the values that the bytes of a file store.
 
     No colour profile is applied and no orientation: the code behind published figures does neither.
 
+    Args:
+        data: the file.
+        name: what messages call it.
+
     Raises:
-        PictureError: it cannot be read.
+        PictureError: it cannot be decoded.
     """
-    from ..picture import read, sniff
+    from ..picture import MAX_PIXELS, read, sniff
     from ..picture.loaders import load
 
+    def guard(size: tuple[int, int]) -> None:
+        if not 0 < size[0] * size[1] <= MAX_PIXELS:
+            raise ValueError(size)
+
     try:
-        data = path.read_bytes()
-        raw = load(sniff(data[:4096]) or "", data, lambda size: None)
+        raw = load(sniff(data[:4096]) or "", data, guard)
     except Exception:
-        return read(path).pixels  # which says what is wrong with it
+        return read(data, name=name).pixels  # which says what is wrong with it
     colour = raw.colour
     scale = 65535 if colour.dtype == np.uint16 else 255
     return np.repeat(colour, 3 // colour.shape[2], axis=2).astype(np.float32) / np.float32(scale)

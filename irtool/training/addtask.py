@@ -17,9 +17,9 @@ from ..errors import IrtoolError
 from ..models import loading, modulation
 from ..models.compact import CompactNet, Pointwise
 from ..models.holes import filled
+from ..tables import unknown
 from ..weights import locate
 from .data import Sample
-from ..tables import unknown
 from .recipe import Recipe
 from .restorer import RestorerJob
 

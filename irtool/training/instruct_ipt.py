@@ -17,10 +17,10 @@ from ..errors import UsageError
 from ..models import loading
 from ..models.instruct_ipt import TASKS, InstructIPT
 from ..models.ipt import IPT
+from ..tables import unknown
 from ..weights import locate
 from .checks import misfits
 from .data import Sample
-from ..tables import unknown
 from .recipe import Recipe
 from .restorer import RestorerJob
 
