@@ -102,7 +102,7 @@ def fill(cls: type[T], table: Mapping[str, Any], problems: list[str], place: str
         The instance with what was right, defaults for the rest; None where something without a default is missing.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in fields:
