@@ -6,7 +6,6 @@ Nothing is remembered between calls but the last few networks, so that a loop ov
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from .models.instructir import InstructIRRestorer
 from .picture import Picture
 from .picture.quantised import within
 from .plan import Plan, plan_auto, plan_rest, plan_tasks
-from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, locate, needs
+from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, companions, locate
 
 if TYPE_CHECKING:
     from .detect.daclip import DaclipDetector
@@ -328,12 +327,10 @@ def _detector(reference: str, device: torch.device) -> Detector | DaclipDetector
 def _restorer(reference: str, controller: str = "") -> models.Restorer:
     path = locate(reference)
     family, _, header = models.loading.describe(path)
-    beside: tuple[str, ...] = tuple(json.loads(header.get("needs", "[]"))) or needs(reference, family)
-    if controller:
-        if family not in STEERED:
-            known = ", ".join(STEERED)
-            raise UsageError(f"{reference} takes no controller.", f"Families of models that do: {known}.")
-        beside = (controller,)
+    if controller and family not in STEERED:
+        known = ", ".join(STEERED)
+        raise UsageError(f"{reference} takes no controller.", f"Families of models that do: {known}.")
+    beside = (controller,) if controller else companions(reference, family, header)
     restorer = models.load(path, [locate(companion) for companion in beside])
     if isinstance(restorer, InstructIRRestorer):
         from .language.encoder import InstructIRWords, SentenceEncoder

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from ..errors import UnavailableError
+from ..errors import IrtoolError, UnavailableError
 from .base import Restorer
-
-Shapes = Mapping[str, tuple[int, ...]]
+from .bounded import bounded
+from .header import Shapes, aliases, config_of, guess, look
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,10 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
+NEAREST = 3
+"""Families that are named where none fits."""
+
+
 def save(
     net: nn.Module, path: Path, *, architecture: str, config: Mapping[str, Any], notes: Mapping[str, str] | None = None
 ) -> None:
@@ -217,7 +221,7 @@ def describe(path: Path) -> tuple[str, dict[str, Any], dict[str, str]]:
     Raises:
         UnavailableError: the file is absent, no safetensors, or holds no network that irtool knows.
     """
-    header, shapes = _look(path)
+    header, shapes = look(path)
     named = header.get("architecture", "")
     about = header.get("source", path)  # what it was converted from
     if named and named not in ARCHITECTURES:
@@ -226,10 +230,7 @@ def describe(path: Path) -> tuple[str, dict[str, Any], dict[str, str]]:
             f"Known architectures: {', '.join(ARCHITECTURES)}.",
         )
     if "config" in header and named:
-        try:
-            return named, dict(json.loads(header["config"])), header
-        except (TypeError, ValueError) as error:
-            raise UnavailableError(f"{path} has a damaged header: {error}.") from error
+        return named, config_of(header, path), header
     found = recognise(shapes, [named] if named else ARCHITECTURES)
     if found is None:
         raise UnavailableError(f"{about} holds no network that irtool knows.", _sought(shapes, named))
@@ -243,7 +244,7 @@ def recognise(
     for name in among:
         family = ARCHITECTURES[name]
         if family.recognise and all(key in shapes for key in family.keys):
-            config = _resolve(family.recognise)(shapes)
+            config = guess(_resolve(family.recognise), shapes)
             if config is not None:
                 return name, config
     return None
@@ -264,12 +265,15 @@ def read(path: Path) -> tuple[nn.Module, dict[str, str]]:
             weights: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
         # One module under two names is stored once.
-        weights |= {alias: weights[key] for alias, key in json.loads(header.get("aliases", "{}")).items()}
-        with torch.device("meta"):
+        weights |= {alias: weights[key] for alias, key in aliases(header, path).items()}
+        with torch.device("meta"), bounded():
             net: nn.Module = _resolve(ARCHITECTURES[architecture].network)(**config)
         net.load_state_dict(weights, strict=True, assign=True)
-    except (TypeError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UnavailableError(f"{path} does not fit its own description ({architecture}): {error}.") from error
+    except UnavailableError:
+        raise
+    except Exception as error:  # whatever a network makes of a configuration that is none
+        told = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UnavailableError(f"{path} does not fit its own description ({architecture}): {told}.") from error
     header |= {"architecture": architecture, "config": json.dumps(config, default=list)}
     return net.eval().requires_grad_(False), header
 
@@ -288,7 +292,7 @@ def load(path: Path, companions: Sequence[Path] = ()) -> Restorer:
     try:
         net, header = read(path)
     except UnavailableError as error:
-        if not path.is_file() or _look(path)[0].get("architecture"):
+        if not path.is_file() or look(path)[0].get("architecture"):
             raise
         from . import spandrel
 
@@ -296,37 +300,25 @@ def load(path: Path, companions: Sequence[Path] = ()) -> Restorer:
     wrap = ARCHITECTURES[header["architecture"]].restorer
     if not wrap:
         raise UnavailableError(f"{path} holds a {header['architecture']}, not a restorer.")
-    restorer: Restorer = _resolve(wrap)(net, header, *(read(companion)[0] for companion in companions))
+    beside = [read(companion)[0] for companion in companions]
+    try:
+        restorer: Restorer = _resolve(wrap)(net, header, *beside)
+    except IrtoolError:
+        raise
+    except Exception as error:  # a header whose settings are none, or companions of another kind
+        told = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UnavailableError(f"{path} cannot be used as a {header['architecture']}: {told}.") from error
     return restorer
 
 
-def _look(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
-    """Header and shapes of a file, the aliases among its tensors included."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            header = dict(file.metadata() or {})
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise UnavailableError(f"{path} does not exist.", "Give the path of a .safetensors file.") from error
-    except (SafetensorError, OSError) as error:
-        mend = "irtool download NAME mends a file that irtool has fetched."
-        raise UnavailableError(f"{path} is not a readable safetensors file: {error}.", mend) from error
-    try:
-        shapes |= {alias: shapes[key] for alias, key in json.loads(header.get("aliases", "{}")).items()}
-    except (ValueError, KeyError, AttributeError) as error:
-        raise UnavailableError(f"{path} has a damaged header: {error}.") from error
-    return header, shapes
-
-
 def _sought(shapes: Shapes, named: str) -> str:
-    """For a person: the tensors each family would have had, and some that are there."""
-    families: dict[tuple[str, ...], list[str]] = {}
-    for name, family in ARCHITECTURES.items():
-        if family.keys and named in ("", name):
-            families.setdefault(family.keys, []).append(name)
-    looked = "; ".join(f"{', '.join(names)}: {', '.join(keys)}" for keys, names in families.items())
-    there = ", ".join(list(shapes)[:4]) or "no tensors"
-    return f"irtool looked for 'architecture' in the header, or for tensors ({looked}). It found {there}."
+    """For a person: the families that come closest, what they lack, and some of what is there."""
+    families = {n: f.keys for n, f in ARCHITECTURES.items() if f.keys and named in ("", n)}
+    near = sorted(families, key=lambda n: -sum(key in shapes for key in families[n]) / len(families[n]))[:NEAREST]
+    lacking = [f"{n} lacks {', '.join([key for key in families[n] if key not in shapes][:2])}" for n in near]
+    there = ", ".join(name[:80] for name in list(shapes)[:4]) or "no tensors"
+    more = f" of {len(shapes)}" if len(shapes) > 4 else ""
+    return f"Neither its header nor its tensors ({there}{more}) tell. The nearest: {'; '.join(lacking)}."
 
 
 def _resolve(place: str) -> Callable[..., Any]:

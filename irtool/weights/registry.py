@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..degradation import IDS
-from ..errors import IrtoolError, UsageError
+from ..errors import IrtoolError, UnavailableError, UsageError
+from ..fileio import is_regular
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -199,6 +201,46 @@ def needs(reference: str, family: str) -> tuple[str, ...]:
     if ":" not in reference:
         return get(reference).needs
     return next((record.needs for record in records() if record.family == family), ())
+
+
+def companions(reference: str, family: str, header: Mapping[str, str]) -> tuple[str, ...]:
+    """The models that a model is loaded with, as references.
+
+    Args:
+        reference: of the model.
+        family: of its network.
+        header: of its file, whose "needs" (JSON, a list) names them where irtool has trained it.
+
+    Returns:
+        Ids of known records, or files of this disk (``local:``) where the model is one too; of the latter, one of that
+        name beside the model comes first.
+
+    Raises:
+        UnavailableError: the header is damaged.
+        UsageError: it names something that is neither. A file that a person has named must not make irtool fetch from
+            repositories that nobody has named, which it would do with that person's token.
+    """
+    try:
+        named = json.loads(header.get("needs", "[]"))
+    except (ValueError, RecursionError):
+        named = None
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named) or len(named) > 8:
+        raise UnavailableError(f"{reference} has a damaged header: needs.", "Export or fetch it again.")
+    if not named:
+        return needs(reference, family)
+    return tuple(_companion(reference, name) for name in named)
+
+
+def _companion(reference: str, name: str) -> str:
+    if name.startswith("local:") and reference.startswith("local:"):
+        beside = Path(reference.removeprefix("local:")).parent / Path(name.removeprefix("local:")).name
+        return f"local:{beside}" if is_regular(beside) else name
+    if ":" not in name and any(record.called(name) for record in records()):
+        return name
+    raise UsageError(
+        f"{reference} names '{name}' as a model that it needs, which is neither a known one nor a local file.",
+        f"If you trust it, ask for it by name: --controller {name}.",
+    )
 
 
 def parse(text: str, name: str) -> tuple[Record, ...]:
