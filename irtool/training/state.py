@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import FileError, IrtoolError, UsageError, reason
+from ..errors import FileError, IrtoolError, UnavailableError, UsageError, reason
 from ..fileio import atomic_write, exists, open_regular
 from ..models import loading
+from ..weights.convert import require_harmless
 from .jobs import Job
 from .recipe import FREE, Recipe, build
 
@@ -152,12 +153,13 @@ def read(path: Path) -> dict[str, Any]:
         UsageError: the file is no checkpoint of irtool.
     """
     try:
+        require_harmless(path)
         with open_regular(path) as file:
             held = torch.load(file, map_location="cpu", weights_only=True)
         if not {"ema", "step", "recipe"} <= set(held):
             raise KeyError("it lacks weights or recipe")
-    except FileError as error:
-        raise UsageError(error.message + ".", error.hint) from error
+    except (FileError, UnavailableError) as error:
+        raise UsageError(error.message.rstrip(".") + ".", error.hint) from error
     except Exception as error:  # torch's loaders raise whatever they trip over, in words that tell how to open anything
         raise UsageError(f"{path} is no checkpoint of irtool ({type(error).__name__}).") from error
     return dict(held)

@@ -116,13 +116,25 @@ def read_published(path: Path, state: str = "", allow: Sequence[str] = ()) -> di
         return {name: torch.from_numpy(array) for name, array in read_caffe(path).items()}
     if start[8:9] == b"{":
         return dict(_stored(path))
-    zipped = start.startswith(b"PK")
+    require_harmless(path)
+    tensors = _weights(_unpickle(path, allow, mapped=start.startswith(b"PK")), state, path)
+    _require_own_bytes(tensors, path, size)
+    return tensors
+
+
+def require_harmless(path: Path) -> None:
+    """Look at a torch file without opening it: the restricted loader runs nothing, but may be made to fill the memory.
+
+    Raises:
+        FileError: it cannot be read.
+        UnavailableError: it would.
+    """
+    with open_regular(path) as file:
+        zipped = file.read(2) == b"PK"
+        size = os.fstat(file.fileno()).st_size
     if zipped:
         _require_stored(path, size)
     _require_plain_bytes(path, zipped)
-    tensors = _weights(_unpickle(path, allow, mapped=zipped), state, path)
-    _require_own_bytes(tensors, path, size)
-    return tensors
 
 
 def _require_stored(path: Path, size: int) -> None:
@@ -143,9 +155,9 @@ def _require_stored(path: Path, size: int) -> None:
 
 
 def _require_plain_bytes(path: Path, zipped: bool) -> None:
-    """Pickles of protocol 2 have bytes as `_codecs.encode(text, "latin1")`, which torch lets them call. With codecs that
-    take bytes ("hex") and nested, a kilobyte of that makes gigabytes. So the strings of a pickle are looked at first;
-    nothing is called.
+    """Pickles of protocol 2 have bytes as `_codecs.encode(text, "latin1")`, which torch lets them call. With codecs
+    that take bytes ("hex") and nested, a kilobyte of that makes gigabytes. So the strings of a pickle are looked at
+    first; nothing is called.
 
     Raises:
         UnavailableError: the file names such a codec.
