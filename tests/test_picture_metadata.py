@@ -12,7 +12,8 @@ import tifffile
 from PIL import ExifTags, Image
 
 from irtool.picture import Picture, encode, read
-from irtool.picture.exif import block_of, parse, settle, settle_xmp, with_dimensions
+from irtool.picture import xmp
+from irtool.picture.exif import block_of, parse, settle, with_dimensions
 
 CARRIERS = ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"]
 # A corner of each colour: an orientation applied wrongly or twice shows at once.
@@ -173,8 +174,8 @@ def test_senseless_orientation_means_upright(value: int) -> None:
 
 
 def test_xmp_orientation_in_both_spellings() -> None:
-    assert settle_xmp(b"<tiff:Orientation>8</tiff:Orientation>") == b"<tiff:Orientation>1</tiff:Orientation>"
-    assert settle_xmp(b"tiff:Orientation='6' tiff:X=\"6\"") == b"tiff:Orientation='1' tiff:X=\"6\""
+    assert xmp.upright(b"<tiff:Orientation>8</tiff:Orientation>") == b"<tiff:Orientation>1</tiff:Orientation>"
+    assert xmp.upright(b"tiff:Orientation='6' tiff:X=\"6\"") == b"tiff:Orientation='1' tiff:X=\"6\""
 
 
 def test_png_text_and_colour_chunks_stay_in_png() -> None:
