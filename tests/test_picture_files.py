@@ -392,14 +392,14 @@ def test_find(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_listed_is_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.png").write_bytes(b"")
-    listing = Path.iterdir
+    listing = os.scandir
 
-    def locked(self: Path) -> object:
-        if self.name == "sub":
+    def locked(path: Path) -> object:
+        if Path(path).name == "sub":
             raise PermissionError(13, "Permission denied")
-        return listing(self)
+        return listing(path)
 
-    monkeypatch.setattr(Path, "iterdir", locked)
+    monkeypatch.setattr(os, "scandir", locked)
     assert [f.path.name for f in find([tmp_path], recursive=True)] == ["a.png", "sub"]
 
 

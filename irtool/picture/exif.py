@@ -36,7 +36,7 @@ _STRUCTURE = {
 
 
 class _Layout(NamedTuple):
-    """How a TIFF structure is laid out: byte order, and the formats of the number of entries, an entry and an offset."""
+    """How a TIFF structure is laid out: byte order, and formats of the number of entries, an entry and an offset."""
 
     order: Order
     number: str = "H"
@@ -58,7 +58,7 @@ class _Layout(NamedTuple):
 
 
 class _Item(NamedTuple):
-    """An entry as it lies in its directory: where its value or the offset of it is, tag, TIFF type, number of values."""
+    """An entry of a directory: where its value or the offset of it lies, tag, TIFF type, number of values."""
 
     at: int
     tag: int

@@ -151,6 +151,9 @@ def load_jpeg(data: bytes, guard: Guard) -> Raw:
     meta["exif"] = b"".join(found.chunks(0xE1, _EXIF)) or None
     meta["xmp"] = _packet(found, notes)
     aspect = im.info.get("jfif_density") if im.info.get("jfif_unit") == 0 else None
+    aspect = aspect if aspect and aspect[0] != aspect[1] and min(aspect) > 0 else None
+    if aspect:
+        meta["dpi"] = None  # Pillow takes it from EXIF, or makes up 72
     if behind := _behind(data, found, "mp" in im.info):
         notes.append(behind)
         meta["xmp"] = meta["xmp"] and xmp_room.without_dangling(meta["xmp"])
@@ -172,8 +175,7 @@ def load_jpeg(data: bytes, guard: Guard) -> Raw:
     else:
         colour, _ = samples(im)
     return Raw(
-        colour, jpeg=settings, comment=comment, blocks=blocks, notes=tuple(notes),
-        aspect=aspect if aspect and aspect[0] != aspect[1] and min(aspect) > 0 else None, **meta,
+        colour, jpeg=settings, comment=comment, blocks=blocks, notes=tuple(notes), aspect=aspect, **meta
     )  # fmt: skip
 
 

@@ -65,6 +65,8 @@ def _png(data: bytes, guard: Guard) -> Raw:
 
     notes = [] if parts[-1][0] == b"IEND" else ["its end marker is missing, but no pixel is"]
     meta: dict[str, Any] = _png_metadata(parts, found)
+    if b"iCCP" in found and meta["icc"] is None:
+        notes.append("its colour profile is damaged or unreasonably large and was dropped")
     blocks, dropped = png.carried((kind, body) for kind, body in parts if png.raw_profile(kind, body) is None)
     if dropped:
         notes.append(f"{dropped} damaged or oversized text or colour chunks were dropped")

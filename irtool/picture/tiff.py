@@ -69,6 +69,8 @@ def load_tiff(data: bytes, guard: Guard) -> Raw:
     meta = {**common(im), "exif": exif, "xmp": packet[2] if isinstance(packet, tuple) and packet[2] else None}
     if 282 not in directory:
         meta["dpi"] = None  # Pillow makes up 1 dpi
+    # Pillow applies the orientation itself when it loads a TIFF, if its tag has the usual type.
+    turned = im.getexif().get(exif_room.ORIENTATION) in range(2, 9)
     alpha: np.ndarray | None
     if bits == 16 and im.mode in ("RGB", "RGBA"):
         colour, alpha = _colour16(im, opened(), order)
@@ -85,8 +87,7 @@ def load_tiff(data: bytes, guard: Guard) -> Raw:
                 colour = ((colour.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
             if _first(order, directory, 262, 1) == 0:  # white is zero; Pillow turns over 8 bits only
                 colour = 65535 - colour
-    # Pillow applies the orientation itself when it loads a TIFF.
-    return Raw(colour, alpha, turned=True, notes=tuple(notes), **meta)
+    return Raw(colour, alpha, turned=turned, notes=tuple(notes), **meta)
 
 
 def _first(order: str, directory: exif_room.Directory, tag: int, default: int) -> int:
@@ -102,7 +103,7 @@ def _unexplained(order: str, directory: exif_room.Directory, channels: int) -> s
     lost = extra - min(extra, sum(kind in (1, 2) for kind in kinds[:1]))
     if not lost:
         return ""
-    return f"further channels of it (such as infrared), {lost} in number, are not kept"
+    return f"{lost} further channel(s) in it, such as infrared, are not kept"
 
 
 def _colour16(first: Any, second: Any, order: str) -> tuple[np.ndarray, np.ndarray | None]:
