@@ -30,7 +30,7 @@ def load_bmp(data: bytes, guard: Guard) -> Raw:
         if "nsupported" in str(error) or "nknown" in str(error):
             raise Refused(f"is a BMP of a kind that irtool does not read ({error})", _CONVERT) from error
         raise
-    guard(im.size, 4)
+    guard(im.size, alpha=im.mode == "RGBA")
     im.load()
     colour, alpha = samples(im)
     notes: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ def _bit_fields(data: bytes, guard: Guard) -> Raw | None:
         return None
     count = 4 if size >= 56 or kind == _ALPHA_BITFIELDS else 3
     masks = struct.unpack_from(f"<{count}I", data, 14 + 40)
-    guard((width, abs(height)), 12)
+    guard((width, abs(height)), more=24)
     stride = (width * depth // 8 + 3) // 4 * 4
     if width <= 0 or not height or start + stride * abs(height) > len(data):
         raise ValueError("the file ends early")

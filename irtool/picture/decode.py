@@ -31,8 +31,9 @@ from .sources import source_bytes
 MAX_PIXELS = 300_000_000
 """The default limit: three times a 100-megapixel photograph, 3.6 GB as float32."""
 
-DECODED_BYTES = 16.0
-"""What a decoded picture takes for each pixel: three float32 channels, and the codes they are made from or go into."""
+# The most that decoding holds for each pixel beside the file, in bytes, as measured (tests/test_memory.py): three
+# float32 channels and the codes they are made of; and what 16 bits, transparency and a profile add.
+_PLAIN, _DEEP, _ALPHA, _PROFILE = 18, 9, 10, 14
 _FILE_BYTES = 8  # for each pixel allowed: no file needs more, two times 16-bit RGBA
 
 # Above 40 megapixels a file must hold a hundredth of a bit for each pixel. A blank JPEG has 0.14, a photograph 0.5 to
@@ -100,7 +101,7 @@ def probe(source: str | Path | bytes | IO[bytes], *, name: str | None = None) ->
     data = source_bytes(source, name, limit=MAX_PIXELS * _FILE_BYTES)
     format = _format_of(data, name)
 
-    def stop(size: tuple[int, int], held: float) -> None:
+    def stop(size: tuple[int, int], /, **_: object) -> None:
         raise _Size(size)
 
     with _errors(name, format):
@@ -119,10 +120,22 @@ class _Size(BaseException):
         self.size = size
 
 
-def _guard(name: str, file_bytes: int, max_pixels: int, budget: Budget, size: tuple[int, int], held: float) -> None:
+def _guard(
+    name: str,
+    file_bytes: int,
+    max_pixels: int,
+    budget: Budget,
+    size: tuple[int, int],
+    /,
+    *,
+    deep: bool = False,
+    alpha: bool = False,
+    profile: bool = False,
+    more: int = 0,
+) -> None:
     """Refuse a picture by its header: too many pixels, more than its file can hold, or than memory can."""
     _check_size(name, file_bytes, max_pixels, size)
-    budget.require(name, size, held + DECODED_BYTES)
+    budget.require(name, size, _PLAIN + _DEEP * deep + _ALPHA * alpha + _PROFILE * profile + more)
 
 
 def _check_size(name: str, file_bytes: int, max_pixels: int, size: tuple[int, int]) -> None:

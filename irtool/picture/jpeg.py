@@ -133,17 +133,19 @@ def load_jpeg(data: bytes, guard: Guard) -> Raw:
 
     found = structure(data)
     _check(found)
-    # Progressive files are held as coefficients: two bytes for each sample.
     if not found.frame:
         raise ValueError("no frame header")
-    guard((found.width, found.height), 4 + (2 * found.components if found.frame in (0xC2, 0xCA) else 0))
+    profile = any(found.chunks(0xE2, b"ICC_PROFILE\0"))
+    # Progressive files are held as coefficients: two bytes for each sample.
+    more = 2 * found.components if found.frame in (0xC2, 0xCA) else 0
+    guard((found.width, found.height), profile=profile, more=more)
     notes = []
     if not found.whole:
         data = _completed(data, found)
         notes.append("its end marker is missing, but no pixel is")
     # The class itself, not Image.open: a JPEG with a second picture behind stays a JPEG.
     im = JpegImagePlugin.JpegImageFile(BytesIO(data))
-    guard(im.size, 4)
+    guard(im.size)
     im.load()
     if found.whole and _ends_flat(im) and not _is_complete(im, data[: found.end - 2], _FILLERS[0]):
         raise ValueError("its data ends early")

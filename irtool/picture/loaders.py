@@ -7,6 +7,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+from PIL import ImageFile
 
 from ..errors import UnavailableError
 from . import png, stated
@@ -35,7 +36,9 @@ def _png(data: bytes, guard: Guard) -> Raw:
     if len(found.get(b"acTL", b"")) == 8:
         single(struct.unpack(">I", found[b"acTL"][:4])[0], "an animation")
     width, height, depth, colour_type = struct.unpack(">IIBB", found[b"IHDR"][:10])
-    guard((width, height), 8 * (1 + (depth == 16)))
+    stated_colors = any(kind in found for kind in (b"iCCP", b"cICP", b"gAMA", b"cHRM"))
+    transparent = colour_type in (4, 6) or b"tRNS" in found
+    guard((width, height), deep=depth == 16, alpha=transparent, profile=stated_colors)
     # Pillow sees only the chunks that make pixels: its limits on metadata must not refuse a picture.
     bare = png.pixels_only(parts)
 
@@ -105,11 +108,16 @@ def _png_metadata(parts: list[tuple[bytes, bytes]], found: dict[bytes, bytes]) -
     return meta
 
 
+def _contents(im: ImageFile.ImageFile) -> dict[str, bool]:
+    """What Pillow says of a file before it is decoded, as a guard wants to know it."""
+    return {"alpha": im.has_transparency_data, "profile": bool(im.info.get("icc_profile"))}
+
+
 def _webp(data: bytes, guard: Guard) -> Raw:
     from PIL import WebPImagePlugin
 
     im = WebPImagePlugin.WebPImageFile(BytesIO(data))
-    guard(im.size, 12)
+    guard(im.size, more=2, **_contents(im))
     single(im.n_frames, "an animated WebP")
     im.load()
     colour, alpha = samples(im)
@@ -133,7 +141,7 @@ def _avif(data: bytes, guard: Guard) -> Raw:
     if not AvifImagePlugin.SUPPORTED:
         raise UnavailableError("this build of Pillow cannot read AVIF", "pip install --upgrade pillow")
     im = AvifImagePlugin.AvifImageFile(BytesIO(data))
-    guard(im.size, 16)
+    guard(im.size, more=2, **_contents(im))
     single(im.n_frames, "an AVIF sequence")
     im.load()
     colour, alpha = samples(im)
@@ -166,7 +174,7 @@ def _heif(data: bytes, guard: Guard) -> Raw:
     except ImportError:
         raise UnavailableError("HEIF pictures need an optional package", "pip install 'irtool[heif]'") from None
     im = pillow_heif.HeifImageFile(BytesIO(data))
-    guard(im.size, 16)
+    guard(im.size, more=8, **_contents(im))
     im.load()
     colour, alpha = samples(im)
     # pillow-heif turns the pixels upright and resets the orientation by itself.
@@ -177,7 +185,7 @@ def _gif(data: bytes, guard: Guard) -> Raw:
     from PIL import GifImagePlugin
 
     im = GifImagePlugin.GifImageFile(BytesIO(data))
-    guard(im.size, 8)
+    guard(im.size, **_contents(im))
     single(im.n_frames, "an animated GIF")
     im.load()
     colour, alpha = samples(im)

@@ -238,21 +238,26 @@ def encode_png(codes: np.ndarray, extra: bytes = b"") -> bytes:
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[n]
     step = codes.itemsize * n
     engine = zlib.compressobj(6)
-    body = []
+    parts = [
+        SIGNATURE,
+        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * codes.itemsize, colour_type, 0, 0, 0)),
+    ]
+    parts.append(extra)
+    waiting: list[bytes] = []
     # One row of context above and one pixel to the left, all zero at the borders, as the filters are defined.
     above = np.zeros((1, step + width * step), np.uint8)
     rows = max(1, (1 << 18) // (width * step))
     for top in range(0, height, rows):
         block = codes[top : top + rows].astype(codes.dtype.newbyteorder(">")).reshape(-1, width * n).view(np.uint8)
         padded = np.vstack([above, np.pad(block, ((0, 0), (step, 0)))])
-        body.append(engine.compress(_filtered(padded, step).tobytes()))
+        waiting.append(engine.compress(_filtered(padded, step).tobytes()))
         above = padded[-1:]
-    body.append(engine.flush())
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * codes.itemsize, colour_type, 0, 0, 0))
-    # Chunks of at most 1 MB, so that a reader can stream and no length overflows.
-    data = b"".join(body)
-    idat = b"".join(chunk(b"IDAT", data[i : i + (1 << 20)]) for i in range(0, len(data), 1 << 20))
-    return SIGNATURE + header + extra + idat + chunk(b"IEND", b"")
+        # Chunks of about 1 MB, so that a reader can stream, no length overflows, and nothing is there twice.
+        if sum(map(len, waiting)) >= 1 << 20:
+            parts.append(chunk(b"IDAT", b"".join(waiting)))
+            waiting.clear()
+    parts += [chunk(b"IDAT", b"".join([*waiting, engine.flush()])), chunk(b"IEND", b"")]
+    return b"".join(parts)
 
 
 def _filtered(padded: np.ndarray, step: int) -> np.ndarray:

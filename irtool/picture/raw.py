@@ -49,9 +49,11 @@ class Refused(Exception):
 class Guard(Protocol):
     """Called before pixels are decoded; raises if there are too many for the limit or for the memory allowed."""
 
-    def __call__(self, size: tuple[int, int], held: float, /) -> None:
-        """`size` is (width, height), `held` what the decoder takes for each pixel in bytes, beside the file and what
-        becomes of the pixels (`irtool.picture.decode`)."""
+    def __call__(
+        self, size: tuple[int, int], /, *, deep: bool = False, alpha: bool = False, profile: bool = False, more: int = 0
+    ) -> None:
+        """`size` is (width, height). What makes a pixel take more memory than three colours of 8 bits do: 16 bits
+        (`deep`), transparency, a colour profile; and `more` bytes that the decoder holds by itself."""
 
 
 def single(frames: int, what: str) -> None:

@@ -42,7 +42,8 @@ def load_tiff(data: bytes, guard: Guard) -> Raw:
         raise Refused("holds floating-point or 32-bit pixels", _CONVERT)
     if _first(order, directory, 262, 1) in (32803, 34892):
         raise Refused("is a camera raw file", "Develop it to a 16-bit TIFF or a JPEG first.")
-    guard((width, height), 8 + 2 * channels * -(-bits // 8))
+    deep, transparent, profile = bits > 8, channels in (2, 4), 34675 in directory
+    guard((width, height), deep=deep, alpha=transparent, profile=profile)
     notes = []
     if more := _unexplained(order, directory, channels):
         notes.append(more)
@@ -64,7 +65,7 @@ def load_tiff(data: bytes, guard: Guard) -> Raw:
         return im
 
     im = opened()
-    guard(im.size, 8 + 2 * channels * -(-bits // 8))
+    guard(im.size, deep=deep, alpha=transparent, profile=profile)
     packet = directory.get(700) or pages[0].get(700)
     meta = {**common(im), "exif": exif, "xmp": packet[2] if isinstance(packet, tuple) and packet[2] else None}
     if 282 not in directory:
