@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ except ImportError:  # Windows, where a file that is open cannot be removed anyw
 
 # Hidden, so that the unfinished file of a killed process is never taken for a picture; random, so that nobody can
 # plant a link under the name; and short, so that a target with the longest name a file system allows can be written.
-_PREFIX, _SUFFIX = ".irtool-", ".tmp"
+_OURS = re.compile(r"\.irtool-(?:\d{1,9}-)?[0-9a-f]{16}\.tmp")
 _swept: set[str] = set()
 
 
@@ -66,7 +67,9 @@ def atomic_open(path: str | Path, *, replace: bool = True, like: Path | None = N
         if before is not None and stat.S_ISDIR(before.st_mode):
             raise FileError(f"{path} is a folder, not a file to write", "Add a file name.")
         if before is not None and not stat.S_ISREG(before.st_mode):
-            raise FileError(f"{path} is a device, a pipe or a socket, which is not replaced", "Name a regular file.")
+            raise FileError(
+                f"{path} is a device or a pipe, which is not replaced", "Use -o - and let the shell write there."
+            )
         _sweep(path.parent)
         file, temporary = _create(path.parent)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -191,7 +194,9 @@ def _status(path: Path) -> os.stat_result | None:
 
 def _unwritten(path: Path, error: Exception) -> FileError:
     if isinstance(error, FileExistsError):
-        return FileError(f"{path} exists already", "Choose another name, or allow it to be replaced.")
+        return FileError(
+            f"{path} exists already, and is not replaced", "Choose another name, or allow it to be replaced."
+        )
     hint = "Check that its folder exists, is writable and has room."
     return FileError(f"{path}: cannot be written ({reason(error)})", hint)
 
@@ -202,13 +207,14 @@ def _permit(temporary: Path, before: os.stat_result | None, like: Path | None) -
         if before is not None:
             temporary.chmod(stat.S_IMODE(before.st_mode))
         elif like is not None:
-            temporary.chmod(stat.S_IMODE(like.stat().st_mode) & 0o666 & stat.S_IMODE(temporary.stat().st_mode))
+            mode = stat.S_IMODE(like.stat().st_mode) & stat.S_IMODE(temporary.stat().st_mode)
+            temporary.chmod(mode | stat.S_IWUSR)
 
 
 def _create(folder: Path) -> tuple[BinaryIO, Path]:
     """A new hidden file, locked so that no other process takes it for one that was left behind."""
     while True:
-        path = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+        path = folder / f".irtool-{secrets.token_hex(8)}.tmp"
         try:
             file = cast(BinaryIO, path.open("xb"))
         except BaseException as error:
@@ -232,7 +238,7 @@ def _sweep(folder: Path) -> None:
     _swept.add(key)
     try:
         with os.scandir(folder) as entries:
-            left = [e.path for e in entries if e.name.startswith(_PREFIX) and e.name.endswith(_SUFFIX)]
+            left = [e.path for e in entries if _OURS.fullmatch(e.name) and e.is_file(follow_symlinks=False)]
     except OSError:  # a folder may be writable and not readable
         return
     for path in left:

@@ -36,7 +36,7 @@ def compare(
     """
     from ..metrics import to_8bit
     from ..picture import Picture, encode, read, save_bytes, side_by_side
-    from .jobs import Job, check_targets
+    from ..targets import Item, check_targets
 
     overwrite = options.one_of(existing, ("overwrite", "error"), "--existing") == "overwrite"
     if output is not None:
@@ -45,7 +45,7 @@ def compare(
         format_for(output)
         if not overwrite and exists(output):
             raise UsageError(f"{output} exists already.", "Choose another name, or --existing overwrite.")
-        check_targets([Job(path, None, None) for path in (before, after, truth) if path] + [Job(None, output, None)])
+        check_targets([Item(path, None, None) for path in (before, after, truth) if path] + [Item(None, output, None)])
     pictures = {path: to_8bit(read(path).pixels) for path in dict.fromkeys((before, after, truth)) if path is not None}
     out = Output(json=json)
     record: dict[str, object] = {"type": "comparison", "before": str(before), "after": str(after)}

@@ -36,18 +36,9 @@ def stored(data: bytes, name: str) -> np.ndarray:
     Raises:
         PictureError: it cannot be decoded.
     """
-    from ..picture import MAX_PIXELS, read, sniff
-    from ..picture.loaders import load
+    from ..picture.decode import read_stored as samples
 
-    def guard(size: tuple[int, int]) -> None:
-        if not 0 < size[0] * size[1] <= MAX_PIXELS:
-            raise ValueError(size)
-
-    try:
-        raw = load(sniff(data[:4096]) or "", data, guard)
-    except Exception:
-        return read(data, name=name).pixels  # which says what is wrong with it
-    colour = raw.colour
+    colour = samples(data, name)
     scale = 65535 if colour.dtype == np.uint16 else 255
     return np.repeat(colour, 3 // colour.shape[2], axis=2).astype(np.float32) / np.float32(scale)
 

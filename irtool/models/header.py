@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 
 from ..errors import FileError, UnavailableError
 from ..fileio import open_regular
+from .architectures import Shapes
 
-Shapes = Mapping[str, tuple[int, ...]]
 LARGEST_NUMBER = 10**6
 LONGEST_LIST = 1000
 DEEPEST = 6
@@ -46,7 +46,7 @@ def look(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
     return header, shapes
 
 
-def aliases(header: Mapping[str, str], path: Path) -> dict[str, str]:
+def aliases(header: Mapping[str, str], path: object) -> dict[str, str]:
     """Further names of tensors that a file holds once: alias -> name.
 
     Raises:
@@ -58,15 +58,28 @@ def aliases(header: Mapping[str, str], path: Path) -> dict[str, str]:
     return found
 
 
-def config_of(header: Mapping[str, str], path: Path) -> dict[str, Any]:
+def config_of(header: Mapping[str, str], path: object) -> dict[str, Any]:
     """The keyword arguments of the network that a header names.
 
     Raises:
         UnavailableError: they are damaged, or ask for more than any network does.
     """
-    found = _json(header["config"])
+    return _table(header, "config", path)
+
+
+def settings_of(header: Mapping[str, str], path: object) -> dict[str, Any]:
+    """What the header says beside the tensors.
+
+    Raises:
+        UnavailableError: it is damaged.
+    """
+    return _table(header, "settings", path)
+
+
+def _table(header: Mapping[str, str], key: str, path: object) -> dict[str, Any]:
+    found = _json(header.get(key, "{}"))
     if not isinstance(found, dict) or not _is_modest(found, 0):
-        raise UnavailableError(f"{path} has a damaged header: config.")
+        raise UnavailableError(f"{path} has a damaged header: {key}.")
     return found
 
 
