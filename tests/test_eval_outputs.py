@@ -110,13 +110,13 @@ def test_files_that_exist_are_replaced_only_where_that_is_asked_for(pairs: Path,
 
 
 def test_a_picture_that_appears_during_the_run_is_kept(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from irtool.evaluation import outputs
+    from irtool.evaluation import session
 
     def late(*arguments: object, **options: object) -> None:
         (pairs / "made").mkdir()
         (pairs / "made/0.png").write_bytes(b"theirs")
 
-    monkeypatch.setattr(outputs, "check_outputs", late)
+    monkeypatch.setattr(session, "check_outputs", late)
     assert evaluated("--lq", pairs / "lq", "--gt", pairs / "gt", "--save-images", pairs / "made") == 1
     assert (pairs / "made/0.png").read_bytes() == b"theirs" and (pairs / "made/1.png").is_file()
 
