@@ -149,6 +149,8 @@ def _value(kind: Any, value: Any, place: str, problems: list[str]) -> Any:
         return None
     if kind in (str, bool) and isinstance(value, kind):
         return value
+    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+        return fill(kind, value, problems, f"{place}: ")  # type: ignore[arg-type]
     if origin is tuple:
         return _list(arguments[0], value, place, problems)
     if origin is not None and issubclass(origin, Mapping) and isinstance(value, Mapping):
@@ -170,10 +172,13 @@ def _list(kind: Any, value: Any, place: str, problems: list[str]) -> Any:
         problems.append(f"{place}: expected tables, found {type(value).__name__}")
         return None
     listed: Sequence[Any] = (value,) if isinstance(value, str) else value
-    if isinstance(listed, (list, tuple)) and all(isinstance(v, kind) for v in listed):
-        return tuple(listed)
-    problems.append(f"{place}: expected list of {_NAMES[kind]}, found {type(value).__name__}")
-    return None
+    if not isinstance(listed, (list, tuple)):
+        problems.append(f"{place}: expected list of {_NAMES[kind]}, found {type(value).__name__}")
+        return None
+    wrong = [v for v in listed if not isinstance(v, kind)]
+    if wrong:
+        problems.append(f"{place}: expected list of {_NAMES[kind]}, found {type(wrong[0]).__name__} in it")
+    return tuple(v for v in listed if isinstance(v, kind))  # what is right may be wrong otherwise, which is said too
 
 
 def _range(place: str, value: float, least: float, most: float, above: bool, below: bool) -> list[str]:

@@ -208,7 +208,7 @@ def test_mistakes_in_a_set_are_named_together(tmp_path: Path) -> None:
     )
     with pytest.raises(IrtoolError) as caught:
         parse(text, "mine.toml")
-    for part in ("rainn", "no", "'pairs' must be int", "unknown key 'colour'", "nois"):
+    for part in ("rainn", "no", "pairs: expected int", "unknown key 'colour'", "nois"):
         assert part in caught.value.message
     own = tmp_path / "mine.toml"
     own.write_text(text)

@@ -168,7 +168,8 @@ class Session:
         records: of the pairs, so far.
 
     Raises:
-        UsageError: as `Report` and `check_outputs`; or a resumed run is to have a FID, which needs the features of all images.
+        UsageError: as `Report` and `check_outputs`; or a resumed run is to have a FID, which needs the features of all
+            images.
     """
 
     def __init__(
