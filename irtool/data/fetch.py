@@ -78,6 +78,8 @@ def unpack(archive: Path, target: Path, members: tuple[str, ...]) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.parent / f".irtool-{target.name}.lock"), zipfile.ZipFile(archive) as packed:
+            if target.is_dir():  # another process has unpacked it meanwhile
+                return
             for left in target.parent.glob(f".irtool-unpacking-{target.name}-*"):  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
             wanted = [i for i in packed.infolist() if not i.is_dir() and any(fnmatch(i.filename, m) for m in members)]

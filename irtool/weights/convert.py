@@ -186,7 +186,11 @@ def _pickles(path: Path, zipped: bool) -> Iterator[BinaryIO]:
     with zipfile.ZipFile(path) as packed:
         for member in packed.infolist():
             if member.filename.endswith(".pkl"):
-                yield BytesIO(packed.read(member))
+                try:
+                    inside = packed.read(member)
+                except Exception as error:  # whatever a damaged archive makes of it
+                    raise UnavailableError(f"{path} is damaged or no torch file ({type(error).__name__}).") from error
+                yield BytesIO(inside)
 
 
 def _takes_bytes(codec: str) -> bool:
