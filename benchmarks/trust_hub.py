@@ -42,6 +42,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from hubserver import TOKEN, Faults, HubServer, Repository  # noqa: E402
 
 import irtool.evaluation.session  # noqa: E402 (imported once, before all forks)
+import skimage.metrics  # noqa: E402, F401
 import irtool.training.export  # noqa: E402, F401
 from irtool.cli import main  # noqa: E402
 from irtool.evaluation import read_run  # noqa: E402
@@ -121,9 +122,9 @@ def content(folder: Path) -> dict[str, str]:
 def prepare(folder: Path) -> None:
     draw = np.random.default_rng(0)
     (folder / "gt").mkdir(parents=True)
-    for i in range(12):
+    for i in range(6):
         coarse = draw.integers(0, 255, (9, 12, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((240, 180), Image.Resampling.BICUBIC).save(folder / "gt" / f"{i:02}.png")
+        Image.fromarray(coarse).resize((120, 90), Image.Resampling.BICUBIC).save(folder / "gt" / f"{i:02}.png")
     torch.save({"fc1.weight": torch.zeros(4, 384)}, folder / "net.pth")
 
 
@@ -221,7 +222,7 @@ def everything(folder: Path) -> list[str]:
 def lies() -> Iterator[tuple[str, dict[str, Any]]]:
     """What a hub may say, without end: the first rounds have every kind once, later ones other values."""
     kinds: list[tuple[str, list[dict[str, Any]]]] = [
-        ("etag", [{"etag": e} for e in ('"/tmp/x"', '"../../../../x"', '".."', '"a/../../b"', '""', '"\x1b[31m"', '"."')]),
+        ("etag", [{"etag": e} for e in ('"/tmp/x"', '"../../../../x"', '".."', '"a/../../b"', '""', '"\x1b[31m"')]),
         ("commit", [{"commit": c} for c in ("../../x", "/tmp/x", "x" * 40, "", "0" * 39)]),
         ("size", [{"size": s} for s in (0, 1, 10**18, 3)]),
         ("bytes", [{"flip": True}, {"flip": True, "length": "none"}]),
