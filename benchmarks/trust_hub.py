@@ -39,10 +39,10 @@ from safetensors.torch import save as to_safetensors
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+import skimage.metrics  # noqa: E402, F401
 from hubserver import TOKEN, Faults, HubServer, Repository  # noqa: E402
 
 import irtool.evaluation.session  # noqa: E402 (imported once, before all forks)
-import skimage.metrics  # noqa: E402, F401
 import irtool.training.export  # noqa: E402, F401
 from irtool.cli import main  # noqa: E402
 from irtool.evaluation import read_run  # noqa: E402

@@ -321,3 +321,18 @@ def test_a_thread_feeds_as_processes_do(photos):
     assert next(items) == 2
     with pytest.raises(ValueError, match="no such thing"):
         next(items)
+
+
+def test_a_folder_with_the_files_of_another_run_is_not_written_to(photos, tmp_path):
+    from irtool.training import loop
+
+    for name, text in (("step-00000900.pt", "mine"), ("log.jsonl", "a log of another program\n")):
+        out = tmp_path / name
+        out.mkdir()
+        (out / name).write_text(text)
+        with pytest.raises(UsageError, match="not of a run that could go on here"):
+            loop._require_own(out)
+        assert (out / name).read_text() == text
+    for text in ("", '{"step": 0, "loss": 1.0}\n'):  # a run that was killed before its first checkpoint
+        (tmp_path / "log.jsonl" / "log.jsonl").write_text(text)
+        loop._require_own(tmp_path / "log.jsonl")
