@@ -22,10 +22,10 @@ from .output import Bar, Output, in_flags, write_stdout
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..api import Result
     from ..detect import Diagnosis
     from ..picture import Picture
     from ..plan import Plan
+    from ..result import Result
     from .trajectory import Trajectory
 
 B = TypeVar("B")
@@ -194,12 +194,12 @@ class Run:
 
 def read(item: Item) -> Loaded:
     """Decode the input of an item; of stdin the bytes are kept, for a clean picture to be passed through."""
-    from .. import picture
+    from ..picture import read as decode
 
     if item.source is not None:
-        return picture.read(item.source), None
+        return decode(item.source), None
     data = sys.stdin.buffer.read()
-    return picture.read(data, name="stdin"), data
+    return decode(data, name="stdin"), data
 
 
 def restore_batch(request: Request, decide: Callable[[Path | None], Decision], models: Sequence[str]) -> int:
@@ -271,11 +271,11 @@ class _Restorer:
 
     def load(self, models: Sequence[str], items: Sequence[Item]) -> None:
         """Load what will be needed, so that what is missing is said before any picture is read."""
-        from .. import api
+        from ..api import prepare
 
         request = self.request
         looks = any(self.decisions[item.source].plan is None for item in items)
-        infos = api.prepare(
+        infos = prepare(
             models, detector=request.detector if looks else None, controller=request.controller, device=request.device
         )
         for model, info in infos.items():
@@ -288,23 +288,24 @@ class _Restorer:
 
     def work(self, item: Item, loaded: Loaded) -> _Made:
         """Restore a picture, or only look at it."""
-        from .. import api
+        from ..api import detect, restore
         from ..plan import Plan
+        from ..result import Result
 
         request, decision = self.request, self.decisions[item.source]
         picture, original = loaded
         if request.dry_run or decision.answer is not None:
-            diagnosis = api.detect(picture, model=request.detector, device=request.device)
+            diagnosis = detect(picture, model=request.detector, device=request.device)
             if decision.answer is not None:
-                return _Made(api.Result(picture, Plan((), decision.answer(diagnosis)), diagnosis))
+                return _Made(Result(picture, Plan((), decision.answer(diagnosis)), diagnosis))
             assert decision.planner is not None
-            return _Made(api.Result(picture, decision.planner(diagnosis), diagnosis))
+            return _Made(Result(picture, decision.planner(diagnosis), diagnosis))
         trajectory = None
         if item.trajectory is not None:
             from .trajectory import Trajectory
 
             trajectory = Trajectory()
-        result = api.restore(
+        result = restore(
             picture, plan=decision.plan, planner=decision.planner, mask=self.mask, detector=request.detector,
             device=request.device, dtype=request.dtype, tile=request.tile, padding=request.padding,
             max_memory=None if request.max_memory is None else options.parse_bytes(request.max_memory),

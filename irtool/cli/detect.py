@@ -45,17 +45,18 @@ def detect(
     run = Run(out, ("degraded", "clean"))
     options.set_threads(threads)
 
-    from .. import api
+    from ..api import detect as diagnose
+    from ..api import prepare
 
     def report(item: Item, diagnosis: Diagnosis) -> None:
         run.count(item, "clean" if diagnosis.is_clean else "degraded", {"diagnosis": diagnosis.to_dict()})
         if not json:
             _show(out, item.name, diagnosis)
 
-    api.prepare(detector=detector, device=device)
+    prepare(detector=detector, device=device)
     return run.carry_out(
         items,
-        lambda item, loaded: api.detect(loaded[0], model=detector, device=device),
+        lambda item, loaded: diagnose(loaded[0], model=detector, device=device),
         lambda item, diagnosis: diagnosis,
         report,
     )

@@ -179,3 +179,45 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path):
     if not os.access(locked, os.W_OK):  # root may write anywhere
         with pytest.raises(PictureError, match="cannot be written"):
             make_folder(locked)
+
+
+def test_a_page_that_exists_is_not_overwritten(tree):
+    side = tree / "a.restored.side-by-side.jpg"
+    side.write_bytes(b"mine")
+    (item,) = make_items([str(tree / "a.png")], output=None, recursive=False, format=None, side_by_side=True)
+    with pytest.raises(UsageError, match=r"side-by-side\.jpg exists already"):
+        resolve_existing([item], "error")
+    assert resolve_existing([item], "skip") == ([], [item])
+    (renamed,), _ = resolve_existing([item], "rename")
+    assert renamed.side != side and renamed.target.name == "a.restored-2.png"
+
+
+def test_a_picture_that_is_called_like_a_result_is_one_where_nothing_else_is(tree, photo):
+    for name in ("old.restored.png", "b.restored.degraded.jpg"):
+        photo(tree / name, size=(4, 5))
+    names = [found.path.name for found in gather([str(tree)], recursive=False)]
+    assert names == ["a.png", "b.jpg", "old.restored.png"]  # b.jpg is there, so its own is a result
+
+
+def test_a_mask_is_not_written_over(tree):
+    with pytest.raises(UsageError, match="never written to"):
+        make_items(
+            [str(tree / "a.png")], output=str(tree / "b.jpg"), recursive=False, format=None, others=(tree / "b.jpg",)
+        )
+
+
+def test_a_pipe_is_not_read_to_name_its_output(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    # Opening it would block: nobody writes.
+    assert jobs(tmp_path / "pipe", output=f"{tmp_path}/out/") == [
+        (tmp_path / "pipe", tmp_path / "out" / "pipe.png", "PNG")
+    ]
+
+
+def test_messages_name_parameters_and_the_command_line_flags(tree):
+    from irtool.cli.output import in_flags
+
+    with pytest.raises(UsageError) as raised:
+        jobs(tree, output="-")
+    assert "`output`" in raised.value.message and in_flags(raised.value.message).startswith("-o - takes one picture")
+    assert in_flags("Raise `max_memory`; `tile` 3 is `dtype`.") == "Raise --max-memory; --tile 3 is --dtype."
