@@ -91,6 +91,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "latent-nafnet": Architecture(
         "models.refusion_nafnet:ConditionalNAFNet", REFUSION_KEYS, "models.refusion_nafnet:recognise_latent", DIFFUSION
     ),
+    "adm-unet": Architecture(
+        "models.adm_unet:ADMUNet",
+        ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.1.qkv.weight", "out.2.weight"),
+        "models.adm_unet:recognise",
+    ),
     "latent-unet": Architecture(
         "models.latent_unet:LatentUNet",
         ("init_conv.weight", "encoder.0.0.block1.proj.weight", "latent_conv.weight", "post_latent_conv.weight"),

@@ -29,6 +29,7 @@ JOBS: dict[str, str] = {
     "daclip-controller": "training.controller:ControllerJob",
     "universal-ir": "training.steered:UniversalJob",
     "nafnet-daclip": "training.steered:SteeredNAFNetJob",
+    "diffusion-prior": "training.prior:PriorJob",
 }
 
 

@@ -36,6 +36,7 @@ FAMILIES = (
     "refusion-nafnet",
     "latent-nafnet",
     "latent-unet",
+    "adm-unet",
     "nafnet",
     "instructir",
     "instructir-lm",
