@@ -4,7 +4,7 @@ The two families of the review of Zhao et al., "Conditional sampling within gene
 Soc. A, 2025): `twisted` keeps the observation as it is and weighs marginals of the picture (Feynman-Kac); `joint` noises
 the observation along with the picture and filters backwards through both.
 
-Particles are (K, ...); the observation is one. Noise must be above 0: the likelihood is a density.
+Particles are (K, ...); the observation is one.
 """
 
 from __future__ import annotations
@@ -113,43 +113,42 @@ def twisted(
 def joint(
     prior: Prior, A: LinearOperator, y: Tensor, sigma: float, times: Sequence[int], draw: Draw,
     generator: torch.Generator,
-) -> Particles:  # fmt: skip
-    """Dou and Song, "Diffusion Posterior Sampling for Linear Inverse Problem Solving: A Filtering Perspective", ICLR 2024.
+) -> Tensor:  # fmt: skip
+    """Cardoso et al., "Monte Carlo Guided Diffusion for Bayesian Linear Inverse Problems", ICLR 2024.
 
-    The observation is noised along with a picture, ``y_t - A x_t = sqrt(abar_t) sigma n``; the particles then filter
-    backwards through that path, each step a product of two Gaussians. Arguments as `twisted`, but the operator is linear
-    and the network is not differentiated.
+    A coefficient seen with noise sigma / s_i is, up to its scale, what the process itself makes of it at the time tau_i
+    of as much noise. From there up it is noised along the way the picture is; the particles follow that path exactly,
+    weighed by how likely it is, and are free again below tau_i. Arguments as `twisted`, but the operator is linear, the
+    network is not differentiated, and sigma may be 0.
+
+    Returns:
+        Equally weighted particles (K, ...).
     """
-    x = draw()
-    s = A.singular.to(x.device).expand(A.spectrum(x[:1]).shape[1:])
-    seen = s > 0
-    # The path of the observation, from the clean one up, in coefficients divided by the singular values.
-    path = {0: A.observed(y)}
-    for u, t in pairwise(reversed(times)):
+    c = A.spectrum(draw())
+    s = A.singular.to(c.device).expand(c.shape[1:])
+    y_bar = A.observed(y)
+    ascending = list(reversed(times))
+    # Of the times that the route has, the closest in noise.
+    levels = torch.tensor([(1 - prior.abar(t)) / prior.abar(t) for t in ascending], dtype=torch.float64) ** 0.5
+    wanted = torch.where(s > 0, sigma / s.clamp_min(1e-12), torch.inf).double().cpu()
+    tau = (levels.view(-1, *[1] * s.ndim) - wanted).abs().argmin(0).to(c.device)  # index into `ascending`
+    tau = torch.where(s > 0, tau, len(ascending))
+    path = [prior.abar(ascending[0]) ** 0.5 * y_bar]
+    for k, (u, t) in enumerate(pairwise(ascending), 1):
         alpha = prior.abar(t) / prior.abar(u)
-        path[t] = alpha**0.5 * path[u] + (1 - alpha) ** 0.5 * A.spectrum(draw()[:1]) * seen
-    noise_y = torch.where(seen, sigma / s.clamp_min(1e-12), torch.inf)  # sigma / s_i
+        noised = alpha**0.5 * path[-1] + (1 - alpha) ** 0.5 * A.spectrum(draw()[:1])
+        path.append(torch.where(tau < k, noised, prior.abar(t) ** 0.5 * y_bar))
 
-    def likelihood(c: Tensor, spread: float, u: int) -> Tensor:
-        variance = (spread + prior.abar(u) * noise_y**2).expand_as(c[0])
-        return _log_normal((path[u] - c)[:, seen], variance[seen])
-
-    weights = _Weights(len(x), generator)
-    # At T a picture is standard noise: draw it given the noised observation.
-    x = A.from_spectrum(_product(torch.zeros_like(A.spectrum(x)), 1.0, path[times[0]], prior.abar(times[0]) * noise_y**2,
-                                 A.spectrum(x)))  # fmt: skip
-    for t, u in pairwise(times):
-        mean, _ = ancestral(prior, x, prior.denoise(x, t)[0], t, u)
-        variance = 1 - prior.abar(t) / prior.abar(u)
-        c = A.spectrum(mean)
-        kept = weights.add(likelihood(c, variance, u), last=u == 0)
+    weights = _Weights(len(c), generator)
+    top = len(ascending) - 1
+    c = torch.where(tau <= top, path[top], c)
+    for k, (t, u) in zip(range(top - 1, -1, -1), pairwise(times), strict=True):
+        x = A.from_spectrum(c)
+        mean = A.spectrum(ancestral(prior, x, prior.denoise(x, t)[0], t, u)[0])
+        variance = 1 - prior.abar(t) / prior.abar(u)  # beta: above 0 at the last step too
+        pinned = tau <= k
+        kept = weights.add(_log_normal((path[k] - mean)[:, pinned], variance), last=u == 0)
         if kept is not None:
-            c = c[kept]
-        x = A.from_spectrum(_product(c, variance, path[u], prior.abar(u) * noise_y**2, A.spectrum(draw())))
-    return Particles(x, weights.log_evidence)
-
-
-def _product(mean: Tensor, variance: float, y: Tensor, variance_y: Tensor, z: Tensor) -> Tensor:
-    """A draw from N(mean, variance) N(y, variance_y), normalized; an infinite variance_y says nothing."""
-    share = variance / (variance + variance_y)  # of the observation
-    return mean + share * (y - mean) + ((1 - share) * variance) ** 0.5 * z
+            mean = mean[kept]
+        c = torch.where(pinned, path[k], mean + variance**0.5 * A.spectrum(draw()))
+    return A.from_spectrum(c)
