@@ -152,7 +152,7 @@ def measure(bench: Bench, model: str, shared: Path, truth_ratio: bool = False) -
         "output": {name: means[2 + 2 * i : 4 + 2 * i].tolist() for i, name in enumerate(bench.protocols)},
         "seconds": seconds / len(figures),
         "peak": engine.device.peak_bytes(torch.device("cpu")),
-        "parameters": api._restorer(model).capability.parameters,
+        "parameters": api._restorer(model).info.parameters,
     }
 
 

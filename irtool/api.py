@@ -5,7 +5,6 @@ Nothing is remembered between calls but the last few networks, so that a loop ov
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from . import engine, models
+from . import engine
 from . import picture as pictures
 from .detect import Detector, Diagnosis
 from .detect import load as load_detector
@@ -25,8 +24,9 @@ from .errors import PictureError, UsageError
 from .language import understand
 from .language.understand import DEFAULT_TEXT_MODEL
 from .language.wish import Own, check, looks, plan_wishes
-from .models import modulation
-from .models.instructir import InstructIRRestorer
+from .models import loading, modulation
+from .models.architectures import get, names
+from .models.base import Condition, Model, ModelInfo
 from .picture import Picture
 from .picture.quantised import within
 from .plan import Plan, plan_auto, plan_rest, plan_tasks
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 Source = Picture | str | Path | bytes
 Progress = Callable[[int, int], None]
 States = Callable[[int, torch.Tensor], None]
-STEERED = ("universal-unet", "wild-unet", "nafnet-daclip")
-"""Families whose networks a DA-CLIP controller steers."""
 
 
 @dataclass(frozen=True)
@@ -209,20 +207,16 @@ def restore(
     tiles, peak, done = 0, None, 0
     while done < len(plan.steps):
         step = plan.steps[done]
-        expert = _expert(
-            step.model, tuple(step.mixture.items()), where, dtype, step.sampling, step.controller, step.offsets
+        condition = Condition(
+            step.mixture,
+            mask=holes if "missing" in step.mixture else None,
+            adapter=Path(step.offsets) if step.offsets else None,
+            sampling=step.sampling,
+            callback=on_state,
         )
-        if on_state is not None:
-            if not hasattr(expert, "watched"):
-                raise UsageError(f"{step.model} is no diffusion model: it has no steps to show.")
-            expert = expert.watched(on_state)
-        if holes is not None and "missing" in step.mixture:
-            if not hasattr(expert, "masked"):
-                raise UsageError(f"{step.model} cannot be told where regions are missing.", "Leave the mask out.")
-            expert = expert.masked(holes)
         outcome = engine.run(
-            expert, pixels, device=where, dtype=dtype, tile=tile, max_memory=max_memory, ensemble=ensemble,
-            on_progress=on_progress,
+            _restorer(step.model, step.controller).bind(condition), pixels, device=where, dtype=dtype, tile=tile,
+            max_memory=max_memory, ensemble=ensemble, on_progress=on_progress,
         )  # fmt: skip
         restored = outcome.pixels
         if holes is not None and tuple(step.mixture) == ("missing",):
@@ -288,13 +282,13 @@ def prepare(
         _restorer(model, controller)
 
 
-def capability(model: str, controller: str = "") -> models.Capability:
-    """What a restorer is and can, loaded as `restore` would load it.
+def info(model: str, controller: str = "") -> ModelInfo:
+    """What a restorer does and needs, loaded as `restore` would load it.
 
     Raises:
         UsageError, UnavailableError: as `restore`.
     """
-    return _restorer(model, controller).capability
+    return _restorer(model, controller).info
 
 
 def _read(source: Source) -> Picture:
@@ -325,45 +319,14 @@ def _detector(reference: str, device: torch.device) -> Detector | DaclipDetector
 
 
 @lru_cache(maxsize=2)
-def _restorer(reference: str, controller: str = "") -> models.Restorer:
-    path = locate(reference)
-    family, _, header = models.loading.describe(path)
-    beside: tuple[str, ...] = tuple(json.loads(header.get("needs", "[]"))) or needs(reference, family)
-    if controller:
-        if family not in STEERED:
-            known = ", ".join(STEERED)
-            raise UsageError(f"{reference} takes no controller.", f"Families of models that do: {known}.")
-        beside = (controller,)
-    restorer = models.load(path, [locate(companion) for companion in beside])
-    if isinstance(restorer, InstructIRRestorer):
-        from .language.encoder import InstructIRWords, SentenceEncoder
+def _restorer(reference: str, controller: str = "") -> Model:
+    def companions_of(architecture: str, header: Mapping[str, str]) -> list[Path]:
+        beside: tuple[str, ...] = tuple(json.loads(header.get("needs", "[]"))) or needs(reference, architecture)
+        if controller:
+            if not get(architecture).steered:
+                known = ", ".join(name for name in names() if get(name).steered)
+                raise UsageError(f"{reference} takes no controller.", f"Architectures that do: {known}.")
+            beside = (controller,)
+        return [locate(companion) for companion in beside]
 
-        restorer.steer = InstructIRWords(restorer.head, SentenceEncoder()).steer
-    return restorer
-
-
-@lru_cache(maxsize=4)
-def _expert(
-    reference: str,
-    mixture: tuple[tuple[str, float], ...],
-    device: torch.device,
-    dtype: str,
-    sampling: Sampling | None,
-    controller: str,
-    offsets: str,
-) -> models.Expert | models.WholeExpert:
-    # Device and type are part of the key because running an expert moves its weights there, and rounds them.
-    expert = _restorer(reference, controller).specialise(dict(mixture))
-    if offsets:
-        net = getattr(expert, "net", None)
-        if net is None:
-            raise UsageError(f"{reference} takes no offsets.", "They belong to the restorer that they were learned on.")
-        # A copy: some restorers are their own experts.
-        expert = copy.copy(expert)
-        expert.net = modulation.apply(copy.deepcopy(net), Path(offsets))  # type: ignore[union-attr]
-    if sampling is None:
-        return expert
-    if not hasattr(expert, "sampled"):
-        raise UsageError(f"{reference} is no diffusion model: --steps, --sampler and --seed are of no use to it.")
-    sampled: models.WholeExpert = expert.sampled(sampling)
-    return sampled
+    return loading.load(locate(reference), companions_of=companions_of)

@@ -159,7 +159,7 @@ def _load(request: Request, models: Sequence[str], *, looks: bool, out: Output) 
 
     for model in dict.fromkeys(models):
         api.prepare(model=model, controller=request.controller, device=request.device)
-        if told := terms(api.capability(model, request.controller).name):
+        if told := terms(api.info(model, request.controller).name):
             out.note(f"{model}: {told}")
     api.prepare(detector=request.detector if looks else None, device=request.device)
 

@@ -116,8 +116,8 @@ def network_of(reference: str) -> dict[str, Any]:
         return {}
     from .. import api
 
-    capability = api.capability(reference)
-    return {"architecture": capability.name, "parameters": capability.parameters}
+    info = api.info(reference)
+    return {"architecture": info.name, "parameters": info.parameters}
 
 
 def weights_of(reference: str) -> dict[str, str]:
