@@ -19,6 +19,7 @@ from . import engine
 from . import picture as pictures
 from .detect import Detector, Diagnosis
 from .detect import load as load_detector
+from .diffusion.observation import tasks_of
 from .diffusion.sampling import Sampling
 from .errors import PictureError, UsageError
 from .language import understand
@@ -188,6 +189,8 @@ def restore(
         raise UsageError("Give tasks or a plan, not both.")
     if not 0 <= strength <= 1:
         raise UsageError(f"The strength lies from 0 to 1, not {strength:g}.")
+    if sampling is not None and sampling.operator and tasks is None and plan is None:
+        tasks = tasks_of(sampling.operator)
     if mask is not None and tasks is None and plan is None:
         tasks = "missing"
     if tasks is not None:

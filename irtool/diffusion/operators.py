@@ -9,7 +9,6 @@ transform, so coefficients may be complex; white noise is white noise there too.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,7 +52,7 @@ class LinearOperator:
 
     def observed(self, y: Tensor) -> Tensor:
         """S^+ U^T y: an observation as coefficients, 0 where nothing is seen."""
-        return self.spectrum(self.pinv(y)) * (self.singular > 0)
+        return self.spectrum(self.pinv(y)) * (self.singular > 0).to(y.device)
 
 
 class Identity(LinearOperator):
@@ -265,22 +264,6 @@ class Chain:
         return x
 
 
-@dataclass(frozen=True)
-class Rescaled:
-    """An operator on pictures, for states in other units: ``x = offset + scale u``.
-
-    With a linear operator, ``observed_in_units`` puts the observation into the same units, so that a sampler may work on
-    u with the operator itself.
-    """
-
-    operator: Operator
-    offset: Tensor | float
-    scale: float
-
-    def __call__(self, u: Tensor) -> Tensor:
-        return self.operator(self.offset + self.scale * u)
-
-
 def gaussian_kernel(sigma: float) -> Tensor:
     """A Gaussian of unit sum (k, k), cut at three sigma."""
     radius = max(1, math.ceil(3 * sigma))
@@ -330,12 +313,3 @@ class Observation:
             "This sampler needs an operator whose singular values are known.",
             "Those are mask, downsample, blur and gray, one alone, with noise or without; dps and gdp take any.",
         )
-
-
-Build = Callable[..., Operator]
-
-
-def compose(parts: Sequence[Operator], sigma: float) -> Observation:
-    """An observation through several operators; one alone keeps its singular values."""
-    operator: Operator = Identity() if not parts else parts[0] if len(parts) == 1 else Chain(tuple(parts))
-    return Observation(operator, sigma)
