@@ -17,6 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..diffusion.sampling import Sampling
+from ..errors import UsageError
+from ..ops import pad_to_multiple
+from .base import Callback, Condition, Placed, Progress, Tiled, check, describe, settings
+
+REWARD_UNIT = 10.0
+"""dB of PSNR that are a reward of 1."""
 LOG_VARIANCE = (-10.0, 2.0)
 """Bounds of the plan's log variance, reached through tanh."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, what the style networks see
@@ -93,18 +100,12 @@ class StyleActor(nn.Module):
 class StyleAgent(nn.Module):
     """The published style transfer: a planner ("actor." in its files' names) and an actor ("decoder.")."""
 
-    multiple = 4
+    multiple, max_steps = 4, 10
 
     def __init__(self) -> None:
         super().__init__()
         self.actor = StylePlanner()
         self.decoder = StyleActor()
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
-
-    def plan(self, state: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Mean and standard deviation of the plan, and the features, of a normalized state."""
-        return self.actor(state)
 
     def step(self, x: Tensor, z: Tensor | None = None) -> Tensor:
         """The next picture of pictures (N, 3, H, W) in [0, 1], sides multiples of 4; not clamped.
@@ -113,9 +114,10 @@ class StyleAgent(nn.Module):
             x: pictures.
             z: standard noise (N, 1, H / 4, W / 4) of the plan; None for its mean.
         """
-        mean, std, features = self.plan((x - self.mean) / self.std)
+        center, scale = (x.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+        mean, std, features = self.actor((x - center) / scale)
         plan = mean if z is None else mean + std * z
-        return self.decoder(plan, features) * self.std + self.mean
+        return self.decoder(plan, features) * scale + center
 
     def forward(self, x: Tensor) -> Tensor:
         """`step` with the plan's mean."""
@@ -176,6 +178,7 @@ class Critic(nn.Module):
 
     def __init__(self, inputs: int, width: int, levels: int, plan: int) -> None:
         super().__init__()
+        self.arguments = (inputs, width, levels, plan)
         widths = [inputs, *(width * min(8, 2 ** max(0, i - 1)) for i in range(levels))]
         self.down = nn.Sequential(*(_down(widths[i], widths[i + 1], i > 0) for i in range(levels)))
         self.head = nn.Sequential(
@@ -236,25 +239,97 @@ class StepwiseNet(nn.Module):
         first, second = map(of, self.critics)
         return first, second
 
-    def forward(self, degraded: Tensor, steps: int = 0, least_gain: float | None = None) -> Tensor:
-        """Restore pictures (N, 3, H, W) in [0, 1], sides multiples of `multiple`.
+    def step(self, x: Tensor, degraded: Tensor, least_gain: float | None = None) -> tuple[Tensor, Tensor]:
+        """The next pictures by the plan's mean.
 
         Args:
-            degraded: pictures.
-            steps: at most so many; 0 for `max_steps`.
-            least_gain: a picture is left as it is once the critics expect less than this of the rest; None never stops.
+            x, degraded: (N, 3, H, W) in [0, 1], sides multiples of `multiple`.
+            least_gain: a picture is left as it is once both critics expect less than this (in dB) of the rest; None
+                never stops.
+
+        Returns:
+            (N, 3, H, W), and (N,) bool: which of them moved.
         """
-        x = degraded
+        state = self.state(x, degraded)
+        following, plan, _ = self.act(state, sample=False)
         going = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        if least_gain is not None:
+            going = torch.minimum(*self.value(state, plan)) * REWARD_UNIT >= least_gain
+        return torch.where(going.view(-1, 1, 1, 1), following, x), going
+
+    def forward(self, degraded: Tensor, steps: int = 0, least_gain: float | None = None) -> Tensor:
+        """`step` repeated, at most `steps` times; 0 for `max_steps`."""
+        x = degraded
         for _ in range(steps or self.max_steps):
-            state = self.state(x, degraded)
-            following, plan, _ = self.act(state, sample=False)
-            if least_gain is not None:
-                going = going & (torch.minimum(*self.value(state, plan)) >= least_gain)
-                if not bool(going.any()):
-                    break
-            x = torch.where(going.view(-1, 1, 1, 1), following, x)
+            x, going = self.step(x, degraded, least_gain)
+            if not bool(going.any()):
+                break
         return x
+
+
+class AgentModel:
+    """Either agent as a restorer (the `Model` protocol); "steps" of the sampling settings are those of the agent."""
+
+    def __init__(self, net: Any, header: Mapping[str, str]) -> None:
+        self.placed = Placed(net)
+        self.least_gain = settings(header).get("least_gain")
+        width = 48 if isinstance(net, StyleAgent) else net.planner.widths[1]
+        self.info = describe(
+            net, header, header.get("architecture", "rl-i2it"), multiple=net.multiple, overlap=32,
+            bytes_per_pixel=4 * 6 * width, task_agnostic=True, tiling="blended", iterative=True,
+        )  # fmt: skip
+
+    def bind(self, condition: Condition) -> AgentBound:
+        check(condition, self.info)
+        sampling = condition.sampling or Sampling()
+        if sampling.guidance or sampling.operator:
+            raise UsageError(f"A {self.info.name} model takes no guidance.", "Use a diffusion prior.")
+        return AgentBound(self, sampling.steps or self.placed.source.max_steps, condition.callback)
+
+
+class AgentBound:
+    """An agent that takes a number of steps over the whole picture."""
+
+    def __init__(self, model: AgentModel, steps: int, callback: Callback | None) -> None:
+        self.model, self.steps, self.callback = model, steps, callback
+        self.info, self.placed = model.info, model.placed
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> AgentBound:
+        self.placed.to(device, dtype)
+        return self
+
+    def prepare(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return pad_to_multiple(image, max(self.info.multiple, 16)), torch.zeros(1, 0)
+
+    def run(self, image: Tensor, context: Tensor, tiled: Tiled, on_progress: Progress) -> Tensor:
+        dtype, net, x = self.placed.dtype, self.placed.net, image
+        moved = False
+
+        def tile(x: Tensor, degraded: Tensor) -> Tensor:
+            nonlocal moved
+            if isinstance(net, StyleAgent):
+                moved = True
+                return net.step(x.to(dtype)).float()
+            following, going = net.step(x.to(dtype), degraded.to(dtype), self.model.least_gain)
+            moved = moved or bool(going.any())
+            return following.float()
+
+        with torch.inference_mode():
+            for k in range(self.steps):
+                on_progress(k, self.steps)
+                moved = False
+                x = tiled(tile, x, image)
+                if self.callback is not None:
+                    self.callback(self.steps - 1 - k, x[0].float().cpu())
+                if not moved:
+                    break
+        on_progress(self.steps, self.steps)
+        return x
+
+
+def restorer(net: nn.Module, header: Mapping[str, str], *companions: nn.Module) -> AgentModel:
+    """The model of a loaded agent."""
+    return AgentModel(net, header)
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:

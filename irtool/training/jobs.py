@@ -30,6 +30,9 @@ JOBS: dict[str, str] = {
     "universal-ir": "training.steered:UniversalJob",
     "nafnet-daclip": "training.steered:SteeredNAFNetJob",
     "diffusion-prior": "training.prior:PriorJob",
+    "rl-i2it": "training.rl_i2it:StepwiseJob",
+    "lm4lv": "training.lm4lv:LM4LVJob",
+    "ir-sde": "training.irsde:IRSDEJob",
 }
 
 
