@@ -121,7 +121,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         "models.rl_i2it:restorer",
     ),
     "rl-i2it": Architecture("models.rl_i2it:StepwiseNet", restorer="models.rl_i2it:restorer"),
-    "lm4lv": Architecture("models.lm4lv:LM4LV"),
+    "mae": Architecture("models.mae:Autoencoder"),
+    "lm4lv": Architecture("models.lm4lv:Adapters", restorer="models.lm4lv:restorer"),
     "instructir": Architecture(
         "models.instructir:InstructIR",
         ("intro.weight", "enc_cond.0.fc.weight", "dec_cond.0.fc.weight", "middle_blks.0.conv1.weight"),

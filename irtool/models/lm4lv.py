@@ -10,13 +10,17 @@ Names of tensors are the published ones: ``adapter``, ``deadapter``, ``learnable
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..errors import UnavailableError
+from .base import SinglePassModel, describe
+from .mae import Autoencoder, transformers
 
 FILL, IMAGE, TASK = -1, -2, -4
 """Codes among the token ids: the rest of a run, the start of an image's features, the start of the task tokens."""
@@ -153,11 +157,114 @@ class LM4LV(nn.Module):
         Returns:
             (N, V, D).
         """
-        from transformers import DynamicCache
-
-        embedded, cache, features = self.embed(context, [degraded]), DynamicCache(), []
+        cache = transformers().DynamicCache()
+        embedded, features = self.embed(context, [degraded]), []
         for _ in range(self.num_vision_tokens):
             hidden, cache = self.hidden(embedded, cache)
             features.append(self.deadapter(hidden[:, -1].to(degraded.dtype)))
             embedded = self.adapter(features[-1])[:, None].to(hidden.dtype)
         return torch.stack(features, dim=1)
+
+
+RANDOM = "random"
+"""Instead of a language model: a frozen transformer of the same kind with random weights, the control."""
+BYTES = 256
+
+
+def language_model(reference: str) -> tuple[Any, Any, int | None]:
+    """A causal language model, how it cuts text into tokens, and the token that begins one.
+
+    Args:
+        reference: a folder or a repository on the Hugging Face hub; or `RANDOM`, optionally with the width and the
+            number of layers, as "random:192x4", for the control. The control's weights follow from that alone.
+
+    Raises:
+        UnavailableError: it cannot be had.
+    """
+    package = transformers()
+    if reference.partition(":")[0] == RANDOM:
+        width, layers = map(int, (reference.partition(":")[2] or "192x4").split("x"))
+        config = package.LlamaConfig(
+            vocab_size=BYTES + 1, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
+            num_attention_heads=max(1, width // 48), max_position_embeddings=2048,
+        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return package.LlamaForCausalLM(config).eval(), lambda text: list(text.encode()), BYTES
+    try:
+        tokenizer = package.AutoTokenizer.from_pretrained(reference)
+        net = package.AutoModelForCausalLM.from_pretrained(reference)
+    except (OSError, ValueError) as error:
+        raise UnavailableError(f"{reference} cannot be loaded as a language model: {str(error).splitlines()[0]}") from error
+    bos = tokenizer.bos_token_id
+    return net.eval(), lambda text: tokenizer(text, add_special_tokens=False)["input_ids"], bos
+
+
+class Adapters(nn.Module):
+    """What LM4LV learns, and the autoencoder it was learned with.
+
+    Args:
+        width: of the language model's embeddings.
+        num_task_tokens: learned tokens.
+        vision: keyword arguments of `Autoencoder`'s configuration.
+        language_model: reference of the language model, see `language_model`.
+    """
+
+    def __init__(self, width: int, num_task_tokens: int, vision: Mapping[str, Any], language_model: str) -> None:
+        super().__init__()
+        self.language_model = language_model
+        self.autoencoder = Autoencoder(vision)
+        self.adapter = nn.Linear(self.autoencoder.dim, width)
+        self.deadapter = nn.Linear(width, self.autoencoder.dim)
+        self.learnable_task_token = nn.Parameter(torch.zeros(1, num_task_tokens, width))
+
+    def restorer_of(self, net: Any, tokenize: Any, bos: int | None) -> Restoring:
+        """With the language model it belongs to."""
+        tokens, dim = self.autoencoder.tokens, self.autoencoder.dim
+        model = LM4LV(net, dim, tokens, self.learnable_task_token.shape[1])
+        model.load_state_dict(
+            {k: v for k, v in self.state_dict().items() if not k.startswith("autoencoder.")}, strict=False
+        )
+        return Restoring(self.autoencoder, model, prompt(tokenize, tokens, self.learnable_task_token.shape[1], bos))
+
+
+class Restoring(nn.Module):
+    """Pictures through autoencoder and language model."""
+
+    def __init__(self, autoencoder: Autoencoder, model: LM4LV, prompt: Prompt) -> None:
+        super().__init__()
+        self.autoencoder, self.model, self.prompt = autoencoder, model, prompt
+
+    def forward(self, degraded: Tensor) -> Tensor:
+        """(N, 3, size, size) in [0, 1] -> the same shape, about [0, 1]."""
+        features = self.autoencoder.encode(degraded)
+        context = self.prompt.context.to(degraded.device).expand(len(degraded), -1)
+        return self.autoencoder.decode(self.model.generate(context, features))
+
+
+class LM4LVModel(SinglePassModel):
+    """LM4LV as a restorer. It works at the autoencoder's size: pictures are reduced to it and enlarged again."""
+
+    def forward(self, tile: Tensor, context: Tensor) -> Tensor:
+        size, shape = self.net.autoencoder.size, tile.shape[-2:]
+        small = F.interpolate(tile, (size, size), mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+        return F.interpolate(self.net(small), shape, mode="bicubic", align_corners=False)
+
+
+def restorer(net: nn.Module, header: Mapping[str, str], *companions: nn.Module) -> LM4LVModel:
+    """The model of loaded adapters; fetches the language model they belong to.
+
+    Raises:
+        UnavailableError: it cannot be had, or is of another width.
+    """
+    assert isinstance(net, Adapters)
+    found, tokenize, bos = language_model(net.language_model)
+    if found.config.hidden_size != net.adapter.out_features:
+        raise UnavailableError(
+            f"The adapters belong to a language model of width {net.adapter.out_features}; "
+            f"{net.language_model} has {found.config.hidden_size}."
+        )
+    whole = net.restorer_of(found, tokenize, bos).eval()
+    info = describe(whole, header, "lm4lv", overlap=0, bytes_per_pixel=4 * 64, gmacs=0.0, task_agnostic=True,
+                    tiling="blended")  # fmt: skip
+    return LM4LVModel(whole, info)

@@ -9,6 +9,7 @@ gain in PSNR, so that what the critics predict is what is still to be gained; th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Agent(nn.Module):
             copied = Critic(*critic.arguments)
             copied.load_state_dict(critic.state_dict())
             self.targets.append(copied.requires_grad_(False))
-        self.log_alpha = nn.Parameter(torch.zeros(()))
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(0.01)))  # rewards are tenths: a larger one would drown them
 
     @torch.no_grad()
     def follow(self, tau: float) -> None:
