@@ -50,14 +50,16 @@ def test_jpeg_rounds_as_the_codec_does_and_lets_gradients_through() -> None:
 
     # Of gray pictures, for the decoder interpolates chroma, which this one repeats; and of a color one, less closely.
     ramp = torch.linspace(0.1, 0.9, 32)
-    gray = (0.5 * (ramp[None, :] + ramp[:, None]) + 0.1 * pictures().new_tensor([0.0, 1.0]).repeat(16)).expand(1, 3, 32, 32)
+    gray = (0.5 * (ramp[None, :] + ramp[:, None]) + 0.1 * pictures().new_tensor([0.0, 1.0]).repeat(16)).expand(
+        1, 3, 32, 32
+    )
     x = gray * torch.tensor([1.0, 0.8, 0.6]).view(1, 3, 1, 1)
-    for quality, x, allowed in ((10, gray, 0.004), (40, gray, 0.004), (90, gray, 0.004), (40, x, 0.01)):
+    for quality, seen, allowed in ((10, gray, 0.004), (40, gray, 0.004), (90, gray, 0.004), (40, x, 0.01)):
         stream = io.BytesIO()
-        array = (x[0] * 255).round().byte().permute(1, 2, 0).numpy()
+        array = (seen[0] * 255).round().byte().permute(1, 2, 0).numpy()
         Image.fromarray(array).save(stream, "JPEG", quality=quality, subsampling=2)
         real = torch.from_numpy(np.asarray(Image.open(stream)).copy()).permute(2, 0, 1) / 255
-        ours = operators.Jpeg(quality)(x)[0]
+        ours = operators.Jpeg(quality)(seen)[0]
         assert (ours - real).abs().mean() < allowed, quality
     leaf = x.clone().requires_grad_(True)
     operators.Jpeg(20)(leaf).sum().backward()

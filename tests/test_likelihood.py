@@ -43,14 +43,15 @@ def test_a_gaussian(probes: int) -> None:
 
 
 def test_shorter_steps_are_nearer() -> None:
-    """Second order: half the step, a quarter of the error. (eps is small, for the density at T is taken for its limit.)"""
+    """Second order: half the step, a quarter of the error. (eps is small: at T the limit is taken.)"""
     p = process("constant", 400, 30, eps=1e-6)
     mu = torch.full((1, 1, 1, 2), 0.5, dtype=torch.float64)
     decay, spread = exact(p, 40)
     x = mu + decay * (MEAN - mu) + 0.5 * spread
     want = torch.distributions.Normal(mu + decay * (MEAN - mu), spread).log_prob(x).sum()
     errors = [
-        float((likelihood.log_likelihood(p, noise_of(p), x, mu, range(40, 401, by)) - want).abs()) for by in (40, 20, 10)
+        float((likelihood.log_likelihood(p, noise_of(p), x, mu, range(40, 401, by)) - want).abs())
+        for by in (40, 20, 10)
     ]
     assert errors[1] < 0.35 * errors[0] and errors[2] < 0.35 * errors[1]
 

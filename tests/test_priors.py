@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from irtool.models.adm_unet import ADMUNet
 from irtool.models.base import Condition
 from irtool.models.prior import patched
 from irtool.models.rl_i2it import StepwiseNet, StyleAgent
+from irtool.picture import read
 from irtool.training import loop, recipe
 from irtool.training.export import export
 
@@ -34,8 +37,8 @@ RUN: dict[str, Any] = {
 }  # fmt: skip
 ENCODER = {
     "image_size": 16, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-    "intermediate_size": 32, "decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 32,
+    "intermediate_size": 32, "decoder_hidden_size": 16, "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2, "decoder_intermediate_size": 32,
 }  # fmt: skip
 
 
@@ -70,7 +73,9 @@ def trained(base: str, changes: dict[str, Any], photos: Path, decoded: Path, tmp
 def test_a_prior_is_trained_exported_and_restores(
     photos: Path, decoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: Path
 ) -> None:
-    path = trained("diffusion-prior", {"model": SMALL, "settings": {"downscale": 2}}, photos, decoded, tmp_path, monkeypatch)
+    path = trained(
+        "diffusion-prior", {"model": SMALL, "settings": {"downscale": 2}}, photos, decoded, tmp_path, monkeypatch
+    )
     sampling = Sampling(steps=2, guidance="ddnm", operator="gray")
     result = irtool.restore(picture, model=f"local:{path}", sampling=sampling)
     gray = irtool.restore(picture, model=f"local:{path}", sampling=sampling).picture.pixels
@@ -81,44 +86,57 @@ def test_a_prior_is_trained_exported_and_restores(
 @pytest.mark.parametrize(
     ("name", "operator"),
     [
-        ("ddrm", "mask"), ("ddnm", "mask|noise(5)"), ("dps", "blur(sigma=1)|jpeg(30)"), ("diffpir", "motion(5, angle=20)"),
-        ("repaint", "mask"), ("twisted", "downsample(2)|noise(20)"), ("joint", "gray|noise(20)"), ("gdp", "downsample(4)"),
-        ("gdp", "light"), ("gdp", "affine-blur(5)"), ("gdp", "mask"),
+        ("ddrm", "mask"), ("ddnm", "mask|noise(5)"), ("dps", "blur(sigma=1)|jpeg(30)"),
+        ("diffpir", "motion(5, angle=20)"), ("repaint", "mask"), ("twisted", "downsample(2)|noise(20)"),
+        ("joint", "gray|noise(20)"), ("gdp", "downsample(4)"), ("gdp", "light"), ("gdp", "affine-blur(5)"),
+        ("gdp", "mask"),
     ],
 )  # fmt: skip
-def test_every_guidance_runs_from_the_command_line(
-    cli: Callable[..., Any], prior: Path, picture: Path, tmp_path: Path, name: str, operator: str
-) -> None:
-    mask = tmp_path / "mask.png"
-    hole = np.zeros((20, 36), np.uint8)
-    hole[4:9, 10:20] = 255
-    Image.fromarray(hole).save(mask)
-    more = ["--mask", mask] if "mask" in operator else []
+def test_every_guidance_restores_and_leaves_what_is_seen(prior: Path, picture: Path, name: str, operator: str) -> None:
+    hole = np.zeros((20, 36, 3), np.float32)
+    hole[4:9, 10:20] = 1
+    before = read(picture)
+    mask = replace(before, pixels=hole) if "mask" in operator else None
+    sampling = Sampling(steps=3, guidance=name, operator=operator)
+    after = irtool.restore(before, model=f"local:{prior}", sampling=sampling, mask=mask).picture.pixels
+    assert after.shape == (20, 36, 3) and np.isfinite(after).all() and (before.pixels != after).any()
+    if mask is not None:
+        np.testing.assert_array_equal(before.pixels[hole == 0], after[hole == 0])
+
+
+def test_guidance_from_the_command_line(cli: Callable[..., Any], prior: Path, picture: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.png"
-    done = cli("restore", picture, "--model", f"local:{prior}", "--guidance", name, "--operator", operator, "--steps", 3,
-               *more, "-o", out)  # fmt: skip
+    arguments = ("restore", picture, "--model", f"local:{prior}", "--guidance", "ddrm", "--steps", 2, "-o", out)
+    done = cli(*arguments, "--operator", "blur(1)|noise(5)", "--json")
     assert done.returncode == 0, done.stderr
-    before, after = (np.asarray(Image.open(path)).astype(int) for path in (picture, out))
-    assert before.shape == after.shape and (before != after).any()
-    if more:
-        assert (before[hole == 0] == after[hole == 0]).all()
+    plan = json.loads(done.stdout.splitlines()[0])["plan"]["steps"][0]
+    assert plan["sampling"]["operator"] == "blur(1)|noise(5)" and set(plan["mixture"]) == {"blur", "noise"}
+    assert np.asarray(Image.open(out)).shape == (20, 36, 3)
+    wrong = cli(*arguments, "--operator", "blurr(1)")
+    assert wrong.returncode == 2 and "Unknown operator 'blurr'" in wrong.stderr and "blur" in wrong.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("text", "said"),
     [
-        (["--guidance", "ddrn"], "Unknown guidance 'ddrn'"),
-        (["--operator", "blurr(2)"], "Unknown operator 'blurr'"),
-        (["--operator", "noise(3)|gray"], "Noise comes last"),
-        (["--operator", "blur(sigma=900)"], "must lie in"),
-        (["--guidance-strength", "-1"], "above 0"),
+        ("noise(3)|gray", "Noise comes last"),
+        ("blur(sigma=900)", "must lie in"),
+        ("light|noise(3)", "Give it alone"),
+        ("blur(2, 3)", "cannot take"),
+        ("gray(", "is no operator"),
     ],
 )
-def test_a_mistake_about_guidance_is_named(
-    cli: Callable[..., Any], prior: Path, picture: Path, arguments: list[str], said: str
-) -> None:
-    done = cli("restore", picture, "--model", f"local:{prior}", *arguments)
-    assert done.returncode == 2 and said in done.stderr, done.stderr
+def test_a_mistake_in_an_operator_is_named(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        observation.parse(text)
+    assert said in f"{error.value} {error.value.hint}"
+
+
+def test_sampling_turns_away_what_it_cannot_mean() -> None:
+    with pytest.raises(UsageError, match="Unknown guidance 'ddrn'"):
+        Sampling(guidance="ddrn")
+    with pytest.raises(UsageError, match="above 0"):
+        Sampling(strength=-1.0)
 
 
 def test_a_prior_is_not_asked_for_what_it_cannot(prior: Path) -> None:
@@ -196,12 +214,24 @@ def test_the_published_style_layout_is_recognised() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"loss": "relative", "levels": 4}, {"loss": "hellinger-smooth", "levels": 4}, {"entropy": 0.1, "entropy_steps": 2}]
+    "settings",
+    [
+        {"loss": "relative", "levels": 4},
+        {"loss": "hellinger-smooth", "levels": 4},
+        {"entropy": 0.1, "entropy_steps": 2},
+    ],
 )
 def test_ir_sde_is_trained_with_every_loss(
-    photos: Path, decoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: Path, settings: dict[str, Any]
+    photos: Path,
+    decoded: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    picture: Path,
+    settings: dict[str, Any],
 ) -> None:
-    path = trained("ir-sde", {"model": {"nf": 8, "depth": 2}, "settings": settings}, photos, decoded, tmp_path, monkeypatch)
+    path = trained(
+        "ir-sde", {"model": {"nf": 8, "depth": 2}, "settings": settings}, photos, decoded, tmp_path, monkeypatch
+    )
     result = irtool.restore(picture, "lowlight", model=f"local:{path}", sampling=Sampling(steps=2))
     assert np.isfinite(result.picture.pixels).all()
     guided = Sampling(steps=2, guidance="ddnm", operator="noise(10)")

@@ -1,8 +1,8 @@
 """Conditional samplers over a diffusion prior: pictures given an observation ``y = A x + sigma n``.
 
 Each sampler is one function that reads like its paper. They share one view of a prior: the variance-preserving process
-``x_t ~ N(sqrt(abar_t) x_0, 1 - abar_t)`` with t from T to 0 and abar_0 = 1, and its predicted noise. `Prior.of_gaussian`
-and `Prior.of_mean_reverting` say how irtool's diffusion models are seen like that.
+``x_t ~ N(sqrt(abar_t) x_0, 1 - abar_t)`` with t from T to 0 and abar_0 = 1, and its predicted noise.
+`Prior.of_gaussian` and `Prior.of_mean_reverting` say how irtool's diffusion models are seen like that.
 
 All take a linear operator (`irtool.diffusion.operators.LinearOperator`) except `dps`, which takes any that can be
 differentiated; observations are in the units of the states.

@@ -1,9 +1,9 @@
 """GDP: a diffusion prior guided by how the picture was degraded, known or learned while sampling.
 
 Fei et al., "Generative Diffusion Prior for Unified Image Restoration and Enhancement", CVPR 2023. At every step the
-predicted clean picture is compared with the observation, and the gradient of the distance shifts the mean of the reverse
-step; the network is never differentiated. The published code departs from the paper in ways that its guidance scales
-rely on; `Published` names them.
+predicted clean picture is compared with the observation, and the gradient of the distance shifts the mean of the
+reverse step; the network is never differentiated. The published code departs from the paper in ways that its guidance
+scales rely on; `Published` names them.
 
 Pictures, states and observations are (N, 3, H, W) in [-1, 1]; distances are measured in units of [0, 1].
 """
@@ -51,8 +51,8 @@ def steady_scale(scale: float, numel: int, steps: int) -> float:
     """A published guidance scale for another size and number of steps.
 
     The distance is a mean over the picture and is applied once per step, so at 256x256 pixels and 1000 steps a scale
-    pulls every number of the picture by the share ``scale / (2 * 3 * 256^2)`` of its error at each step. The result pulls
-    as much over the whole of a run with `numel` numbers.
+    pulls every number of the picture by the share ``scale / (2 * 3 * 256^2)`` of its error at each step. The result
+    pulls as much over the whole of a run with `numel` numbers.
     """
     share = min(0.9, scale / (2 * 3 * 256**2))
     return 2 * numel * (1 - (1 - share) ** (1000 / steps))

@@ -1,8 +1,8 @@
 """Exact log-likelihood of the mean-reverting SDE, by its probability-flow ODE.
 
-Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", ICLR 2021, section 4.3; for the
-mean-reverting process Luo et al. (ICML 2023) and Zhang et al., "Entropy-regularized Diffusion Policy with Q-Ensembles
-for Offline Reinforcement Learning", NeurIPS 2024, who use it as an entropy. In the time ``tau = cs_t dt``::
+Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", ICLR 2021, section 4.3; for
+the mean-reverting process Luo et al. (ICML 2023) and Zhang et al., "Entropy-regularized Diffusion Policy with
+Q-Ensembles for Offline Reinforcement Learning", NeurIPS 2024, who use it as an entropy. In the time ``tau = cs_t dt``::
 
     dx/dtau = f(x, tau) = (mu - x) + lambda^2 n(x, tau) / sqrt(v_tau),     v_tau = lambda^2 (1 - exp(-2 tau))
     log p(x_a) = log N(x_T; mu, v_T) + integral from a to T of div f dtau

@@ -1,13 +1,12 @@
 """Observations written as strings, such as ``mask``, ``motion(length=9, angle=30)|noise(5)`` or ``downsample(4)``.
 
-The parts are those of `irtool.diffusion.operators`, in the order in which they happened to the picture; noise comes last.
-The syntax is that of `irtool.synth`.
+The parts are those of `irtool.diffusion.operators`, in the order in which they happened to the picture; noise comes
+last. The syntax is that of `irtool.synth`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -91,7 +90,9 @@ def parse(text: str) -> tuple[Part, ...]:
 def _part(text: str) -> Part:
     match = _PART.fullmatch(text)
     if match is None:
-        raise UsageError(f"'{text.strip()}' is no operator.", "Write name(parameter=value, ...), such as blur(sigma=2).")
+        raise UsageError(
+            f"'{text.strip()}' is no operator.", "Write name(parameter=value, ...), such as blur(sigma=2)."
+        )
     known = KNOWN.get(match[1])
     if known is None:
         raise UsageError(f"Unknown operator '{match[1]}'.", closest(match[1], KNOWN))
@@ -134,7 +135,7 @@ class Observation:
             return self.operator
         raise UsageError(
             "This sampler needs an operator whose singular values are known.",
-            "Those are mask, blur, motion, downsample and gray, one alone, with noise or without. dps and gdp take more.",
+            "Those are mask, blur, motion, downsample and gray, one alone; dps and gdp take more.",
         )
 
 
@@ -213,5 +214,3 @@ def extension(image: Tensor, height: int, width: int) -> Tensor:
         return torch.cat([x, after * (1 - share) + before * share], dim=dim)
 
     return along(along(image, height, -2), width, -1)
-
-

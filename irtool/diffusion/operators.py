@@ -1,9 +1,9 @@
 """How observations come about: ``y = A(x) + sigma n``, written as strings such as ``blur(sigma=2)|noise(10)``.
 
 An operator maps pictures (N, C, H, W) to observations and can be differentiated. A `LinearOperator` also knows its
-singular value decomposition ``A = U S V^T``, which conditional samplers use without ever forming a matrix: `spectrum` is
-``V^T``, `from_spectrum` is ``V``, and ``spectrum(pinv(y))`` is ``S^+ U^T y``. For a blur ``V`` is the unitary Fourier
-transform, so coefficients may be complex; white noise is white noise there too.
+singular value decomposition ``A = U S V^T``, which conditional samplers use without ever forming a matrix: `spectrum`
+is ``V^T``, `from_spectrum` is ``V``, and ``spectrum(pinv(y))`` is ``S^+ U^T y``. For a blur ``V`` is the unitary
+Fourier transform, so coefficients may be complex; white noise is white noise there too.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class Matrix(LinearOperator):
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
-        u, s, vt = torch.linalg.svd(matrix, full_matrices=True)
+        _, s, vt = torch.linalg.svd(matrix, full_matrices=True)
         self.v = vt.T
         self.singular = torch.cat([s, s.new_zeros(matrix.shape[1] - len(s))])
         self.inverse = torch.linalg.pinv(matrix)

@@ -1,8 +1,8 @@
 """Sequential Monte Carlo over a diffusion prior: conditional samples that are exact as the particles grow in number.
 
-The two families of the review of Zhao et al., "Conditional sampling within generative diffusion models" (Phil. Trans. R.
-Soc. A, 2025): `twisted` keeps the observation as it is and weighs marginals of the picture (Feynman-Kac); `joint` noises
-the observation along with the picture and filters backwards through both.
+The two families of the review of Zhao et al., "Conditional sampling within generative diffusion models" (Phil. Trans.
+R. Soc. A, 2025): `twisted` keeps the observation as it is and weighs marginals of the picture (Feynman-Kac); `joint`
+noises the observation along with the picture and filters backwards through both.
 
 Particles are (K, ...); the observation is one.
 """

@@ -195,7 +195,9 @@ def language_model(reference: str) -> tuple[Any, Any, int | None]:
         tokenizer = package.AutoTokenizer.from_pretrained(reference)
         net = package.AutoModelForCausalLM.from_pretrained(reference)
     except (OSError, ValueError) as error:
-        raise UnavailableError(f"{reference} cannot be loaded as a language model: {str(error).splitlines()[0]}") from error
+        raise UnavailableError(
+            f"{reference} cannot be loaded as a language model: {str(error).splitlines()[0]}"
+        ) from error
     bos = tokenizer.bos_token_id
     return net.eval(), lambda text: tokenizer(text, add_special_tokens=False)["input_ids"], bos
 

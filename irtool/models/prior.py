@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -136,14 +137,16 @@ class PriorBound:
                 return self._gdp(image, observation, generator, on_progress)
             p = gaussian_diffusion(self.model.schedule, self.model.T)
             route = guided.route(self.guidance, times(p.steps, self.steps))
-            calls = sum(1 for a, b in zip(route, route[1:], strict=False) if b < a)
+            calls = sum(b < a for a, b in pairwise(route))
             prior = Prior.of_gaussian(p, self._network(calls, on_progress))
             return guided.sample(
                 self.guidance, prior, observation, torch.full_like(image, 0.5), 0.5, route, generator,
                 self.sampling.strength, seen=self._shown,
             )  # fmt: skip
 
-    def _gdp(self, image: Tensor, observation: Observation, generator: torch.Generator, on_progress: Progress) -> Tensor:
+    def _gdp(
+        self, image: Tensor, observation: Observation, generator: torch.Generator, on_progress: Progress
+    ) -> Tensor:
         p = gaussian_diffusion(self.model.schedule, self.model.T, str(self.steps))
         published, name = self.sampling.published, self.parts[0].name
         base = gdp.SCALES[{"motion": "blur", "affine-blur": "light"}.get(name, name if name in gdp.SCALES else "blur")]
@@ -203,7 +206,7 @@ class PriorBound:
 def patched(net: Callable[[Tensor], Tensor], x: Tensor, size: int, batch: int) -> Tensor:
     """What a network makes of pictures (N, C, H, W), from patches of its own size that overlap by a quarter.
 
-    Where they overlap they are blended, weights falling linearly to the edges. Differentiable. Sides are at least `size`.
+    Where they overlap they are blended, weights falling linearly to the edges. Sides are at least `size`.
     """
     height, width = x.shape[-2:]
     if (height, width) == (size, size):

@@ -1,8 +1,8 @@
 """The training of IR-SDE without a controller ("ir-sde"): the noise predictor of the mean-reverting SDE.
 
-Luo et al., ICML 2023; with the spatial entropy losses of CVPRW 2024 between the predicted and the optimum reverse state;
-and with an entropy regularizer, for which Zhang et al., "Entropy-regularized Diffusion Policy with Q-Ensembles for
-Offline Reinforcement Learning", NeurIPS 2024, use the process's exact log-likelihood.
+Luo et al., ICML 2023; with the spatial entropy losses of CVPRW 2024 between the predicted and the optimum reverse
+state; and with an entropy regularizer, for which Zhang et al., "Entropy-regularized Diffusion Policy with Q-Ensembles
+for Offline Reinforcement Learning", NeurIPS 2024, use the process's exact log-likelihood.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def entropy_penalty(
     """Mean log-likelihood per number of states that the model itself draws: minus the entropy, estimated.
 
     The states are those of the last time of the route before 0, where the density is smooth. The gradient goes through
-    the drawing alone: that of the density itself is 0 on average, and with an estimate would teach the network to deceive
-    it.
+    the drawing alone: that of the density itself is 0 on average, and with an estimate would teach the network to
+    deceive it.
 
     Args:
         p: the process.
@@ -73,8 +73,8 @@ class IRSDEJob:
     """The `Job` of the kind "ir-sde". The figure is PSNR in dB of held-out samples.
 
     Settings: max_sigma, steps, schedule, eps of the process; loss, one of `LOSSES`; levels, bins of a spatial entropy
-    loss; entropy, weight of `entropy_penalty` (0 for none), with entropy_steps intervals; preview_steps of the posterior
-    sampler for held-out samples.
+    loss; entropy, weight of `entropy_penalty` (0 for none), with entropy_steps intervals; preview_steps of the
+    posterior sampler for held-out samples.
     """
 
     figure = "psnr"

@@ -37,7 +37,7 @@ VISION = (
 
 
 class Learned(nn.Module):
-    """What the stage "adapters" learns, under the published names. What is frozen is the job's, and in no checkpoint."""
+    """What the stage "adapters" learns, under the published names. The job keeps what is frozen."""
 
     def __init__(self, model: LM4LV) -> None:
         super().__init__()
@@ -48,8 +48,8 @@ class Learned(nn.Module):
 class LM4LVJob:
     """The `Job` of the kind "lm4lv". The figure is PSNR in dB of held-out samples.
 
-    Model: language_model, a reference (`irtool.models.lm4lv.language_model`); vision, a ViT-MAE on the hub, a folder, or
-    a file that the stage "autoencoder" exported; num_task_tokens; autoencoder, the configuration of a ViT-MAE to train.
+    Model: language_model, a reference (`irtool.models.lm4lv.language_model`); vision, a ViT-MAE on the hub, a folder,
+    or a file that the stage "autoencoder" exported; num_task_tokens; autoencoder, the ViT-MAE to train.
 
     Settings: stage, "adapters" or "autoencoder" (L1 between pictures and their reconstructions; with `vision` only the
     decoder learns, as published); spatial, "rotate" (by 180 degrees) or "flip" the target.
@@ -70,7 +70,9 @@ class LM4LVJob:
         if recipe.settings.get("spatial", "") not in SPATIAL:
             problems.append("settings: spatial is 'rotate', 'flip' or ''")
         if recipe.settings.get("stage", "adapters") == "adapters":
-            problems += [f"model: '{key}' must be named" for key in ("language_model", "vision") if not recipe.model.get(key)]
+            problems += [
+                f"model: '{key}' must be named" for key in ("language_model", "vision") if not recipe.model.get(key)
+            ]
         return problems
 
     def build(self, recipe: Recipe) -> nn.Module:

@@ -55,9 +55,9 @@ class Agent(nn.Module):
 class StepwiseJob:
     """The `Job` of the kind "rl-i2it". The figure is PSNR in dB of held-out samples after all steps.
 
-    Settings: gamma, discount; tau, share by which the slow critics follow; supervised and reinforced, weights of the two
-    losses; target_entropy, per number of the plan; hole, side of a square in the middle to be filled (0 for none), with
-    border, how much more its rim of 4 pixels counts; least_gain, dB expected below which the restorer stops.
+    Settings: gamma, discount; tau, share by which the slow critics follow; supervised and reinforced, weights of the
+    two losses; target_entropy, per number of the plan; hole, side of a square in the middle to be filled (0 for none),
+    with border, how much more its rim of 4 pixels counts; least_gain, dB expected below which the restorer stops.
     """
 
     figure = "psnr"

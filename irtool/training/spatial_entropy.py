@@ -129,7 +129,7 @@ def spatial_entropy(image: Tensor, levels: int = 32, weight: Tensor | None = Non
 
 def smooth_l1(image: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference after a 3x3 Gaussian of 1.5 pixels."""
-    line = torch.exp(-torch.tensor([-1.0, 0, 1], device=image.device) ** 2 / (2 * 1.5**2))
+    line = torch.exp(-(torch.tensor([-1.0, 0, 1], device=image.device) ** 2) / (2 * 1.5**2))
     kernel = torch.outer(line, line)
     kernel = (kernel / kernel.sum()).expand(image.shape[1], 1, 3, 3)
     a, b = (F.conv2d(x, kernel, padding=1, groups=x.shape[1]) for x in (image, target))
