@@ -42,8 +42,8 @@ def sample(
     Args:
         guidance: one of `SAMPLERS`.
         prior: over states u that stand for pictures ``offset + scale u`` in [0, 1].
-        observation: in the units of pictures; a single one.
-        offset: (1, 3, H, W).
+        observation: in the units of pictures; a single one for twisted and joint.
+        offset: (N, 3, H, W).
         scale: above 0.
         times: of `route`.
         generator: on the CPU.
@@ -52,12 +52,12 @@ def sample(
         seen: shown every time reached and the picture there.
 
     Returns:
-        (1, 3, H, W), about [0, 1].
+        (N, 3, H, W), about [0, 1].
 
     Raises:
         UsageError: the sampler cannot look through this operator.
     """
-    shape = (particles if guidance in ("twisted", "joint") else 1, *offset.shape[1:])
+    shape = (particles if guidance in ("twisted", "joint") else len(offset), *offset.shape[1:])
 
     def draw() -> Tensor:
         return torch.randn(shape, generator=generator).to(offset.device)
