@@ -73,3 +73,17 @@ def test_there_is_no_density_at_time_0() -> None:
     x = torch.zeros(1, 1, 1, 1)
     with pytest.raises(ValueError, match="time 0"):
         likelihood.log_likelihood(process(), noise_of(process()), x, x, [0, 100])
+
+
+def test_what_is_drawn_knows_its_likelihood() -> None:
+    """Drawn by the ODE, states have the spread of their time, and the density that goes with them."""
+    p = process("constant", 400, 50, eps=1e-4)
+    g = torch.Generator().manual_seed(0)
+    mu = torch.full((500, 1, 1, 2), 0.2)
+    noise, probe = torch.randn(mu.shape, generator=g), torch.ones_like(mu)
+    x, found = likelihood.sample_with_likelihood(p, noise_of(p), mu, range(400, 19, -1), noise, probe)
+    decay, spread = exact(p, 20)
+    x, found = x.detach(), found.detach()
+    assert float(x.std()) == pytest.approx(spread, rel=0.1)
+    want = torch.distributions.Normal(mu + decay * (MEAN - mu), spread).log_prob(x).flatten(1).sum(1)
+    torch.testing.assert_close(found.mean(), want.mean(), atol=0.1, rtol=0)

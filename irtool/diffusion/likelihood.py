@@ -93,3 +93,31 @@ def log_likelihood(
     error = (x - mu).flatten(1)
     normal = -0.5 * (error.square().sum(1) / variance + error.shape[1] * torch.log(2 * math.pi * variance))
     return normal + total
+
+
+def sample_with_likelihood(
+    p: Process, net: Network, mu: Tensor, times: Sequence[int], noise: Tensor, probe: Tensor
+) -> tuple[Tensor, Tensor]:
+    """States drawn by the probability-flow ODE, with their log-likelihood; both can be differentiated.
+
+    Euler's method for both, one evaluation per interval, so that they belong to one and the same flow.
+
+    Args:
+        p, net, mu: as `log_likelihood`.
+        times: descending from p.T to 1 or later.
+        noise: standard noise (N, C, H, W), where the states start.
+        probe: entries of 1 and -1 in the same shape, for the divergence (Hutchinson).
+
+    Returns:
+        States at the last time, and (N,) natural logarithms of their density.
+    """
+    x = mu + p.lam * noise
+    total = -0.5 * (noise.square() + math.log(2 * math.pi * p.lam**2)).flatten(1).sum(1)
+    with torch.enable_grad():
+        for t, s in pairwise(times):
+            x = x if x.requires_grad else x.detach().requires_grad_(True)
+            velocity = (mu - x) + p.lam**2 * net(x, mu, t * p.scale) / std(p, t).to(x)
+            length = p.span(t, s).to(x)
+            total = total + length * _divergence(velocity, x, [probe], True)
+            x = x - length * velocity
+    return x, total

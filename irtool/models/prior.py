@@ -7,7 +7,7 @@ whose predictions are blended at every step, so patches agree.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -78,6 +78,43 @@ class PriorModel:
         if steps > self.T:
             raise UsageError(f"This model takes at most {self.T} steps, not {steps}.")
         return PriorBound(self, sampling, guidance, parts, steps, condition.mask, condition.callback)
+
+
+def fuse(model: PriorModel, exposures: Sequence[Tensor], steps: int = 100, seed: int = 0) -> Tensor:
+    """One picture of several exposures of a scene, by GDP: every exposure has a factor and a map of its own to learn.
+
+    Args:
+        model: the prior.
+        exposures: (1, 3, H, W) each, in [0, 1], aligned; sides at least the prior's.
+        steps: of the respaced process.
+        seed: of the noise.
+
+    Returns:
+        (1, 3, H, W) in [0, 1].
+
+    Raises:
+        UsageError: they differ in size or are smaller than the prior.
+    """
+    shape, size = exposures[0].shape, model.placed.source.image_size
+    if any(e.shape != shape for e in exposures) or min(shape[-2:]) < size:
+        raise UsageError(f"Exposures must be of one size, at least {size} pixels on each side.")
+    p, g, device = gaussian_diffusion(model.schedule, model.T, str(steps)), torch.Generator(), model.placed.device
+    g.manual_seed(seed)
+    scale = gdp.steady_scale(gdp.SCALES["light"], exposures[0].numel(), steps) / len(exposures)
+
+    def draw(i: int) -> Tensor:
+        return torch.randn(shape, generator=g).to(device)
+
+    def net(x: Tensor, t: int) -> Tensor:
+        out: Tensor = model.placed.net(x.to(model.placed.dtype), torch.full((1,), float(t), device=device))
+        return out.float()
+
+    operators = [gdp.light(*shape[-2:], g) for _ in exposures]
+    operators = [gdp.Light(*(value.to(device) for value in o.parameters())) for o in operators]
+    observed = [2 * e.to(device) - 1 for e in exposures]
+    with torch.no_grad():
+        x, _ = gdp.gdp_unknown(p, net, draw(0), observed, operators, scale, draw, size, size // 2, gdp.STEADY)
+    return ((x + 1) / 2).clamp(0, 1).cpu()
 
 
 def _gmacs(net: ADMUNet, size: int) -> float:

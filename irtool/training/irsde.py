@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ..degradation import IDS
 from ..diffusion import irsde
-from ..diffusion.likelihood import log_likelihood
+from ..diffusion.likelihood import sample_with_likelihood
 from ..diffusion.schedules import SCHEDULES, Process, process, times
 from ..models import loading
 from ..models.irsde_unet import ConditionalUNet
@@ -34,39 +32,26 @@ PROCESS: Mapping[str, Any] = {"max_sigma": 50, "steps": 100, "schedule": "cosine
 LOSSES = ("l1", "l2", *KINDS)
 
 
-def entropy_penalty(
-    p: Process, net: irsde.Network, frozen: irsde.Network, mu: Tensor, intervals: int, generator: torch.Generator
-) -> Tensor:
-    """Mean log-likelihood per number of states that the model itself draws: minus the entropy, estimated.
+def entropy_penalty(p: Process, net: irsde.Network, mu: Tensor, intervals: int, generator: torch.Generator) -> Tensor:
+    """Mean log-likelihood per number of states that the model itself draws: minus their entropy, estimated.
 
-    The states are those of the last time of the route before 0, where the density is smooth. The gradient goes through
-    the drawing alone: that of the density itself is 0 on average, and with an estimate would teach the network to
-    deceive it.
+    The states are those of the last time of the route before 0.
 
     Args:
         p: the process.
         net: ``(x, mu, t) -> noise``.
-        frozen: the same with weights that no gradient reaches.
         mu: low-quality pictures (N, C, H, W).
-        intervals: of the sampler and of the integral, from 2.
+        intervals: of the probability-flow ODE, from 2.
         generator: on the CPU.
 
     Returns:
-        A scalar that can be differentiated with respect to the weights of `net`.
+        A scalar that can be differentiated with respect to the network's weights.
     """
     route = times(p.T, intervals)[:-1]
-    x = irsde.start(p, mu, torch.randn(mu.shape, generator=generator).to(mu))
-    for t, s in pairwise(route):
-        z = torch.randn(mu.shape, generator=generator).to(mu)
-        x = irsde.posterior(p, x, mu, net(x, mu, t * p.scale), t, s, z)
-    found = log_likelihood(p, frozen, x, mu, route[::-1], 1, generator, learn=x.requires_grad)
-    return found.mean() / x[0].numel()
-
-
-def frozen(net: nn.Module) -> irsde.Network:
-    """A network with its weights as they are: gradients reach its inputs alone."""
-    weights = {k: v.detach() for k, v in (*net.named_parameters(), *net.named_buffers())}
-    return lambda x, mu, t: functional_call(net, weights, (x, mu, t))
+    noise = torch.randn(mu.shape, generator=generator).to(mu)
+    probe = (2 * torch.randint(0, 2, mu.shape, generator=generator) - 1).to(mu)
+    _, found = sample_with_likelihood(p, net, mu, route, noise, probe)
+    return found.mean() / mu[0].numel()
 
 
 class IRSDEJob:
@@ -129,7 +114,7 @@ class IRSDEJob:
         figures = {"noise_error": (predicted.detach() - noise).abs().mean(dim=(1, 2, 3))}
         if weight := recipe.settings.get("entropy", 0):
             intervals = int(recipe.settings.get("entropy_steps", 5))
-            penalty = entropy_penalty(p, net, frozen(net), mu, intervals, generator)
+            penalty = entropy_penalty(p, net, mu, intervals, generator)
             loss, figures["log_likelihood"] = loss + weight * penalty, penalty.detach()
         return loss, figures
 
