@@ -124,7 +124,7 @@ def measure(bench: Bench, model: str, shared: Path, truth_ratio: bool = False) -
     found = between(root / bench.lq, [root / bench.gt]) if bench.lq else clean([root / bench.gt])
     rules = [get_protocol(name) for name in bench.protocols]
     degrader = Degrader(parse(bench.degrade), rules[0]) if bench.degrade else None
-    api.prepare(model=model, device="cpu")
+    api.prepare([model], device="cpu")
     plan = plan_tasks([bench.task], 1.0, model)
     figures: list[list[float]] = []
     seconds = 0.0
@@ -134,7 +134,7 @@ def measure(bench: Bench, model: str, shared: Path, truth_ratio: bool = False) -
         degraded = degrader(pair.name, truth) if degrader or pair.degraded is None else read_stored(pair.degraded)
         begun = time.process_time()
         if truth_ratio:
-            net = api._restorer(model).net
+            net = api.cached_model(model).net
             with torch.inference_mode():
                 sides = [torch.from_numpy(x).permute(2, 0, 1)[None] for x in (degraded, truth)]
                 restored = net(*sides)[0].permute(1, 2, 0).numpy()
@@ -152,7 +152,7 @@ def measure(bench: Bench, model: str, shared: Path, truth_ratio: bool = False) -
         "output": {name: means[2 + 2 * i : 4 + 2 * i].tolist() for i, name in enumerate(bench.protocols)},
         "seconds": seconds / len(figures),
         "peak": engine.device.peak_bytes(torch.device("cpu")),
-        "parameters": api._restorer(model).info.parameters,
+        "parameters": api.cached_model(model).info.parameters,
     }
 
 

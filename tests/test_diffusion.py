@@ -216,10 +216,10 @@ def test_numbers_that_overflow_are_computed_again_in_full() -> None:
     expected = engine.run(expert, PIXELS, device=CPU, dtype="fp32").pixels
     expert.to(CPU, torch.bfloat16)
     with torch.no_grad():
-        expert.net.final_conv.weight.fill_(torch.inf)
+        expert.placed.net.final_conv.weight.fill_(torch.inf)
     # The reduced copy is broken, not the network: the answer is that of float32.
     assert torch.equal(engine.run(expert, PIXELS, device=CPU, dtype="bf16").pixels, expected)
-    assert expert.dtype == torch.float32
+    assert expert.placed.dtype == torch.float32
 
 
 def test_damaged_weights_are_said() -> None:

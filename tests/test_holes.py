@@ -107,9 +107,9 @@ def test_the_network_is_told_of_holes_and_tiles_agree() -> None:
     y[:, 60:120, 40:190] = 1
     seen, context = expert.prepare(y[None])
     seen = seen[0]
-    assert seen.shape == (4, 208, 240) and seen[3].any()
+    assert seen.shape == (4, 200, 232) and seen[3].any()
     padded = CompactModel(net).bind(Condition({"noise": 1.0})).prepare(y[None])[0][0]
-    assert torch.equal(padded[:3, :200, :232], y)
+    assert torch.equal(padded[:3], y)
     device = torch.device("cpu")
     whole = engine.run(expert, y, device=device, dtype="fp32", tile="off").pixels
     tiled = engine.run(expert, y, device=device, dtype="fp32", tile="64").pixels

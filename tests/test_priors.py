@@ -194,7 +194,7 @@ def test_the_agent_is_trained_and_stops_where_nothing_is_to_be_gained(
     changes = {"model": {"width": 8, "levels": 2, "plan": 2, "max_steps": 3}, "weights": {"noise": 1.0, "blur": 0.0}}
     path = trained("rl-i2it", changes, photos, decoded, tmp_path, monkeypatch)
     seen: list[int] = []
-    result = irtool.restore(picture, "noise", model=f"local:{path}", on_state=lambda t, x: seen.append(t))
+    result = irtool.restore(picture, tasks="noise", model=f"local:{path}", callback=lambda t, x: seen.append(t))
     assert result.picture.pixels.shape == (20, 36, 3) and seen[0] == 2
     net, _ = loading.read(path)
     assert isinstance(net, StepwiseNet)
@@ -244,10 +244,10 @@ def test_ir_sde_is_trained_with_every_loss(
     path = trained(
         "ir-sde", {"model": {"nf": 8, "depth": 2}, "settings": settings}, photos, decoded, tmp_path, monkeypatch
     )
-    result = irtool.restore(picture, "lowlight", model=f"local:{path}", sampling=Sampling(steps=2))
+    result = irtool.restore(picture, tasks="lowlight", model=f"local:{path}", sampling=Sampling(steps=2))
     assert np.isfinite(result.picture.pixels).all()
     guided = Sampling(steps=2, guidance="ddnm", operator="noise(10)")
-    held = irtool.restore(picture, "lowlight", model=f"local:{path}", sampling=guided)
+    held = irtool.restore(picture, tasks="lowlight", model=f"local:{path}", sampling=guided)
     assert not np.array_equal(held.picture.pixels, result.picture.pixels)
 
 
@@ -261,5 +261,5 @@ def test_lm4lv_is_trained_in_two_stages_and_restores(
     path = trained("lm4lv-small", {"model": {**model, "vision": str(first)}, "settings": {"spatial": "flip"}}, photos,
                    decoded, tmp_path / "second", monkeypatch)  # fmt: skip
     assert path.stat().st_size < 200_000  # what is frozen and can be had again is not in the file
-    result = irtool.restore(picture, "noise", model=f"local:{path}")
+    result = irtool.restore(picture, tasks="noise", model=f"local:{path}")
     assert result.picture.pixels.shape == (20, 36, 3) and np.isfinite(result.picture.pixels).all()

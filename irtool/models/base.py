@@ -49,6 +49,7 @@ class ModelInfo:
         takes_mask: it can be told which pixels are missing.
         assumed: hyperparameters that neither the file nor the caller gave and that tensors do not tell, with the values
             taken, such as "num_heads=12".
+        remarks: sentences for whoever loads the model, such as on its license.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ModelInfo:
     iterative: bool = False
     takes_mask: bool = False
     assumed: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,18 +175,24 @@ class Placed:
     def __init__(self, source: Any) -> None:
         self.source, self.net = source, source
         self.device, self.dtype = torch.device("cpu"), torch.float32
+        self._home = self.device  # where the source is
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Make `net` the network on this device in this type."""
         if (device, dtype) == (self.device, self.dtype):
             return
-        self.net = None  # the copy before may be large
+        # The copy before is let go first: it may be large.
+        self.net, self.device, self.dtype = self.source, self._home, torch.float32
+        if (device, dtype) == (self.device, self.dtype):
+            return
         net = self.source if dtype == torch.float32 else copy.deepcopy(self.source)
-        self.net = net.to(device, dtype)
-        for weight in self.net.parameters():
+        net = net.to(device, dtype)
+        for weight in net.parameters():
             if weight.dim() == 4:  # those of convolutions; Module.to would ask it of those with five, and fail
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-        self.device, self.dtype = device, dtype
+        self.net, self.device, self.dtype = net, device, dtype
+        if dtype == torch.float32:
+            self._home = device
 
 
 class SinglePassModel:
@@ -265,6 +273,10 @@ def describe(
 
     if gmacs is None:
         gmacs = counted(net, torch.empty(1, 3, 128, 128, device="meta"))
+    assumed = tuple(json.loads(header.get("assumed", "[]")))
+    if assumed:
+        told = f"its tensors do not tell {' and '.join(a.partition('=')[0] for a in assumed)}; {', '.join(assumed)} is "
+        more["remarks"] = (*more.get("remarks", ()), told + "assumed, as published")
     return ModelInfo(
         name=name,
         tasks=tuple(json.loads(header.get("tasks", "[]"))) or tuple(tasks),
@@ -273,7 +285,7 @@ def describe(
         parameters=sum(p.numel() for p in net.parameters()),
         gmacs_per_megapixel=gmacs,
         bytes_per_pixel=bytes_per_pixel,
-        assumed=tuple(json.loads(header.get("assumed", "[]"))),
+        assumed=assumed,
         **more,
     )
 

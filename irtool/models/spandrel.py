@@ -89,10 +89,11 @@ def load(path: Path, unknown: UnavailableError) -> SpandrelModel:
         raise UnavailableError(f"{path} holds {name} for {model.input_channels} channels; irtool gives three, RGB.")
     sizes = model.size_requirements
     whole = model.tiling is not spandrel.ModelTiling.SUPPORTED
+    full_name = f"{FREE if model.architecture.id in free else NON_COMMERCIAL}:{name}"
     return SpandrelModel(
         model,
         ModelInfo(
-            name=f"{FREE if model.architecture.id in free else NON_COMMERCIAL}:{name}",
+            name=full_name,
             tasks=IDS,
             multiple=max(8, sizes.multiple_of),
             overlap=max(OVERLAP, sizes.minimum) * (2 if whole else 1),
@@ -102,6 +103,7 @@ def load(path: Path, unknown: UnavailableError) -> SpandrelModel:
             bytes_per_pixel=4 * 512,
             task_agnostic=True,
             tiling="blended",
+            remarks=(terms(full_name),),
         ),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..degradation import IDS
-from ..errors import IrtoolError, UsageError
+from ..errors import IrtoolError, UsageError, closest, nearest
 from ..models.architectures import names
 
 if sys.version_info >= (3, 11):
@@ -144,8 +143,8 @@ def get(id: str) -> Record:
     for record in known.values():
         if record.called(id):
             return record
-    close = difflib.get_close_matches(id, [*known, *(k.partition(".")[0] for k in known)], n=1)
-    hint = f"Did you mean '{close[0]}'?" if close else "irtool models lists them; a file is given as local:PATH."
+    names_of_all = [*known, *(k.partition(".")[0] for k in known)]
+    hint = closest(id, names_of_all, "irtool models lists them; a file is given as local:PATH.")
     raise UsageError(f"There is no model '{id}'.", hint)
 
 
@@ -276,7 +275,7 @@ def _misfits(table: Mapping[str, Any], types: Mapping[str, type]) -> Iterator[st
     """Keys that nobody knows, and values of the wrong type."""
     for key, value in table.items():
         if key not in types:
-            close = difflib.get_close_matches(key, types, n=1)
-            yield f"unknown key '{key}'" + (f", did you mean '{close[0]}'?" if close else "")
+            close = nearest(key, types)
+            yield f"unknown key '{key}'" + (f", did you mean '{close}'?" if close else "")
         elif not isinstance(value, types[key]) or isinstance(value, bool):
             yield f"'{key}' must be {types[key].__name__}, not {type(value).__name__}"
