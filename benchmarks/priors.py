@@ -3,7 +3,7 @@
     python benchmarks/priors.py --model prior.safetensors --data FOLDER_OF_PHOTOGRAPHS
 
 Every photograph gives one crop of the prior's size from its middle, after a reduction by --downscale. PSNR is over the
-whole crop, known pixels included, in 8-bit RGB; the mean over the crops is printed, and that of a plain answer beside it:
+whole crop, known pixels included, in 8-bit RGB; printed are the mean over the crops, and that of a plain answer:
 the observation itself, its missing pixels filled with the mean color of the others.
 """
 
@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from irtool import picture
-from irtool.diffusion import guided
 from irtool.diffusion import guidance as gdp
+from irtool.diffusion import guided
 from irtool.diffusion.conditional import Prior
 from irtool.diffusion.gaussian import gaussian_diffusion
 from irtool.diffusion.observation import observe, parse

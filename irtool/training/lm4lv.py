@@ -174,16 +174,18 @@ class LM4LVJob:
         )
 
     def export(self, net: nn.Module, recipe: Recipe, target: Path, notes: Mapping[str, str]) -> None:
-        autoencoder, model = self.around(net, torch.device("cpu"))
+        # No language model is needed for this, and none is loaded.
+        autoencoder = net if isinstance(net, mae.Autoencoder) else self._autoencoder(recipe)
         config = autoencoder.net.config.to_dict()
         vision = {k: v for k, v in config.items() if k in VISION}
-        if model is None:
-            loading.save(autoencoder, target, architecture="mae", config={"config": vision}, notes=notes)
+        if isinstance(net, mae.Autoencoder):
+            loading.save(net, target, architecture="mae", config={"config": vision}, notes=notes)
             return
-        made = {"width": model.adapter.out_features, "num_task_tokens": model.learnable_task_token.shape[1],
+        assert isinstance(net, Learned)
+        made = {"width": net.adapter.out_features, "num_task_tokens": net.learnable_task_token.shape[1],
                 "vision": vision, "language_model": str(recipe.model["language_model"])}  # fmt: skip
         adapters = Adapters(**made)
         whole = {f"autoencoder.{k}": v for k, v in autoencoder.state_dict().items()}
-        adapters.load_state_dict(whole | model.trainable(), strict=True)
+        adapters.load_state_dict(whole | net.state_dict(), strict=True)
         told = {"tasks": json.dumps([i for i in IDS if recipe.weights.get(i, 0) > 0] or list(IDS))}
         loading.save(adapters, target, architecture="lm4lv", config=made, notes={**told, **notes})
