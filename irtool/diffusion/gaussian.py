@@ -51,18 +51,19 @@ def respaced_times(T: int, respacing: str) -> list[int]:
         return list(range(T))
     if respacing.startswith("ddim"):
         wanted = int(respacing[4:])
-        for stride in range(1, T + 1):
-            if len(range(0, T, stride)) == wanted:
-                return list(range(0, T, stride))
+        for every in range(1, T + 1):
+            if len(range(0, T, every)) == wanted:
+                return list(range(0, T, every))
         raise ValueError(f"no whole stride gives {wanted} of {T} steps")
     counts = [int(count) for count in respacing.split(",")]
     size, extra = divmod(T, len(counts))
-    start, kept = 0, []
+    start = 0
+    kept: list[int] = []
     for i, count in enumerate(counts):
         length = size + (1 if i < extra else 0)
         if not 1 <= count <= length:
             raise ValueError(f"a section of {length} steps cannot be divided into {count}")
-        stride = (length - 1) / (count - 1) if count > 1 else 1
+        stride = (length - 1) / (count - 1) if count > 1 else 1.0
         kept += [start + round(stride * k) for k in range(count)]
         start += length
     return kept

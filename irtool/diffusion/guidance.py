@@ -261,7 +261,7 @@ def gdp_unknown(
     Returns:
         (N, 3, H, W), not clamped, and the operators learned.
     """
-    grid = corners(*x.shape[-2:], patch, stride, how.twice)
+    grid = corners(x.shape[-2], x.shape[-1], patch, stride, how.twice)
     for i in reversed(range(p.steps)):
         total = [torch.zeros_like(x) for _ in range(3)]
         maps = [torch.zeros_like(operator.offset) for operator in operators]

@@ -27,6 +27,13 @@ def timestep_embedding(t: Tensor, size: int) -> Tensor:
     return F.pad(torch.cat([angle.cos(), angle.sin()], dim=1), (0, size % 2))
 
 
+def zeroed(layer: Any) -> Any:
+    """A convolution that starts from 0, so that its block begins as the identity."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class Norm(nn.GroupNorm):
     """Group normalization in 32 groups, computed in float32."""
 
@@ -75,11 +82,9 @@ class ResBlock(nn.Module):
         self.in_layers = nn.Sequential(Norm(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, 2 * outputs if scale_shift else outputs))
         self.out_layers = nn.Sequential(
-            Norm(outputs), nn.SiLU(), nn.Identity(), nn.Conv2d(outputs, outputs, 3, padding=1)
+            Norm(outputs), nn.SiLU(), nn.Identity(), zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
         )
         self.skip_connection = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
-        nn.init.zeros_(self.out_layers[3].weight)
-        nn.init.zeros_(self.out_layers[3].bias)
 
     def _resized(self, x: Tensor) -> Tensor:
         if self.resize == "up":
@@ -108,9 +113,7 @@ class AttentionBlock(nn.Module):
         self.head_channels = head_channels
         self.norm = Norm(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.proj_out = nn.Conv1d(channels, channels, 1)
-        nn.init.zeros_(self.proj_out.weight)
-        nn.init.zeros_(self.proj_out.bias)
+        self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2)
@@ -122,7 +125,7 @@ class AttentionBlock(nn.Module):
 class TimestepSequential(nn.Sequential):
     """Layers in order; residual blocks are given the time embedding too."""
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:
             x = layer(x, embedding) if isinstance(layer, ResBlock) else layer(x)
         return x
@@ -200,9 +203,8 @@ class ADMUNet(nn.Module):
                     layers.append(res(channels, channels, "up") if resblock_updown else Upsample(channels))
                     factor //= 2
                 self.output_blocks.append(TimestepSequential(*layers))
-        self.out = nn.Sequential(Norm(channels), nn.SiLU(), nn.Conv2d(channels, 6 if learn_sigma else 3, 3, padding=1))
-        nn.init.zeros_(self.out[2].weight)
-        nn.init.zeros_(self.out[2].bias)
+        last = zeroed(nn.Conv2d(channels, 6 if learn_sigma else 3, 3, padding=1))
+        self.out = nn.Sequential(Norm(channels), nn.SiLU(), last)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """States (N, 3, H, W), pictures in [-1, 1], sides multiples of `multiple`; times (N,) or (1,), 0 to 999.
@@ -210,7 +212,7 @@ class ADMUNet(nn.Module):
         Returns:
             Noise (N, 3, H, W); with `learn_sigma` (N, 6, H, W), the variance's place between its bounds behind it.
         """
-        dtype = self.time_embed[0].weight.dtype
+        dtype = next(self.parameters()).dtype
         embedding = self.time_embed(timestep_embedding(t, self.num_channels).to(dtype))
         h, hidden = x.to(dtype), []
         for block in self.input_blocks:

@@ -109,7 +109,7 @@ def fuse(model: PriorModel, exposures: Sequence[Tensor], steps: int = 100, seed:
         out: Tensor = model.placed.net(x.to(model.placed.dtype), torch.full((1,), float(t), device=device))
         return out.float()
 
-    operators = [gdp.light(*shape[-2:], g) for _ in exposures]
+    operators = [gdp.light(shape[-2], shape[-1], g) for _ in exposures]
     operators = [gdp.Light(*(value.to(device) for value in o.parameters())) for o in operators]
     observed = [2 * e.to(device) - 1 for e in exposures]
     with torch.no_grad():
@@ -201,7 +201,7 @@ class PriorBound:
             net = self._network(p.steps, on_progress)
             y = 2 * observation.y - 1
             return (gdp.gdp(p, net, x, y, observation.operator, scale, draw, constancy=constancy, seen=seen) + 1) / 2
-        learned: gdp.Unknown = gdp.light(*image.shape[-2:], generator)
+        learned: gdp.Unknown = gdp.light(image.shape[-2], image.shape[-1], generator)
         if name == "affine-blur":
             k = int(self.parts[0].parameters["size"]) | 1
             kernel = torch.zeros(k, k)
@@ -209,7 +209,7 @@ class PriorBound:
             learned = gdp.AffineBlur(learned.factor, learned.offset, kernel)
         learned = learned.updated([value.to(image.device) for value in learned.parameters()])
         how = gdp.PUBLISHED if published else gdp.STEADY
-        grid = gdp.corners(*image.shape[-2:], self.size, self.size // 2, how.twice)
+        grid = gdp.corners(image.shape[-2], image.shape[-1], self.size, self.size // 2, how.twice)
         net = self._network(p.steps * len(grid), on_progress)
         y = 2 * image - 1
         x, _ = gdp.gdp_unknown(p, net, x, [y], [learned], scale, draw, self.size, self.size // 2, how, seen)
