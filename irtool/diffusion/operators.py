@@ -22,7 +22,7 @@ from ..errors import UsageError
 class Operator(Protocol):
     """Something that pictures are observed through."""
 
-    def __call__(self, x: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor, /) -> Tensor: ...
 
 
 class LinearOperator:

@@ -249,7 +249,7 @@ def patched(net: Callable[[Tensor], Tensor], x: Tensor, size: int, batch: int) -
     if (height, width) == (size, size):
         return net(x)
     stride = 3 * size // 4
-    spots = gdp.corners(height, width, size, stride, published=False)
+    spots = gdp.corners(height, width, size, stride, False)
     ramp = (torch.arange(size, device=x.device) + 0.5).minimum(size - 0.5 - torch.arange(size, device=x.device))
     ramp = (ramp / (size - stride)).clamp(max=1)
     weight = ramp[:, None] * ramp

@@ -20,6 +20,7 @@ from torch.func import functional_call
 from ..diffusion.sampling import Sampling
 from ..errors import UsageError
 from ..ops import pad_to_multiple
+from .adm_unet import zeroed
 from .base import Callback, Condition, Placed, Progress, Tiled, check, describe, settings
 
 REWARD_UNIT = 10.0
@@ -162,9 +163,7 @@ class Actor(nn.Module):
                 )
             )
             channels = width
-        self.out = nn.Conv2d(channels + widths[0], 3, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        self.out = zeroed(nn.Conv2d(channels + widths[0], 3, 3, padding=1))
 
     def forward(self, plan: Tensor, features: list[Tensor], state: Tensor) -> Tensor:
         x = plan
