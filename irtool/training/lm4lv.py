@@ -182,7 +182,7 @@ class LM4LVJob:
             loading.save(net, target, architecture="mae", config={"config": vision}, notes=notes)
             return
         assert isinstance(net, Learned)
-        made = {"width": net.adapter.out_features, "num_task_tokens": net.learnable_task_token.shape[1],
+        made: dict[str, Any] = {"width": net.adapter.out_features, "num_task_tokens": net.learnable_task_token.shape[1],
                 "vision": vision, "language_model": str(recipe.model["language_model"])}  # fmt: skip
         adapters = Adapters(**made)
         whole = {f"autoencoder.{k}": v for k, v in autoencoder.state_dict().items()}

@@ -123,7 +123,7 @@ class StepwiseJob:
                 state_after, _, plan_after, log_density_after = act(following.detach())
                 values = [critic(state_after, plan_after) for critic in agent.targets]
                 target = target + s["gamma"] * (torch.minimum(*values) - alpha * log_density_after)
-        of_critics = sum((q - target).square().mean() for q in actor.value(state, plan.detach()))
+        of_critics = torch.stack([(q - target).square().mean() for q in actor.value(state, plan.detach())]).sum()
         of_planner = (alpha * log_density - torch.minimum(*actor.value(state, plan, frozen=True))).mean()
         of_alpha = -(agent.log_alpha * (log_density.detach() + s["target_entropy"])).mean()
         weight = self._weight(free, s["border"]) if s["hole"] else free
