@@ -23,7 +23,7 @@ from .detect import Detector, Diagnosis
 from .detect import load as load_detector
 from .diffusion.observation import tasks_of
 from .diffusion.sampling import Sampling
-from .errors import UsageError
+from .errors import UsageError, closest
 from .inputs import Image, to_picture, to_tensor
 from .models import loading, modulation
 from .models.architectures import get, names
@@ -293,7 +293,14 @@ def _attributes(options: Wanted) -> Attributes:
 def _planned(
     tasks: Sequence[str] | str | None, plan: Plan | None, planner: Planner | None, model: str, options: Wanted
 ) -> tuple[Plan | None, Planner | None]:
-    """The plan that was asked for, or what makes one of a diagnosis."""
+    """The plan that was asked for, or what makes one of a diagnosis.
+
+    Raises:
+        TypeError: there is no such option.
+        UsageError: more than one of them is given, or a value is out of range.
+    """
+    if unknown := [name for name in options if name not in Wanted.__optional_keys__]:
+        raise TypeError(f"unexpected keyword argument '{unknown[0]}'. {closest(unknown[0], Wanted.__optional_keys__)}")
     if (tasks is not None) + (plan is not None) + (planner is not None) > 1:
         raise UsageError("Give `tasks`, `plan` or `planner`, not several of them.")
     attributes = _attributes(options)
