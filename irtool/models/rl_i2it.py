@@ -261,7 +261,7 @@ class StepwiseNet(nn.Module):
         x = degraded
         for _ in range(steps or self.max_steps):
             x, going = self.step(x, degraded, least_gain)
-            if not bool(going.any()):
+            if least_gain is not None and not bool(going.any()):
                 break
         return x
 
