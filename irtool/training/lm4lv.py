@@ -69,10 +69,8 @@ class LM4LVJob:
             problems.append("settings: stage is 'adapters' or 'autoencoder'")
         if recipe.settings.get("spatial", "") not in SPATIAL:
             problems.append("settings: spatial is 'rotate', 'flip' or ''")
-        if recipe.settings.get("stage", "adapters") == "adapters":
-            problems += [
-                f"model: '{key}' must be named" for key in ("language_model", "vision") if not recipe.model.get(key)
-            ]
+        if recipe.settings.get("stage", "adapters") == "adapters" and not recipe.model.get("language_model"):
+            problems.append("model: 'language_model' must be named")
         return problems
 
     def build(self, recipe: Recipe) -> nn.Module:
@@ -106,6 +104,11 @@ class LM4LVJob:
     @staticmethod
     def _autoencoder(recipe: Recipe) -> mae.Autoencoder:
         vision = str(recipe.model.get("vision", ""))
+        if not vision and recipe.settings.get("stage", "adapters") == "adapters":
+            raise UsageError(
+                "The adapters need an autoencoder that has been trained.",
+                "Train one with settings.stage=autoencoder, export it, and name the file as model.vision.",
+            )
         if not vision:
             return mae.Autoencoder(recipe.model.get("autoencoder", {}))
         if not vision.endswith(".safetensors"):
