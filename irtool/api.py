@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .engine.folder import Done
     from .targets import Item
 
-DEFAULT_TEXT_MODEL = "irtool-words.v1"
+DEFAULT_TEXT_MODEL = "irtool-words.v2"
 Planner = Callable[[Diagnosis], Plan]
 
 
@@ -172,16 +172,15 @@ def instruct(
     Raises:
         UsageError: nothing was said, it was not understood, or irtool cannot do it; and as `restore`.
     """
-    from .language import understand
-    from .language.wish import Own, check, looks, plan_wishes
+    from .language import CustomTask, check, needs_diagnosis, parse, plan_intents
 
     if not sentences:
         raise UsageError("Say what is to be done.", 'irtool.instruct("photo.jpg", "remove the rain")')
-    wishes = understand(sentences, text_model=text_model, own=tuple(adapters or ()))
-    check(wishes)
-    own = {word: Own(str(path), modulation.begins(Path(path))) for word, path in (adapters or {}).items()}
-    planner = partial(plan_wishes, wishes, model=model, own=own, **_attributes(options))
-    if looks(wishes):
+    intents = parse(sentences, text_model=text_model, own=tuple(adapters or ()))
+    check(intents)
+    own = {word: CustomTask(str(path), modulation.begins(Path(path))) for word, path in (adapters or {}).items()}
+    planner = partial(plan_intents, intents, model=model, own=own, **_attributes(options))
+    if needs_diagnosis(intents):
         return restore_with(cached_model, image, None, None, planner, model, options)
     return restore_with(cached_model, image, None, planner(), None, model, options)
 

@@ -67,7 +67,7 @@ DACLIP_KEYS = ("logit_scale", "clip.visual.conv1.weight", "visual_control.transf
 ARCHITECTURES: dict[str, Architecture] = {
     "compact": Architecture("models.compact:CompactNet", restorer="models.compact:restorer"),
     "detector": Architecture("detect.network:DetectorNet"),
-    "tagger": Architecture("language.training:TaggerNet"),
+    "tagger": Architecture("language.network:TaggerNet"),
     "daclip": Architecture("models.daclip:DaCLIP", DACLIP_KEYS, "models.daclip:recognise"),
     "wild-unet": Architecture(
         "models.irsde_unet:ContextUNet", UNET_KEYS, "models.irsde_unet:recognise_wild", DIFFUSION, steered=True

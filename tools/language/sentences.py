@@ -1,5 +1,5 @@
-"""Whole sentences to learn from, composed of the clauses of `grammar`: several tasks, strengths, what is kept, orders,
-questions, what lies outside, and much beside the point; some with typing errors."""
+"""Labeled training sentences, composed of the clauses of `grammar`: several tasks, strengths, exceptions, denials,
+orders, questions, requests that irtool has no model for, circumstances, other languages; some with typing errors."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import random
 import re
 from dataclasses import replace
 
-from .grammar import Composed, Composer, Mark, Piece, settled
-from .lists import LANGUAGES, WIDE
-from .tokens import normalise
+from irtool.degradation import IDS
+from irtool.language.labels import FOREIGN
+from irtool.language.tokens import normalize
 
-SHARES = (0.4, 0.12, 0.12, 0.12, 0.12, 0.12)
-"""Of the sentences in each of `LANGUAGES`."""
+from .grammar import Composed, Composer, Mark, Piece, expand
+from .lists import LANGUAGES, UNSPACED, words
+
+SHARES = (0.4, 0.11, 0.11, 0.11, 0.11, 0.11, 0.05)
+"""Of the sentences in each of `LANGUAGES` and in those that irtool does not claim."""
 _BARE = re.compile(
     r"(without|except|while|with |apart|aside|minus|save for|sparing|leaving|preserving|keeping|barring|short of|not "
     r"|ohne|außer|sin |salvo|excepto|menos|sans |sauf|excepté)"
@@ -70,9 +73,9 @@ def _plain(c: Composer) -> Composed:
     glue = c.space if the and not the.endswith("'") else ""
     noun = [
         (the + glue, None),
-        *c.fill(settled(c.rng.choice(c.words[mark.kind]["n"]), c.rng), {}, mark),
+        *c.fill(expand(c.rng.choice(c.words[mark.kind]["n"]), c.rng), {}, mark),
     ]
-    frame = settled(c.rng.choice(c.words[mark.act]["n"]), c.rng)
+    frame = expand(c.rng.choice(c.words[mark.act]["n"]), c.rng)
     return Composed(tuple(c.fill(frame, {"n": noun})))
 
 
@@ -95,17 +98,17 @@ def _multi(c: Composer) -> Composed:
         frames = [t for t in c.words["strength"]["all"] if any(pause in t for pause in ",.、。") and len(t) > 9]
         filled = c.fill(c.one(frames), {"x": body, "w": c.amount(level, "w")})
         return Composed(tuple(filled))
-    elif way < 0.6:
+    elif way < 0.55:
         slots = [s for s in ("n", "a", "g", "o") if all(s in c.words[k] for k in kinds)]
         name = c.rng.choice(slots)
         body = c.join([c.fill(c.one(c.words[k][name]), {}, Mark(k)) for k in kinds])
         if name in c.words["undo"] and c.rng.random() < 0.7:
             body = c.fill(c.one(c.words["undo"][name]), {name: body})
         parts = [body]
-    elif way < 0.8:
-        # One of them with a strength, the others without: the strength is that clause's alone.
-        strong = c.rng.choice(kinds)
-        parts = [c.strong(k) if k == strong else c.clause(Mark(k)) for k in kinds]
+    elif way < 0.85:
+        # A strength belongs to its own clause alone.
+        strong = c.rng.sample(kinds, c.rng.choice((1, 1, 2)))
+        parts = [c.strong(k) if k in strong else c.clause(Mark(k)) for k in kinds]
     else:
         parts = [_wanted(c, k) for k in kinds]
     if c.rng.random() < 0.15:
@@ -123,6 +126,10 @@ def _keep(c: Composer) -> Composed:
         named = c.nouns(marks) if len(marks) == 2 else c.noun(marks[0])
         slots: dict[str, list[Piece]] = {"x": [(c.one(table["all"]), whole)], "y": named}
         return Composed(tuple(c.fill(c.one(table["frames"]), slots)))
+    if c.rng.random() < 0.12:
+        asked = c.clause(Mark(wanted[0]), "n")
+        kept_noun = c.fill(c.one(c.words["not"]["n"]), {"n": c.noun(marks[0])})
+        return Composed((*asked, ("" if kept_noun[0][0].startswith(",") else c.space, None), *kept_noun))
     way = c.rng.random()
     if len(marks) == 2 and way < 0.3:
         both = {"x": c.noun(marks[0]), "y": c.noun(marks[1])}
@@ -186,7 +193,7 @@ def _sequence(c: Composer) -> Composed:
     names = [n for n in table if c.rng.random() < (0.35 if n == "three" else 1)]
     name = c.rng.choice(names)
     kinds = c.tasks(3 if name == "three" else 2)
-    short = name.endswith("_o") or c.language in WIDE or c.rng.random() < 0.5
+    short = name.endswith("_o") or c.language in UNSPACED or c.rng.random() < 0.5
     slots = {}
     for number, kind in enumerate(kinds, 1):
         mark = Mark(kind)
@@ -209,6 +216,95 @@ def _outside(c: Composer) -> Composed:
     return Composed(tuple(pieces))
 
 
+def _denied(c: Composer) -> Composed:
+    """What is not the matter, mostly with what is: "it is not noisy, but hazy"."""
+    table, rng = c.words["deny"], c.rng
+    no, yes = c.tasks(2)
+    denied, wanted = Mark(no, "deny"), Mark(yes)
+    way = rng.random()
+    if way < 0.3:
+        name = "a" if rng.random() < 0.4 and c.space else "n"
+        slots = {"x": c.slot(name, denied), "y": c.slot(name, wanted)}
+        return Composed(tuple([*c.fill(c.one(table[f"swap_{name}"]), slots), *_then(c)]))
+    if way < 0.36 and "like" in table:
+        slots = {"x": [(piece, None) for piece, _ in c.noun(denied)], "y": c.noun(wanted)}
+        return Composed(tuple([*c.fill(c.one(table["like"]), slots), *_then(c)]))
+    if way < 0.42 and "two" in table:
+        both = {"x": c.slot("a", denied), "y": c.slot("a", Mark(c.rng.choice([i for i in IDS if i != yes]), "deny"))}
+        denial = c.fill(c.one(table["two"]), both)
+    elif way < 0.48 and f"g_{no}" in table and "good" in table:
+        denial = c.fill(c.one(table["good"]), {"g": [(c.one(table[f"g_{no}"]), denied)]})
+    elif way < 0.65 and f"no_{no}" in table:
+        denial = [(c.one(table[f"no_{no}"]), denied)]
+    elif way < 0.75 and "a" in table:
+        denial = c.fill(c.one(table["a"]), {"a": c.slot("a", denied)})
+    else:
+        name = rng.choice([n for n in "na" if n in table])
+        denial = c.fill(c.one(table[name]), {name: c.slot(name, denied)})
+    way = rng.random()
+    if way < 0.05:
+        return Composed(tuple(denial))
+    if way < 0.7:
+        name = rng.choice("na")
+        affirmed = c.fill(c.one(table[f"yes_{name}"]), {name: c.slot(name, wanted)})
+    else:
+        affirmed = c.clause(wanted) if way < 0.9 else _wanted(c, yes)
+    if rng.random() < 0.15:
+        return Composed(tuple(c.join([affirmed, denial])))
+    return Composed(tuple([*c.join([denial, affirmed], table["joint"]), *_then(c)]))
+
+
+def _then(c: Composer) -> list[Piece]:
+    """ "Get rid of it" behind what was named, now and then."""
+    if c.rng.random() > 0.2:
+        return []
+    return [(c.rng.choice((". ", ", ", ": ", "; ", " - ")), None), (c.one(c.words["pronoun"]["undo"]), None)]
+
+
+def _excepted(c: Composer) -> Composed:
+    """Praise with an exception, which is what is to be undone: "everything is fine except the noise"."""
+    table = c.words["fine"]
+    mark = Mark(c.task())
+    name = "n" if c.rng.random() < 0.7 else "a"
+    slots = {"x": c.fill(c.one(table["praise"]), {}), name: c.slot(name, mark)}
+    return Composed(tuple([*c.fill(c.one(table[name]), slots), *_then(c)]))
+
+
+def _circumstance(c: Composer) -> Composed:
+    """How it came about, then what is wrong: "shot at night, so it is grainy"."""
+    table, kind = c.words["came"], c.task()
+    cause = c.rng.choice([i for i in ("lowlight", "rain", "snow", "haze", *IDS) if i in table and i != kind])
+    way = c.rng.random()
+    if way < 0.45:
+        body = c.fill(c.one(table["said"]), {"a": c.slot("a", Mark(kind))})
+    elif way < 0.8:
+        body = c.fill(c.one(table["named"]), {"n": c.noun(Mark(kind))})
+    else:
+        body = c.clause(Mark(kind))
+    came: list[Piece] = [(c.one(table[cause]), None)]
+    if c.rng.random() < 0.2:
+        came = c.join([came, [(c.aside(), None)]])
+    slots = {"x": came, "y": body}
+    return Composed(tuple([*c.fill(c.one(table["so"]), slots), *_then(c)]))
+
+
+def foreign(rng: random.Random) -> Composed:
+    """A sentence in a language that irtool does not claim."""
+    table = words(FOREIGN)[rng.choice(list(words(FOREIGN)))]
+    way = rng.random()
+    if way < 0.6:
+        text = re.sub(r"\{(\w)\}", lambda m: rng.choice(table[m[1]]), rng.choice(table["f"]))
+    elif way < 0.85:
+        text = rng.choice(table["s"])
+    else:
+        text = " ".join(rng.choice(table[rng.choice("snavp")]) for _ in range(rng.randint(2, 4)))
+    if rng.random() < 0.15:
+        text += rng.choice((" ", ", ", ". ")) + rng.choice(table["s"])
+    if rng.random() < 0.4:
+        text += rng.choice((".", "!", "?", "!!", " ..."))
+    return Composed(((normalize(text), Mark(FOREIGN)),))
+
+
 def _word(c: Composer) -> Composed:
     """A single expression, bare: so that every entry is met often enough."""
     kind = c.task()
@@ -217,11 +313,11 @@ def _word(c: Composer) -> Composed:
 
 
 def make(c: Composer) -> Composed:
-    """One sentence, politely wrapped now and then."""
+    """One sentence, sometimes with polite words and circumstances around it."""
     makers = (
         (_single, 27), (_told, 18), (_plain, 18), (_strength, 14), (_multi, 26),
-        (_keep, 30), (_only, 5), (_auto, 7), (_left, 6), (_ask, 8), (_sequence, 6),
-        (_outside, 14), (_word, 6),
+        (_keep, 30), (_only, 5), (_auto, 7), (_left, 6), (_ask, 8), (_sequence, 13),
+        (_outside, 15), (_word, 9), (_denied, 18), (_excepted, 20), (_circumstance, 16),
     )  # fmt: skip
     made = c.rng.choices([m for m, _ in makers], [n for _, n in makers])[0](c)
     pieces = list(made.pieces)
@@ -230,6 +326,7 @@ def make(c: Composer) -> Composed:
     if "hence" in c.words and c.rng.random() < 0.12 and made.pieces[-1][1] and made.pieces[-1][1].act == "undo":
         joint = c.rng.choice((", ", " and ", ", so ", " so ", ". ", "; ", ": ", ", and ", " - "))
         pieces.append((joint + c.about(c.words["hence"]), None))
+    pieces = _colloquial(c, pieces)
     asks = any(mark is not None and mark.act == "ask" for _, mark in pieces)
     if c.rng.random() < 0.3 and not asks:
         please = c.one(c.words["please"])
@@ -247,7 +344,17 @@ def make(c: Composer) -> Composed:
         pieces.append((c.rng.choice((" ", ", ", ". ")) + c.one(c.words["thanks"]), None))
     elif c.rng.random() < 0.3:
         pieces.append((c.rng.choice((".", "!", ".", "!!", "...")), None))
-    return Composed(tuple((normalise(text), mark) for text, mark in pieces), made.order)
+    return Composed(tuple((normalize(text), mark) for text, mark in pieces), made.order)
+
+
+def _colloquial(c: Composer, pieces: list[Piece]) -> list[Piece]:
+    """English as it is typed: "the photo's dark", "w/o"."""
+    if c.language != "en" or c.rng.random() > 0.15:
+        return pieces
+    return [
+        (re.sub(r"^ is (?=\w)|^ is $", "'s ", text).replace("without ", "w/o "), mark) if mark is None else (text, mark)
+        for text, mark in pieces
+    ]
 
 
 def misspell(pieces: tuple[Piece, ...], rng: random.Random, rate: float) -> tuple[Piece, ...]:
@@ -282,9 +389,9 @@ def compose(count: int, seed: int) -> list[Composed]:
     composers = {language: Composer(language, rng) for language in LANGUAGES}
     made = []
     for _ in range(count):
-        language = rng.choices(LANGUAGES, SHARES)[0]
-        sentence = make(composers[language])
-        if language not in WIDE and rng.random() < 0.4:
+        language = rng.choices((*LANGUAGES, FOREIGN), SHARES)[0]
+        sentence = foreign(rng) if language == FOREIGN else make(composers[language])
+        if language not in UNSPACED and rng.random() < 0.4:
             rate = rng.choice((0.1, 0.2, 0.4))
             sentence = replace(sentence, pieces=misspell(sentence.pieces, rng, rate))
         if rng.random() < 0.1:

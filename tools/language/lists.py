@@ -1,13 +1,12 @@
 """The word lists (`words/*.toml`): per language, how people speak of each degradation (nouns, adjectives, verbs, whole
-sentences), frames that say what is to become of it (undo, keep, ask), words for strengths and orders, and much that
-lies outside.
+sentences), frames for requests, exceptions, denials and questions, words for strengths and orders, and requests that
+irtool has no model for. `words/foreign.toml` has short lists of languages that irtool does not claim.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,14 @@ else:
     import tomli as tomllib
 
 LANGUAGES = ("en", "zh", "es", "de", "fr", "ja")
-WIDE = ("zh", "ja")
+UNSPACED = ("zh", "ja")
 FOLDER = Path(__file__).parent / "words"
 CHOICE = re.compile(r"\[([^\[\]]*/[^\[\]]*)\]")
 
 
 @cache
 def words(language: str) -> dict[str, Any]:
-    """The word list of a language, its entries split."""
+    """The word list of a language ("foreign": those of all unclaimed languages by code), its entries split at " | "."""
     with (FOLDER / f"{language}.toml").open("rb") as file:
         table = tomllib.load(file)
 
@@ -35,18 +34,9 @@ def words(language: str) -> dict[str, Any]:
     return {k: split(v) if isinstance(v, str) else {n: split(t) for n, t in v.items()} for k, v in table.items()}
 
 
-def settlings(entry: str) -> list[str]:
-    """All that an entry's [alternatives/in/brackets] can be settled to."""
+def expansions(entry: str) -> list[str]:
+    """All strings that the [alternatives/in/brackets] of an entry stand for."""
     match = CHOICE.search(entry)
     if match is None:
         return [entry]
-    return [s for one in match[1].split("/") for s in settlings(entry[: match.start()] + one + entry[match.end() :])]
-
-
-def entries(part: Any) -> Iterator[str]:
-    """All entries of a part of a word list."""
-    if isinstance(part, dict):
-        for inner in part.values():
-            yield from entries(inner)
-    else:
-        yield from part
+    return [s for one in match[1].split("/") for s in expansions(entry[: match.start()] + one + entry[match.end() :])]

@@ -1,5 +1,4 @@
-"""Clauses to learn from, composed of the word lists, with what every part of them means; `sentences` makes whole
-sentences of them."""
+"""Labeled clauses composed from the word lists; `sentences` makes whole sentences of them."""
 
 from __future__ import annotations
 
@@ -7,20 +6,21 @@ import random
 import re
 from dataclasses import dataclass, replace
 
-from ..degradation import IDS
-from .labels import OUTSIDE
-from .lists import CHOICE, WIDE, words
+from irtool.degradation import IDS
+from irtool.language.labels import OUTSIDE
+
+from .lists import CHOICE, UNSPACED, words
 
 COMMON = 1.7
-"""How much more often the first words of a list are drawn than the last; 1 is not at all."""
+"""Exponent by which entries at the head of a list, the usual words, are drawn more often; 1 draws all alike."""
 _SLOT = re.compile(r"\{([^{}]*)\}")
 BESIDE = ("who", "did", "town", "time", "gear")
-"""Lists of people, what they did, places, times and cameras, of which nothing is to be done."""
+"""Lists of people, activities, towns, times and cameras: words that carry no label."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What a piece of a sentence speaks of (see `labels`)."""
+    """The labels of a piece of a sentence (see `irtool.language.labels`)."""
 
     kind: str
     act: str = "undo"
@@ -32,14 +32,14 @@ Piece = tuple[str, "Mark | None"]
 
 @dataclass(frozen=True)
 class Composed:
-    """A sentence in pieces, and the order it gives."""
+    """A sentence as labeled pieces of text, and the order it gives (`labels.ORDERS`)."""
 
     pieces: tuple[Piece, ...]
     order: str = ""
 
 
-def settled(entry: str, rng: random.Random) -> str:
-    """An entry, its [alternatives/in/brackets] settled."""
+def expand(entry: str, rng: random.Random) -> str:
+    """An entry with one of its [alternatives/in/brackets] drawn."""
     return CHOICE.sub(lambda m: rng.choice(m[1].split("/")), entry)
 
 
@@ -53,11 +53,11 @@ class Composer:
 
     def __init__(self, language: str, rng: random.Random) -> None:
         self.language, self.rng, self.words = language, rng, words(language)
-        self.space = "" if language in WIDE else " "
+        self.space = "" if language in UNSPACED else " "
 
     def one(self, entries: list[str]) -> str:
         """One entry. Lists begin with what people say most."""
-        return settled(entries[int(len(entries) * self.rng.random() ** COMMON)], self.rng)
+        return expand(entries[int(len(entries) * self.rng.random() ** COMMON)], self.rng)
 
     def fill(self, template: str, slots: dict[str, list[Piece]], mark: Mark | None = None) -> list[Piece]:
         """The pieces of a template; its own words get `mark`, {p} and {k} are drawn."""
@@ -175,8 +175,10 @@ class Composer:
         return [(self.one(how.get(f"{level}_{place}") or how[f"{level}_w"]), None)]
 
     def outside(self) -> list[Piece]:
-        """Something irtool has nothing for."""
+        """A request that irtool has no model for."""
         kind = self.rng.choice(OUTSIDE)
+        if self.rng.random() < 0.15:
+            return self.injection()
         mark = Mark(kind)
         table = self.words[kind]
         if kind == "outedit":
@@ -196,9 +198,18 @@ class Composer:
             return [(self.gibberish(self.rng.randint(1, 4)), mark)]
         return [(self.about(table["s"]), mark)]
 
+    def injection(self) -> list[Piece]:
+        """An attempt to command the program rather than to describe a picture: "ignore all previous instructions"."""
+        table = self.words["inject"]
+
+        def drawn(match: re.Match[str]) -> str:
+            return _SLOT.sub(drawn, self.rng.choice(table[match[1]]))
+
+        return [(_SLOT.sub(drawn, self.rng.choice(table["s"])), Mark("outchat"))]
+
     def gibberish(self, count: int) -> str:
         """Words that there are not, or characters at random."""
-        if self.language in WIDE:
+        if self.language in UNSPACED:
             return "".join(chr(self.rng.randint(0x4E00, 0x8FFF)) for _ in range(2 * count))
         mashed = ("asdfghjkl", "qwertyuiop", "zxcvbnmasdfg")
         letters = self.rng.choice(("abcdefghijklmnopqrstuvwxyzaeiouaeiourstnl", *mashed))
@@ -231,15 +242,15 @@ class Composer:
         """What fills a slot that is beside the point: a thing (x), or an entry of one of the lists `BESIDE`."""
         if name == "x":
             return self.something()
-        return _SLOT.sub(lambda match: self.beside(match[1]), settled(self.rng.choice(self.words[name]), self.rng))
+        return _SLOT.sub(lambda match: self.beside(match[1]), expand(self.rng.choice(self.words[name]), self.rng))
 
-    def join(self, parts: list[list[Piece]], by: str = "and") -> list[Piece]:
-        """Clauses with a word of the list `by` between them."""
+    def join(self, parts: list[list[Piece]], by: str | list[str] = "and") -> list[Piece]:
+        """Clauses with one of some words (`by`, or the list of that name) between them."""
         pieces = list(parts[0])
         for part in parts[1:]:
-            word = self.rng.choice(self.words[by])
+            word = self.rng.choice(self.words[by] if isinstance(by, str) else by)
             if self.space:  # marks of punctuation stand close to what is before them
-                word = (word if word[0] in ",.;" else f" {word}") + " "
+                word = (word if word[0] in ",.;:…" else f" {word}") + " "
             pieces.append((word, None))
             pieces += part
         return pieces

@@ -1,6 +1,6 @@
-"""How the text model that ships is made, from nothing but the word lists:
+"""Train the text model on composed sentences:
 
-    python -m irtool.language train irtool/assets/irtool-words.v1.safetensors
+    python -m tools.language train irtool/assets/irtool-words.v2.safetensors
 
 Sentences are composed anew for every part of the run, so none is seen twice but by chance.
 """
@@ -17,114 +17,28 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.numpy import save as serialise
+from safetensors.numpy import save as serialize
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from irtool.language.labels import ACTS, KINDS, LEVELS, ORDERS
+from irtool.language.network import DILATIONS, TaggerNet
+from irtool.language.packing import unpack
+from irtool.language.tagger import HEADS
+from irtool.language.tokens import features, tokenize
+
 from .grammar import Composed
-from .labels import ACTS, KINDS, LEVELS, ORDERS
-from .packing import SCALE, pack, unpack
+from .packing import pack
 from .sentences import compose
-from .tagger import HEADS
-from .tokens import BUCKETS, features, tokenise
 
-DILATIONS = (1, 2, 4, 8)
 IGNORE = -100
-
-
-class Block(nn.Module):
-    """A dilated convolution over the tokens, then what the whole sentence holds."""
-
-    def __init__(self, width: int, dilation: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.conv = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
-        self.out = nn.Linear(width, width)
-        self.share = nn.Linear(width, width)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (N, T, C), mask (N, T, 1) -> (N, T, C); what is masked stays zero."""
-        y = self.norm(x) * mask
-        x = x + self.out(F.relu(self.conv(y.transpose(1, 2)).transpose(1, 2)))
-        top = x.masked_fill(mask == 0, -1e4).max(dim=1, keepdim=True).values
-        return (x + self.share(top)) * mask
-
-
-class Member(nn.Module):
-    """One of the networks that `tagger.Tagger` runs.
-
-    Args:
-        size: of the embedding of a feature.
-        width: of a token.
-        dilations: of the blocks.
-    """
-
-    def __init__(self, size: int = 48, width: int = 80, dilations: Sequence[int] = DILATIONS) -> None:
-        super().__init__()
-        self.embed = nn.EmbeddingBag(BUCKETS, size, mode="sum")
-        # Small: what was never met must not outvote what was learned.
-        nn.init.normal_(self.embed.weight, std=0.05)
-        self.enter = nn.Linear(size, width)
-        self.blocks = nn.ModuleList(Block(width, d) for d in dilations)
-        self.norm = nn.LayerNorm(width)
-        for name, count in HEADS.items():
-            setattr(self, name, nn.Linear(width, count))
-        self.order = nn.Linear(width, len(ORDERS))
-        self.drop = nn.Dropout(0.1)
-
-    def forward(self, ids: Tensor, weights: Tensor, offsets: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Logits.
-
-        Args:
-            ids: all features of all tokens of all sentences, padded sentences having one feature per absent token.
-            weights: of the features in the sum.
-            offsets: (N * T,) where each token's begin.
-            mask: (N, T, 1) 1 where there is a token.
-
-        Returns:
-            kind, act, level (N, T, classes) and order (N, classes).
-        """
-        n, t, _ = mask.shape
-        x = self.enter(self.drop(self.embed(ids, offsets, weights).view(n, t, -1))) * mask
-        for block in self.blocks:
-            x = block(x, mask)
-        x = self.drop(self.norm(x))
-        told = {name: getattr(self, name)(x) for name in HEADS}
-        told["order"] = self.order(x.masked_fill(mask == 0, -1e4).max(dim=1).values)
-        return told
-
-
-class TaggerNet(nn.Module):
-    """The network of a file: the mean of what one or several say, as logarithms of probabilities.
-
-    Args:
-        members: how many.
-        dilations: of their blocks.
-    """
-
-    def __init__(self, members: int = 1, dilations: Sequence[int] = DILATIONS) -> None:
-        super().__init__()
-        self.nets = nn.ModuleList(Member(dilations=dilations) for _ in range(members))
-        self.register_load_state_dict_pre_hook(_unpack)
-
-    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
-        """As `Member.forward`."""
-        said = [net(*batch) for net in self.nets]
-        each = {name: torch.stack([one[name].log_softmax(-1) for one in said]) for name in said[0]}
-        return {name: logs.logsumexp(0) - math.log(len(said)) for name, logs in each.items()}
-
-
-def _unpack(net: nn.Module, state: dict[str, Tensor], *_: object) -> None:
-    """The tensors as they were before `_write` packed them."""
-    if any(name.endswith(SCALE) for name in state):
-        tensors = unpack({name: value.numpy() for name, value in state.items()})
-        state.clear()
-        state.update({name: torch.from_numpy(value) for name, value in tensors.items()})
+AVERAGED = 4
+"""Steps between updates of the moving average of the weights, which is what is written."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A sentence as numbers: features per token, and the right labels."""
+    """A sentence as numbers: the features and labels of every token."""
 
     rows: list[list[int]]
     kind: list[int]
@@ -139,7 +53,7 @@ def example(sentence: Composed) -> Example | None:
     for piece, mark in sentence.pieces:
         text += piece
         marks += [mark] * len(piece)
-    tokens = tokenise(text)
+    tokens = tokenize(text)
     if not tokens:
         return None
     of = [marks[t.start] for t in tokens]
@@ -169,16 +83,16 @@ def collate(batch: list[Example]) -> tuple[Tensor, Tensor, Tensor, Tensor, dict[
         mask[i, : len(e.rows)] = 1
         for name in HEADS:
             targets[name][i, : len(e.rows)] = getattr(e, name)
-    told = {k: torch.from_numpy(v) for k, v in targets.items()}
-    told["order"] = torch.tensor([e.order for e in batch])
-    return torch.tensor(ids), torch.tensor(weights), torch.from_numpy(offsets), torch.from_numpy(mask), told
+    labels = {k: torch.from_numpy(v) for k, v in targets.items()}
+    labels["order"] = torch.tensor([e.order for e in batch])
+    return torch.tensor(ids), torch.tensor(weights), torch.from_numpy(offsets), torch.from_numpy(mask), labels
 
 
-def loss_of(told: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
+def loss_of(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> Tensor:
     """Cross entropies of all heads."""
-    total = 0.5 * F.cross_entropy(told["order"], targets["order"])
+    total = 0.5 * F.cross_entropy(logits["order"], targets["order"])
     for name in HEADS:
-        part = F.cross_entropy(told[name].flatten(0, 1), targets[name].flatten(), ignore_index=IGNORE)
+        part = F.cross_entropy(logits[name].flatten(0, 1), targets[name].flatten(), ignore_index=IGNORE)
         total = total + {"kind": 2.0, "act": 1.5, "level": 1.5}[name] * part
     return total
 
@@ -187,9 +101,10 @@ def train(
     target: Path,
     *,
     sentences: int = 240_000,
-    batch: int = 64,
+    batch: int = 128,
     rate: float = 4e-3,
     seed: int = 0,
+    seconds: float = math.inf,
     start: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
@@ -201,11 +116,12 @@ def train(
         batch: sentences per step, of about equal length.
         rate: peak of the learning rate.
         seed: of the sentences and of the weights.
+        seconds: of training at most; the learning rate decays over them where `sentences` would take longer.
         start: a file of an earlier run to begin with.
         report: called with a line now and then.
     """
     torch.manual_seed(seed)
-    state = load_file(start) if start is not None else {}
+    state = _widened(load_file(start)) if start is not None else {}
     net = TaggerNet(max(1, _members(state)))
     if state:
         net.load_state_dict(state)
@@ -214,40 +130,55 @@ def train(
         {"params": [p for n, p in net.named_parameters() if ".embed." in n], "factor": 2.0},  # each is met seldom
         {"params": [p for n, p in net.named_parameters() if ".embed." not in n], "factor": 1.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.001)
-    steps = sentences // batch
-    part = min(128 * batch, sentences)
+    optimizer = torch.optim.AdamW(groups, lr=rate, weight_decay=0.001, fused=True)
+    steps = -(-sentences // batch)
+    part = min(64 * batch, sentences)
     begun, step, losses = time.monotonic(), 0, []
     for number in range(-(-sentences // part)):
         made = [e for s in compose(part, seed * 100_003 + number) if (e := example(s)) is not None]
         made.sort(key=lambda e: len(e.rows))
         batches = [made[i : i + batch] for i in range(0, len(made), batch)]
         for i in torch.randperm(len(batches)).tolist():
-            progress = min(1.0, step / steps)
+            progress = max(step / steps, (time.monotonic() - begun) / seconds)
+            if progress >= 1:
+                break
             for group in optimizer.param_groups:
                 cosine = 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * progress))
                 group["lr"] = rate * group["factor"] * min(1.0, (step + 1) / 100) * cosine
             ids, weights, offsets, mask, targets = collate(batches[i])
             # A word left out as a whole must be known by its parts, as a misspelt one is.
             weights = weights * (1 - ((weights == 1) & (torch.rand_like(weights) < 0.1)).float())
-            told = net(ids, weights, offsets, mask)
-            loss = loss_of(told, targets)
+            logits = net(ids, weights, offsets, mask)
+            loss = loss_of(logits, targets)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
             step += 1
             losses.append(loss.item())
-            keep = min(0.998, (1 + step) / (10 + step))
-            with torch.no_grad():
-                for key, value in net.state_dict().items():
-                    average[key].lerp_(value, 1 - keep)
+            if step % AVERAGED == 0:
+                keep = min(0.998**AVERAGED, (1 + step) / (10 + step))
+                with torch.no_grad():
+                    for key, value in net.state_dict().items():
+                        average[key].lerp_(value, 1 - keep)
         with torch.no_grad():
-            right = (told["kind"].argmax(-1) == targets["kind"])[targets["kind"] != IGNORE].float().mean()
+            right = (logits["kind"].argmax(-1) == targets["kind"])[targets["kind"] != IGNORE].float().mean()
         _write(average, target, {"sentences": str(step * batch), "seed": str(seed)})
-        loss_now, seconds = np.mean(losses[-128:]), time.monotonic() - begun
-        report(f"{step * batch} sentences, {right:.3f} of tokens right, loss {loss_now:.4f}, {seconds:.0f} s")
+        loss_now, passed = np.mean(losses[-128:]), time.monotonic() - begun
+        report(f"{step * batch} sentences, {right:.3f} of tokens right, loss {loss_now:.4f}, {passed:.0f} s")
+        if passed >= seconds:
+            break
     return target
+
+
+def _widened(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a text model, with rows of zeros for labels that it was trained without."""
+    state = {k: torch.from_numpy(v) for k, v in unpack({k: v.numpy() for k, v in tensors.items()}).items()}
+    for key, value in state.items():
+        head = key.split(".")[2]
+        more = HEADS[head] - len(value) if head in HEADS else 0
+        state[key] = torch.cat([value, value.new_zeros(more, *value.shape[1:])])
+    return state
 
 
 def _members(weights: Mapping[str, Tensor]) -> int:
@@ -256,7 +187,7 @@ def _members(weights: Mapping[str, Tensor]) -> int:
 
 
 def join(target: Path, parts: Sequence[Path]) -> None:
-    """Write a text model whose word is the mean of what some others say."""
+    """Write the ensemble of some text models."""
     weights: dict[str, Tensor] = {}
     for part in parts:
         tensors = unpack({name: value.numpy() for name, value in load_file(part).items()})
@@ -277,5 +208,5 @@ def _write(weights: Mapping[str, Tensor], target: Path, notes: Mapping[str, str]
     }
     packed = pack({name: value.float().numpy() for name, value in weights.items()})
     partial = target.with_suffix(".partial")
-    partial.write_bytes(serialise(packed, metadata=header))
+    partial.write_bytes(serialize(packed, metadata=header))
     partial.replace(target)
