@@ -20,6 +20,7 @@ from torch import Tensor
 from . import engine
 from .detect import Detector, Diagnosis
 from .detect import load as load_detector
+from .diffusion.observation import tasks_of
 from .diffusion.sampling import Sampling
 from .errors import UsageError, closest
 from .inputs import Image, to_picture, to_tensor
@@ -303,6 +304,9 @@ def _planned(
     attributes = _attributes(options)
     if plan is not None or planner is not None:
         return plan, planner
+    sampling = options.get("sampling")
+    if tasks is None and sampling is not None and sampling.operator:
+        tasks = tasks_of(sampling.operator)
     if tasks is None and options.get("mask") is not None:
         tasks = "missing"
     if tasks is not None:
