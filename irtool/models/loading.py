@@ -164,6 +164,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "Tdec.block1.0.attn.task_query",
         "clean.conv2d.weight",
     ),
+    "maxim": _peer("maxim:MAXIM", "stage_0_input_conv_0/kernel", "UpSampleRatio_0/Conv_0/kernel"),
     # What metrics look through.
     "alexnet": Architecture(
         "metrics.networks:alexnet", ("features.0.weight", "classifier.6.weight"), "metrics.networks:recognise_alexnet"
