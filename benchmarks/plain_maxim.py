@@ -3,8 +3,8 @@
     python benchmarks/plain_maxim.py WEIGHTS [--size 256 256]
 
 WEIGHTS is a safetensors file with the official flax names. Every operation stands as it is in the paper's equations, on
-whole feature maps (N, H, W, C); no two are merged. Prints the largest difference and processor seconds of both, measured
-in turn on one thread.
+whole feature maps (N, H, W, C); no two are merged. Prints the largest difference and processor seconds of
+both, measured in turn on one thread.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def along(x: Tensor, axis: int, p: Params, name: str) -> Tensor:
 
 
 def gmlp(p: Params, name: str, kind: str, x: Tensor, size: tuple[int, int]) -> Tensor:
-    n, h, w, c = x.shape
+    _, h, w, _ = x.shape
     fh, fw = (h // size[0], w // size[1]) if kind == "Grid" else size
     y = blocks(x, fh, fw)
     u, v = gelu(dense(p, f"{name}/in_project", norm(p, f"{name}/LayerNorm", y))).chunk(2, -1)
@@ -97,7 +97,7 @@ def group(p: Params, name: str, x: Tensor, size: tuple[int, int], bottom: bool =
 
 
 def weights(p: Params, name: str, x: Tensor, size: tuple[int, int]) -> Tensor:
-    n, h, w, c = x.shape
+    _, h, w, _ = x.shape
     u, v = gelu(dense(p, f"{name}/in_project", norm(p, f"{name}/LayerNorm_in", x))).chunk(2, -1)
     fh, fw = h // size[0], w // size[1]
     u = unblock(along(blocks(u, fh, fw), 1, p, f"{name}/Dense_0"), h, w, fh, fw)
@@ -160,7 +160,8 @@ def maxim(p: Params, image: Tensor) -> list[list[Tensor]]:
             number += 3
             name = f"{s}decoder_block_{i}"
             x = torch.cat([up(p, f"{name}/ConvTranspose_0", x), signal], -1)
-            dec[i] = x = group(p, f"{name}/UNetEncoderBlock_0", conv(p, f"{name}/UNetEncoderBlock_0/Conv_0", x), sizes[i])
+            name += "/UNetEncoderBlock_0"
+            dec[i] = x = group(p, name, conv(p, f"{name}/Conv_0", x), sizes[i])
             part = f"{s}supervised_attention_module_{i}"
             if f"{part}/Conv_0/kernel" in p:
                 picture = conv(p, f"{part}/Conv_1", x) + images[i]
@@ -192,7 +193,8 @@ def main() -> None:
                 made[name] = call()
             seconds.setdefault(name, []).append((time.process_time() - begun) / image[0, 0].numel() * 1e6)
     print(f"largest difference {(made['plain'] - made['irtool']).abs().max():.1e}")
-    print("processor seconds a megapixel, least of three: " + ", ".join(f"{k} {min(v):.1f}" for k, v in seconds.items()))
+    told = ", ".join(f"{name} {min(times):.1f}" for name, times in seconds.items())
+    print(f"processor seconds a megapixel, least of three: {told}")
 
 
 if __name__ == "__main__":
