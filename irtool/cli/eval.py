@@ -144,7 +144,6 @@ def eval(
     from ..evaluation.report import Report, save_png, to_csv
     from ..evaluation.run import NO_MODEL
     from ..metrics.extra import make
-    from ..models.spandrel import terms
     from ..picture import save_bytes
     from ..plan import plan_tasks
     from ..synth import parse
@@ -152,9 +151,9 @@ def eval(
     chain = None if degrade is None else parse(degrade)
     plan = None
     if model != NO_MODEL:
-        api.prepare(model=model, detector=detector if auto else None, device=device)
-        if told := terms(api.capability(model).name):
-            out.note(f"{model}: {told}")
+        infos = api.prepare([model], detector=detector if auto else None, device=device)
+        for remark in infos[model].remarks:
+            out.note(f"{model}: {remark}")
         plan = None if auto else plan_tasks(task or [_task(model, known)], 1.0, model)
     keepers: list[Any] = []
 
@@ -254,13 +253,13 @@ def _task(model: str, known: Dataset | None) -> str:
     """What a model is asked where nothing is said: what the set is about, or the only thing it can."""
     from .. import api
 
-    capability = api.capability(model)
-    if known and known.task and (known.task in capability.tasks or not capability.blind):
+    info = api.info(model)
+    if known and known.task and (known.task in info.tasks or not info.task_agnostic):
         return known.task
-    if capability.blind or len(capability.tasks) == 1:
-        return capability.tasks[0]
+    if info.task_agnostic or len(info.tasks) == 1:
+        return info.tasks[0]
     raise UsageError(
-        f"{model} must be told what to undo.", f"Add --task, or --auto. It knows: {', '.join(capability.tasks)}."
+        f"{model} must be told what to undo.", f"Add --task, or --auto. It knows: {', '.join(info.tasks)}."
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..degradation import IDS
 from ..errors import IrtoolError, UsageError
+from ..models.architectures import names
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,42 +23,6 @@ else:
 DEFAULT_RESTORER = "irtool-small.v1"
 DEFAULT_DETECTOR = "irtool-detector.v1"
 
-# The keys of irtool.models.loading.ARCHITECTURES, which cannot be imported here without torch; a test compares them.
-FAMILIES = (
-    "compact",
-    "detector",
-    "tagger",
-    "daclip",
-    "universal-unet",
-    "wild-unet",
-    "irsde-unet",
-    "denoising-unet",
-    "nafnet-daclip",
-    "refusion-nafnet",
-    "latent-nafnet",
-    "latent-unet",
-    "nafnet",
-    "instructir",
-    "instructir-lm",
-    "ipt",
-    "instruct-ipt",
-    "prenet",
-    "gcanet",
-    "aodnet",
-    "uretinex",
-    "zerodce",
-    "iat",
-    "ruas",
-    "sci",
-    "pairlie",
-    "dncnn",
-    "airnet",
-    "promptir",
-    "transweather",
-    "alexnet",
-    "vgg16",
-    "inception-fid",
-)
 # What a published pickle may name beside tensors and plain containers, where a record asks for it.
 ALLOWABLE = ("argparse.Namespace",)
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -99,7 +64,7 @@ class Record:
 
     Attributes:
         id: ``architecture.tag``.
-        family: the network it fits, one of `FAMILIES`.
+        family: the network it fits, one of `irtool.models.architectures.names`.
         files: what it is made of, mostly one file.
         licence: SPDX expression of the weights, as their authors state it.
         origin: who trained it and on what.
@@ -272,8 +237,8 @@ def _problems(table: Mapping[str, Any], ids: list[Any]) -> Iterator[str]:
         yield "'files' is empty"
     for part in parts:
         yield from _file_problems(part, table)
-    if table["family"] not in FAMILIES:
-        yield f"family '{table['family']}' is not one of {', '.join(FAMILIES)}"
+    if table["family"] not in names():
+        yield f"family '{table['family']}' is not one of {', '.join(names())}"
     if not re.fullmatch(r"[a-z0-9-]+\.[a-z0-9-]+", table["id"]):
         yield "an id is NAME.TAG, of lower-case letters, digits and hyphens"
     for key, known in (("tasks", list(IDS)), ("needs", ids), ("allow", list(ALLOWABLE))):

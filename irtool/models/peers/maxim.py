@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ...synth.tools import pad_reflect
-from ..single import Whole
+from ..base import SinglePassModel
 from .flax import use_flax_names
 from .maxim_blocks import CrossGating, Level, Size, conv, double, merge, named, pointwise, spatial
-from .wrap import capability
+from .wrap import info
 
 SCALES, FINE = 3, 2  # sizes of the picture; the first so many have the large windows
 Features = tuple[list[Tensor], list[Tensor], list[Tensor]]
@@ -184,7 +184,9 @@ def _nearly_square(size: int) -> list[int]:
     return [side, size // side]
 
 
-def restorer(net: MAXIM, header: Mapping[str, str]) -> Whole:
-    """The restorer of a loaded network. Its grids and its attention span all they see: it is cut only for memory."""
+def restorer(net: MAXIM, header: Mapping[str, str]) -> SinglePassModel:
+    """The model of a loaded network. Its grids and its attention span all it is given: it is cut only for memory."""
     live = 28 * net.features
-    return Whole(net, capability(net, header, "maxim", "rain", margin=64, live=live, multiple=net.multiple))
+    return SinglePassModel(
+        net, info(net, header, "maxim", "rain", overlap=64, live=live, multiple=net.multiple, tiling="blended")
+    )
