@@ -11,7 +11,7 @@ import typer
 
 from ..errors import EXIT_OK, EXIT_UNAVAILABLE, IrtoolError, UnavailableError, UsageError
 from ..weights import Record, converted, get, obtain, records, state, verify
-from ..weights.files import room
+from ..weights.files import is_other_form, room
 from ..weights.hub import require_space
 from . import options
 from .models import in_words, tell_models
@@ -131,7 +131,7 @@ def _wanted(names: Sequence[str], everything: bool, source: Path | None) -> Sequ
                 f"{named[0].id} is made of {len(named[0].originals)} files: {files}.", "Name their folder."
             )
     elif everything:
-        named = [record for record in records() if record.kind in ("hf-hub", "https")]
+        named = [record for record in records() if record.kind in ("hf-hub", "https", "npm")]
     else:
         named = [record for name in names for record in (*map(get, get(name).needs), get(name))]
     shipped = [record.id for record in named if record.kind == "asset"]
@@ -182,6 +182,8 @@ def _one(out: Output, record: Record, source: Path | None) -> None:
     from ..models import loading
 
     unknown = [file.name for file in record.originals if file.sha256 is None]
+    if source is not None and is_other_form(record, source):
+        unknown = [source.name]
     try:
         family = loading.describe(path)[0]
     except UnavailableError:

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import UnavailableError, UsageError
+from . import npm
 from .registry import File
 
 REPOSITORIES = {"hf-hub": "model", "hf-dataset": "dataset"}
@@ -74,7 +75,7 @@ def fetch(file: File, *, refresh: bool = False) -> Path:
     """The published file on this disk, downloaded where it is not there yet.
 
     Args:
-        file: one that a program can fetch: "hf-hub", "hf-dataset" or "https".
+        file: one that a program can fetch: "hf-hub", "hf-dataset", "https" or "npm".
         refresh: ask the hub whether a revision that can move has moved.
 
     Raises:
@@ -89,6 +90,8 @@ def fetch(file: File, *, refresh: bool = False) -> Path:
             "Run it once without --offline, IRTOOL_OFFLINE and HF_HUB_OFFLINE.",
         )
     try:
+        if file.kind == "npm":
+            return npm.fetch(file, _address_path(file))
         return _from_hub(file) if file.kind in REPOSITORIES else _from_address(file)
     except _failures() as error:
         if here:  # the hub cannot be asked whether its file has changed

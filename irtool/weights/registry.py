@@ -34,7 +34,7 @@ class File:
 
     Attributes:
         source: where it is: ``asset:NAME`` (ships in ``irtool/assets``), ``hf-hub:ORG/REPO@REVISION:PATH``,
-            ``https://...``, or ``manual:NAME`` for what only a person can fetch.
+            ``https://...``, ``npm:PACKAGE@VERSION:FILE``, or ``manual:NAME`` for what only a person can fetch.
         bytes: its size; None where it is not known.
         sha256: lower-case hexadecimal; None where it is not known.
         state: place of the tensors inside a pickle, such as ``state_dict.model_R``; empty to find them.
@@ -49,13 +49,32 @@ class File:
 
     @property
     def kind(self) -> str:
-        """ "asset", "hf-hub", "https" or "manual"."""
+        """ "asset", "hf-hub", "https", "npm" or "manual"."""
         return self.source.partition(":")[0]
 
     @property
     def name(self) -> str:
         """The name of the file itself."""
         return re.split(r"[:/]", self.source)[-1]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What was measured with a model on one task.
+
+    Attributes:
+        task: id of the degradation.
+        set: what it was measured on, with the number of images.
+        psnr: dB, under the protocol "canonical" (RGB, 8 bit, no crop), mean over the images.
+        default: dB of the default model on the same images under the same protocol.
+        seconds: processor seconds a megapixel on one thread.
+    """
+
+    task: str
+    set: str
+    psnr: float
+    default: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,9 @@ class Record:
         needs: ids of the records it does not work without, such as the controller of a restorer.
         settings: what the network's wrapper must know beside the tensors, such as the noise level of a process.
         allow: classes its pickle may name, of `ALLOWABLE`.
+        also: names of other files with the same weights, of which nothing else is known: a file with such a suffix is
+            taken from a person where its tensors fit.
+        scores: what was measured with it, one entry a task.
     """
 
     id: str
@@ -85,10 +107,12 @@ class Record:
     needs: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     allow: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    scores: tuple[Score, ...] = ()
 
     @property
     def kind(self) -> str:
-        """How its files come: "asset", "hf-hub", "https" or "manual"."""
+        """How its files come: "asset", "hf-hub", "https", "npm" or "manual"."""
         return self.files[0].kind
 
     def called(self, id: str) -> bool:
@@ -201,6 +225,8 @@ _KEYS: dict[str, type] = {
     "needs": list,
     "settings": dict,
     "allow": list,
+    "also": list,
+    "scores": list,
     "files": list,
     **_FILE,
 }
@@ -209,6 +235,7 @@ _SOURCES = {
     "asset": r"asset:[\w.-]+\.safetensors",
     "hf-hub": r"hf-hub:[\w.-]+/[\w.-]+@[\w.-]+:[\w./ -]+",
     "https": r"https://\S+",
+    "npm": r"npm:@?[\w.-]+(?:/[\w.-]+)?@[\w.-]+:[\w.-]+\.tgz",
     "manual": r"manual:[\w. -]+",
 }
 
@@ -217,7 +244,8 @@ def _record(table: Mapping[str, Any]) -> Record:
     own = {key: value for key, value in table.items() if key not in _FILE and key != "files"}
     files = tuple(File(**{"source" if k == "file" else k: v for k, v in part.items()}) for part in _parts(table))
     lists = {key: tuple(value) for key, value in own.items() if isinstance(value, list)}
-    return Record(**{**own, **lists, "files": files})
+    scores = tuple(Score(**score) for score in own.get("scores", ()))
+    return Record(**{**own, **lists, "files": files, "scores": scores})
 
 
 def _parts(table: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -241,10 +269,21 @@ def _problems(table: Mapping[str, Any], ids: list[Any]) -> Iterator[str]:
         yield f"family '{table['family']}' is not one of {', '.join(names())}"
     if not re.fullmatch(r"[a-z0-9-]+\.[a-z0-9-]+", table["id"]):
         yield "an id is NAME.TAG, of lower-case letters, digits and hyphens"
+    for score in table.get("scores", ()):
+        yield from _score_problems(score)
     for key, known in (("tasks", list(IDS)), ("needs", ids), ("allow", list(ALLOWABLE))):
         unknown = [str(value) for value in table.get(key, ()) if value not in known]
         if unknown:
             yield f"unknown {key}: {', '.join(unknown)}"
+
+
+def _score_problems(score: Any) -> Iterator[str]:
+    if not isinstance(score, dict) or set(score) != {"task", "set", "psnr", "default", "seconds"}:
+        yield "each of 'scores' has task, set, psnr, default and seconds"
+    elif score["task"] not in IDS or not isinstance(score["set"], str):
+        yield f"a score's task is one of {', '.join(IDS)}, and its set is named"
+    elif not all(isinstance(score[key], (int, float)) for key in ("psnr", "default", "seconds")):
+        yield "a score's psnr, default and seconds are numbers"
 
 
 def _file_problems(part: Any, table: Mapping[str, Any]) -> Iterator[str]:
@@ -259,12 +298,13 @@ def _file_problems(part: Any, table: Mapping[str, Any]) -> Iterator[str]:
     kind = source.partition(":")[0]
     if not re.fullmatch(_SOURCES.get(kind, "(?!)"), source) or ".." in source:
         yield (
-            f"file '{source}' is not asset:NAME.safetensors, hf-hub:ORG/REPO@REVISION:PATH, https://... or manual:NAME"
+            f"file '{source}' is not asset:NAME.safetensors, hf-hub:ORG/REPO@REVISION:PATH, https://..., "
+            "npm:PACKAGE@VERSION:FILE.tgz or manual:NAME"
         )
     if kind == "manual" and not table.get("page"):
         yield "a file that is fetched by hand needs a 'page'"
     for key in ("bytes", "sha256"):
-        if kind in ("asset", "https") and key not in part:
+        if kind in ("asset", "https", "npm") and key not in part:
             yield f"'{key}' is missing"
     if not re.fullmatch(r"[0-9a-f]{64}", part.get("sha256", "0" * 64)):
         yield "sha256 must be 64 lower-case hexadecimal digits"
