@@ -36,6 +36,13 @@ def download(
         Path | None,
         typer.Option("--from", metavar="PATH", help="A file, or a folder of files, that you fetched by hand."),
     ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="NAME", help="With 'experts': only for these tasks.", show_default=False),
+    ] = None,
+    permissive: Annotated[
+        bool, typer.Option("--permissive", help="With 'experts': only models whose license allows commercial use.")
+    ] = False,
     dry_run: options.DryRun = False,
     offline: options.Offline = False,
     json: options.Json = False,
@@ -49,7 +56,10 @@ def download(
 
     Few data sets may be fetched by a program: only where their authors state a licence and they lie on the hub.
 
+    'experts' stands for the best model of every task, which restore --model best takes.
+
     irtool download daclip-universal
+    irtool download experts --task derain
     """
     out = Output(json=json, quiet=quiet)
     from ..data import datasets
@@ -61,6 +71,10 @@ def download(
                 out.result(f"\ndata set {known.name}: {known.title}, {known.licence}")
                 out.record({"type": "dataset", "id": known.name, "licence": known.licence})
         return EXIT_OK
+    if names == ["experts"]:
+        names = _experts(task or [], permissive)
+    elif task or permissive:
+        raise UsageError("--task and --permissive go with 'experts'.", "irtool download experts --task derain")
     sets = [found for found in datasets() if found.name in (names or ())]
     if sets:
         if len(sets) != len(names or ()):
@@ -113,6 +127,17 @@ def _sets(out: Output, wanted: Sequence[Dataset], source: Path | None, dry_run: 
         out.record({"type": "download", "id": known.name, "state": "here", "path": str(path)})
     out.record({"type": "summary", "sets": len(wanted), "failed": failed})
     return EXIT_UNAVAILABLE if failed else EXIT_OK
+
+
+def _experts(tasks: Sequence[str], permissive: bool) -> Sequence[str]:
+    """Ids of the best models, those of the tasks named by an id, verb or synonym."""
+    from ..degradation import lookup
+    from ..experts import wanted
+
+    found = [record.id for record in wanted([lookup(word).id for word in tasks], permissive)]
+    if not found:
+        raise UsageError("No model was measured to be better than the default there.", "irtool models lists all.")
+    return found
 
 
 def _wanted(names: Sequence[str], everything: bool, source: Path | None) -> Sequence[Record]:

@@ -68,6 +68,7 @@ class Score:
         psnr: dB, under the protocol "canonical" (RGB, 8 bit, no crop), mean over the images.
         default: dB of the default model on the same images under the same protocol.
         seconds: processor seconds a megapixel on one thread.
+        eligible: it may be taken by ``--model best``; False where the set is unlike photographs.
     """
 
     task: str
@@ -75,6 +76,7 @@ class Score:
     psnr: float
     default: float
     seconds: float
+    eligible: bool = True
 
 
 @dataclass(frozen=True)
@@ -278,12 +280,15 @@ def _problems(table: Mapping[str, Any], ids: list[Any]) -> Iterator[str]:
 
 
 def _score_problems(score: Any) -> Iterator[str]:
-    if not isinstance(score, dict) or set(score) != {"task", "set", "psnr", "default", "seconds"}:
-        yield "each of 'scores' has task, set, psnr, default and seconds"
+    keys = {"task", "set", "psnr", "default", "seconds"}
+    if not isinstance(score, dict) or not keys <= set(score) <= keys | {"eligible"}:
+        yield "each of 'scores' has task, set, psnr, default and seconds, and may have eligible"
     elif score["task"] not in IDS or not isinstance(score["set"], str):
         yield f"a score's task is one of {', '.join(IDS)}, and its set is named"
     elif not all(isinstance(score[key], (int, float)) for key in ("psnr", "default", "seconds")):
         yield "a score's psnr, default and seconds are numbers"
+    elif not isinstance(score.get("eligible", True), bool):
+        yield "a score's eligible is true or false"
 
 
 def _file_problems(part: Any, table: Mapping[str, Any]) -> Iterator[str]:
