@@ -145,7 +145,7 @@ def test_a_file_without_the_heads_of_the_small_sizes_loads_strictly(tmp_path: Pa
 def test_a_picture_larger_than_memory_is_cut_and_blended(tmp_path: Path) -> None:
     path = tmp_path / "maxim.safetensors"
     save_file({key: value.clone() for key, value in build().state_dict().items()}, path)
-    image = torch.rand(3, 60, 400)
+    image = torch.rand(3, 60, 700)
     done = engine.run(loading.load(path).bind(Condition()), image, device=torch.device("cpu"), dtype="fp32", tile="32")
     assert done.tiles > 1
     assert done.pixels.shape == image.shape
