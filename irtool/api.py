@@ -6,7 +6,6 @@ lets them go. A `LoadedModel` (`load_model`) is shared with nobody and freed whe
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial, singledispatch
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -32,13 +31,14 @@ from .picture import Picture
 from .picture.quantised import within
 from .plan import Plan, plan_auto, plan_rest, plan_tasks
 from .result import Result
-from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, locate, needs
+from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, companions, locate, needs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .batch import Done
     from .detect.daclip import DaclipDetector
+    from .engine.folder import Done
+    from .targets import Item
 
 DEFAULT_TEXT_MODEL = "irtool-words.v1"
 Planner = Callable[[Diagnosis], Plan]
@@ -199,7 +199,7 @@ def restore_folder(
     planner: Planner | None = None,
     model: str = DEFAULT_RESTORER,
     **options: Unpack[Wanted],
-) -> Iterator[Done]:
+) -> Iterator[Done[Item, Result]]:
     """Restore many images, as the command line does: one decoded ahead, one written behind, going on past errors.
 
     Args:
@@ -219,8 +219,8 @@ def restore_folder(
         UsageError: two inputs share an output, an output is an input, and as `restore`.
         NothingToDoError: there is no picture.
     """
-    from .batch import Done, run
-    from .targets import Item, make_folder, make_items, resolve_existing
+    from .engine.folder import Done, overlap
+    from .targets import make_folder, make_items, resolve_existing
 
     one_or_more = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     folder = None if output is None else f"{Path(output)}/"
@@ -241,7 +241,7 @@ def restore_folder(
         return result
 
     yield from (Done(item) for item in skipped)
-    yield from run(items, work, write)
+    yield from overlap(items, lambda item: to_picture(item.source), work, write)
 
 
 class LoadedModel:
@@ -312,22 +312,22 @@ def load_model(
 
 
 @singledispatch
-def _model_of(source: object, controller: str, hyperparameters: Mapping[str, object]) -> tuple[Model, str]:
+def _model_of(source: object, controller: str, hyperparameters: Mapping[str, Any]) -> tuple[Model, str]:
     raise UsageError(f"`source` is {type(source).__name__}, no model.", "Give an id, a path, or a state dict.")
 
 
 @_model_of.register
-def _(source: str, controller: str, hyperparameters: Mapping[str, object]) -> tuple[Model, str]:
+def _(source: str, controller: str, hyperparameters: Mapping[str, Any]) -> tuple[Model, str]:
     return _load(source, controller, hyperparameters), source
 
 
 @_model_of.register
-def _(source: PathLike, controller: str, hyperparameters: Mapping[str, object]) -> tuple[Model, str]:  # type: ignore[type-arg]
+def _(source: PathLike, controller: str, hyperparameters: Mapping[str, Any]) -> tuple[Model, str]:
     return _model_of(f"local:{Path(source)}", controller, hyperparameters)
 
 
 @_model_of.register
-def _(source: Mapping, controller: str, hyperparameters: Mapping[str, object]) -> tuple[Model, str]:  # type: ignore[type-arg]
+def _(source: Mapping, controller: str, hyperparameters: Mapping[str, Any]) -> tuple[Model, str]:
     net, header = loading.from_tensors(source, **hyperparameters)
     beside = (controller,) if controller else needs("local:", header["architecture"])
     companions = [loading.read(locate(companion))[0] for companion in beside]
@@ -508,14 +508,12 @@ def _restorer(reference: str, controller: str = "") -> Model:
     return _load(reference, controller, {})
 
 
-def _load(reference: str, controller: str, hyperparameters: Mapping[str, object]) -> Model:
+def _load(reference: str, controller: str, hyperparameters: Mapping[str, Any]) -> Model:
     def companions_of(architecture: str, header: Mapping[str, str]) -> list[Path]:
-        beside: tuple[str, ...] = tuple(json.loads(header.get("needs", "[]"))) or needs(reference, architecture)
-        if controller:
-            if not get(architecture).steered:
-                known = ", ".join(name for name in names() if get(name).steered)
-                raise UsageError(f"{reference} takes no controller.", f"Architectures that do: {known}.")
-            beside = (controller,)
+        if controller and not get(architecture).steered:
+            known = ", ".join(name for name in names() if get(name).steered)
+            raise UsageError(f"{reference} takes no controller.", f"Architectures that do: {known}.")
+        beside = (controller,) if controller else companions(reference, architecture, header)
         return [locate(companion) for companion in beside]
 
     return loading.load(locate(reference), companions_of=companions_of, **hyperparameters)

@@ -96,10 +96,10 @@ def test_the_experts_of_named_tasks_are_those_to_download(here: set[str]) -> Non
 @pytest.mark.parametrize(
     ("score", "told"),
     [
-        ('{ task = "rain", set = "x", psnr = 1 }', "has task, set, psnr"),
+        ('{ task = "rain", set = "x", psnr = 1 }', "'default' is missing"),
         ('{ task = "drizzle", set = "x", psnr = 1, default = 1, seconds = 1 }', "a score's task"),
-        ('{ task = "rain", set = "x", psnr = "1", default = 1, seconds = 1 }', "are numbers"),
-        ('{ task = "rain", set = "x", psnr = 1, default = 1, seconds = 1, eligible = 1 }', "true or false"),
+        ('{ task = "rain", set = "x", psnr = "1", default = 1, seconds = 1 }', "psnr"),
+        ('{ task = "rain", set = "x", psnr = 1, default = 1, seconds = 1, eligible = 1 }', "eligible"),
     ],
 )
 def test_a_wrong_score_is_named(score: str, told: str) -> None:
