@@ -312,3 +312,60 @@ def mirnet_v2(s: State, image: Tensor) -> Tensor:
         x, i = x + conv(s, f"body.{i}.body.1", conv(s, f"{name}.conv_out", a) + x), i + 1
     assert first.shape == x.shape
     return conv(s, "conv_out", x) + image
+
+
+def flol(s: State, image: Tensor) -> Tensor:
+    def leaky(x: Tensor) -> Tensor:
+        return F.leaky_relu(x, 0.1)
+
+    def frequency(name: str, x: Tensor) -> Tensor:
+        spectrum = torch.fft.fft2(conv(s, f"{name}.fpre", x))
+        a, p = spectrum.abs(), torch.angle(spectrum)
+        a = conv(s, f"{name}.process1.2", leaky(conv(s, f"{name}.process1.0", a)))
+        p = conv(s, f"{name}.process2.2", leaky(conv(s, f"{name}.process2.0", p)))
+        half = torch.polar(torch.ones_like(p), p) * a
+        return torch.fft.irfft2(half[..., : x.shape[-1] // 2 + 1], s=x.shape[-2:]) + x
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        center, spread = x.mean(1, keepdim=True), x.var(1, correction=0, keepdim=True)
+        y = (x - center) / torch.sqrt(spread + 1e-6)
+        return y * s[f"{name}.weight"].view(1, -1, 1, 1) + s[f"{name}.bias"].view(1, -1, 1, 1)
+
+    def light(name: str, x: Tensor) -> Tensor:
+        y = conv(s, f"{name}.conv1", norm(f"{name}.norm1", x))
+        a, b = conv(s, f"{name}.conv2", y, groups=y.shape[1]).chunk(2, 1)
+        y = conv(s, f"{name}.sge.dwc", a, groups=a.shape[1]) * b
+        y = conv(s, f"{name}.conv3", frequency(f"{name}.fatt", y))
+        y = y * (1 + s[f"{name}.beta"])
+        a, b = conv(s, f"{name}.conv4", norm(f"{name}.norm2", y)).chunk(2, 1)
+        return y + conv(s, f"{name}.conv5", a * b) * s[f"{name}.gamma"]
+
+    def residual(name: str, x: Tensor) -> Tensor:
+        return x + conv(s, f"{name}.conv2", torch.relu(conv(s, f"{name}.conv1", x)))
+
+    y = conv(s, "AmpNet.0.conv_init", F.avg_pool2d(image, 2))
+    for i in (1, 2, 3):
+        y = light(f"AmpNet.0.conv{i}", y)
+    factor = torch.sigmoid(F.interpolate(conv(s, "AmpNet.0.conv_out", y), scale_factor=2, mode="bilinear"))
+    spectrum = torch.fft.fft2(image)
+    lit = torch.fft.ifft2(torch.polar(spectrum.abs() / (factor + 1e-8), spectrum.angle())).real
+    one = leaky(conv(s, "conv_first_1", torch.cat([lit, image], 1)))
+    two = leaky(conv(s, "conv_first_2", one, 2))
+    three = leaky(conv(s, "conv_first_3", two, 2))
+    at = torch.exp(-(torch.arange(-2.0, 3) ** 2) / 4.5)
+    kernel = torch.outer(at, at) / at.sum() ** 2
+    gray = (lit * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    blurred = F.conv2d(F.pad(gray, (2, 2, 2, 2), mode="reflect"), kernel[None, None])
+    ratio = blurred / ((gray - blurred).abs() + 1e-4)
+    clear = (ratio / (ratio.max() + 1e-4)).clamp(0, 1)[..., ::4, ::4]
+    y = fast = residual("feature_extraction.0", three)
+    slow = fast
+    for i in range(4):
+        name = f"transformer.block.{i}"
+        slow = slow + conv(s, f"{name}.cat", frequency(f"{name}.frequency_process", slow))
+    for i in range(6):
+        fast = residual(f"recon_trunk_light.{i}", fast)
+    y = residual("recon_trunk.0", (y + slow) * (1 - clear) + fast * clear)
+    for name, skip in (("upconv1", three), ("upconv2", two)):
+        y = leaky(F.pixel_shuffle(conv(s, name, torch.cat([y, skip], 1)), 2))
+    return conv(s, "conv_last", leaky(conv(s, "HRconv", torch.cat([y, one], 1)))) + image
