@@ -128,13 +128,11 @@ def test_every_expert_of_the_table_can_be_fetched_and_gains() -> None:
 def test_restore_with_the_best_falls_back_with_a_sentence(
     cli: Callable[..., subprocess.CompletedProcess[str]], photo: Callable[..., Path], tmp_path: Path
 ) -> None:
-    image = photo(tmp_path / "a.png")
-    done = cli("restore", image, "--task", "derain", "--model", "best", env={"HF_HOME": str(tmp_path / "empty")})
-    assert done.returncode == 0, done.stderr
-    planned = cli(
-        "restore", image, "--task", "derain", "--model", "best", "--dry-run", env={"HF_HOME": str(tmp_path / "empty")}
-    )
+    image, env = photo(tmp_path / "a.png"), {"HF_HOME": str(tmp_path / "empty")}
+    planned = cli("restore", image, "--task", "derain", "--model", "best", "--dry-run", env=env)
     assert "irtool download maxim-rain13k" in planned.stdout + planned.stderr
+    done = cli("restore", image, "--task", "derain", "--model", "best", env=env)
+    assert done.returncode == 0, done.stderr
 
 
 def test_experts_are_listed_with_what_they_weigh(
