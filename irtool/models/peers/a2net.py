@@ -101,7 +101,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": shapes["inc.0.weight"][0], "chroma": shapes["outc_UV.0.weight"][1]}
 
 
-def restorer(net: A2Net, header: Mapping[str, str]) -> SinglePassModel:
+def restorer(net: Any, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network."""
     live = 9 * net.inc[0].out_channels
     return SinglePassModel(net, info(net, header, "a2net", "raindrop", overlap=64, live=live, multiple=8))

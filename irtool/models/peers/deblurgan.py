@@ -69,7 +69,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width, "blocks": blocks, "dropout": "model.10.conv_block.6.weight" in shapes}
 
 
-def restorer(net: DeblurGAN, header: Mapping[str, str]) -> SinglePassModel:
+def restorer(net: Any, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network; its norms see all it is given."""
     live = 4 * net.model[1].out_channels
     return SinglePassModel(

@@ -118,7 +118,7 @@ class DeblurGANv2(nn.Module):
         down, right = (MULTIPLE - side % MULTIPLE for side in (height, width))
         x = F.pad(image * 2 - 1, (0, right, 0, down))
         first, *maps = self.fpn(x)
-        heads = []
+        heads: list[Tensor] = []
         for i, y in enumerate(maps, 1):
             head: Any = getattr(self, f"head{i}")
             heads.insert(0, enlarge(torch.relu(head.block1(torch.relu(head.block0(y)))), 1 << (i - 1)))
@@ -134,7 +134,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width, "pyramid": pyramid}
 
 
-def restorer(net: DeblurGANv2, header: Mapping[str, str]) -> SinglePassModel:
+def restorer(net: Any, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network; its norms see all it is given."""
     live = 4 * net.final.in_channels
     return SinglePassModel(

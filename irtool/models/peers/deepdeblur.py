@@ -95,7 +95,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width, "blocks": blocks, "scales": scales, "side": side}
 
 
-def restorer(net: DeepDeblur, header: Mapping[str, str]) -> SinglePassModel:
+def restorer(net: Any, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network. What is far at the coarsest size reaches into a tile, but weighs little."""
     live = 4 * net.body_models[0].body[0].out_channels
     multiple = 1 << (net.scales - 1)

@@ -150,7 +150,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def restorer(net: DehazeFormer, header: Mapping[str, str]) -> SinglePassModel:
+def restorer(net: Any, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network; its norms see all it is given."""
     live = 12 * net.skip1.out_channels
     return SinglePassModel(

@@ -110,7 +110,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"levels": levels, "width": shapes["encoder_lv1.layer1.weight"][0]} if levels > 1 else None
 
 
-def restorer(net: DMPHN, header: Mapping[str, str]) -> SinglePassModel:
+def restorer(net: Any, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network. Its patches are halves of all it is given: it is cut only for memory."""
     live = 4 * net.encoder_lv1.layer1.out_channels
     return SinglePassModel(

@@ -75,7 +75,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width} if shapes["conv1_1.weight"] == (width, 4, 3, 3) else None
 
 
-def restorer(net: EnlightenGAN, header: Mapping[str, str]) -> SinglePassModel:
+def restorer(net: Any, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network."""
     live = 7 * net.conv10.in_channels
     return SinglePassModel(

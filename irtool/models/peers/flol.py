@@ -166,7 +166,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": shapes["conv_first_1.weight"][0], "light": shapes["AmpNet.0.conv_init.weight"][0]}
 
 
-def restorer(net: FLOL, header: Mapping[str, str]) -> SinglePassModel:
+def restorer(net: Any, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network; its Fourier transforms span all it is given."""
     live = 6 * net.conv_first_1.out_channels
     return SinglePassModel(

@@ -111,7 +111,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width, "rows": rows, "columns": columns, "layers": layers, "growth": growth}
 
 
-def restorer(net: GridDehazeNet, header: Mapping[str, str]) -> SinglePassModel:
+def restorer(net: Any, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network."""
     live = 12 * net.conv_in.out_channels
     return SinglePassModel(

@@ -61,7 +61,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width, "layers": layers} if fits and layers % 2 == 0 else None
 
 
-def restorer(net: JORDER, header: Mapping[str, str]) -> SinglePassModel:
+def restorer(net: Any, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network."""
     live = 4 * net.Convolution1.out_channels
     return SinglePassModel(net, info(net, header, "jorder", "rain", overlap=net.layers, live=live))

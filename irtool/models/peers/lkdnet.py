@@ -80,7 +80,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width, "depths": depths(shapes), "ratio": ratio}
 
 
-def restorer(net: LKDNet, header: Mapping[str, str]) -> SinglePassModel:
+def restorer(net: Any, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network; its norms and its attention see all it is given."""
     width = net.skip1.out_channels
     return SinglePassModel(

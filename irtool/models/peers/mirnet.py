@@ -187,7 +187,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": shapes["conv_in.weight"][0], "groups": groups, "blocks": blocks, "columns": columns}
 
 
-def restorer(net: MIRNet, header: Mapping[str, str]) -> SinglePassModel:
+def restorer(net: Any, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network; its attention sees all it is given."""
     live = 12 * net.conv_in.out_channels
     return SinglePassModel(

@@ -126,7 +126,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     }
 
 
-def restorer(net: MIRNetV2, header: Mapping[str, str]) -> SinglePassModel:
+def restorer(net: Any, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network; its context is of all it is given."""
     live = 8 * net.conv_in.out_channels
     return SinglePassModel(
