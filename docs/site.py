@@ -1,7 +1,7 @@
 """MkDocs hook: pages that live outside docs/ (benchmarks, model cards, changelog) become pages of the site.
 
-Links between pages are written for the repository; here those that leave docs/ are pointed at the page made of their target.
-A link to a file that is no page of the site (source code) becomes plain text.
+Links are written for the repository; those that leave docs/ are pointed at the page made of their target.
+A link to a file that is no page (source code) becomes plain text.
 """
 
 from __future__ import annotations
