@@ -91,7 +91,8 @@ def cli(environment: dict[str, str]) -> Cli:
     def run(*arguments: object, env: Mapping[str, str] | None = None, **options: object) -> object:
         options = {"capture_output": True, "timeout": 600, "text": True} | options
         command = [sys.executable, "-m", "irtool", *map(str, arguments)]
-        return subprocess.run(command, env=environment | dict(env or {}), **options)  # type: ignore[call-overload]
+        check = bool(options.pop("check", False))
+        return subprocess.run(command, env=environment | dict(env or {}), check=check, **options)  # type: ignore[call-overload]
 
     return run  # type: ignore[return-value]
 

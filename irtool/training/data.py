@@ -152,51 +152,41 @@ class Pools(Dataset[Sample]):
             count: how many.
         """
         count = count or self.recipe.group
+        kernels: Tensor | None = None
         if isinstance(kind, int):
             both = [self._pair(g, kind) for _ in range(count)]
             degraded, clean = (torch.stack(side) for side in zip(*both, strict=True))
-            kinds = self.recipe.pairs[kind].task
+            kinds, pixel = self.recipe.pairs[kind].task, g
         else:
             kinds = self._chain(kind, g)
-            # The truth behind a low-light sample must be a well-exposed picture, or "how bright" has no answer.
-            brightness = 0.3 if "lowlight" in kinds else 0.0
-            clean = torch.stack([self._region(g, self.recipe.region, brightness) for _ in range(count)])
-            if "blur" not in kinds and _draw(g, 4) == 0:
-                clean = soften(clean, g)
-            if "haze" in kinds and _draw(g, 2) == 0:
-                clean = dim(clean, g)
-            degraded = clean
+            clean = self._contents(kinds, count, g)
             pixel = g
             if clean.device.type != "cpu":
                 pixel = torch.Generator(clean.device).manual_seed(int(torch.randint(1 << 62, (1,), generator=g)))
-            # The blocks of JPEG lie on a grid, but not where a picture was cropped afterwards.
-            shift = [_draw(g, GRID) for _ in range(2)] if "jpeg" in kinds and _draw(g, 4) == 0 else [0, 0]
-            degraded = degraded.roll(shift, (-2, -1))
-            for each in kinds:
-                chain = synth.random_chain(each, g)
-                if each == "blur":
-                    degraded, kernels = blurred(
-                        degraded, pixel, **{k: float(v) for k, v in chain.steps[0].parameters.items()}
-                    )
-                else:
-                    degraded = chain.apply(degraded, pixel)
-            degraded = degraded.roll([-by for by in shift], (-2, -1))
-            if kinds == ("haze",) and _draw(g, 4) == 0:
-                degraded, clean = thick(clean, pixel)
-            if not {"haze", "lowlight", "missing"}.isdisjoint(kinds) and "jpeg" not in kinds and _draw(g, 2):
-                # Photographs mostly come as JPEG, which harms nobody until a large gain shows it or a hole has a rim.
-                degraded = synth.parse(f"jpeg(q={75 + _draw(g, 23)})").apply(degraded, pixel)
-            degraded = (degraded * 255).round() / 255
+            degraded, clean, kernels = _degraded(clean, kinds, g, pixel)
         extras = {}
         if self.recipe.model.get("guess"):
-            sees = not isinstance(kind, int) and "blur" in kinds and _draw(g, 6)
-            extras[GUESS] = deconvolve(degraded, misjudged(kernels, pixel)) if sees else degraded
+            sees = kernels is not None and _draw(g, 6)
+            extras[GUESS] = (
+                deconvolve(degraded, misjudged(kernels, pixel)) if sees and kernels is not None else degraded
+            )
         labels = torch.zeros(count, len(IDS))
         labels[:, [INDEX[i] for each in kinds for i in REAL.get(each, (each,))]] = 1
         asked = labels.clone()
         if not kinds:
             asked[range(count), torch.randint(len(IDS), (count,), generator=g)] = 1
         return Sample(degraded, clean, describe(degraded), labels.to(clean.device), asked.to(clean.device), extras)
+
+    def _contents(self, kinds: Sequence[str], count: int, g: torch.Generator) -> Tensor:
+        """Clean regions (count, 3, region, region), as the degradations of a group want them."""
+        # The reference of a low-light sample must be a well-exposed picture, or "how bright" has no answer.
+        brightness = 0.3 if "lowlight" in kinds else 0.0
+        clean = torch.stack([self._region(g, self.recipe.region, brightness) for _ in range(count)])
+        if "blur" not in kinds and _draw(g, 4) == 0:
+            clean = soften(clean, g)
+        if "haze" in kinds and _draw(g, 2) == 0:
+            clean = dim(clean, g)
+        return clean
 
     def _chain(self, kind: str, g: torch.Generator) -> tuple[str, ...]:
         """The damages of a group, in the order in which they are done; empty means clean."""
@@ -238,6 +228,36 @@ class Pools(Dataset[Sample]):
     def _cut(self, pixels: np.ndarray, top: int, left: int, side: int) -> Tensor:
         piece = np.array(pixels[top : top + side, left : left + side])  # a copy: the file itself must not change
         return torch.from_numpy(piece).to(self.share.device).permute(2, 0, 1).float() / 255
+
+
+def _degraded(
+    clean: Tensor, kinds: Sequence[str], g: torch.Generator, pixel: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Degrade clean regions (N, 3, H, W): what came of them, their references, and the blur kernels if there are any.
+
+    Args:
+        clean: in [0, 1].
+        kinds: degradations, in the order in which they are applied.
+        g: draws parameters, on the CPU.
+        pixel: draws per pixel, on the device of `clean`.
+    """
+    degraded, kernels = clean, None
+    # The blocks of JPEG lie on a grid, but not where a picture was cropped afterwards.
+    shift = [_draw(g, GRID) for _ in range(2)] if "jpeg" in kinds and _draw(g, 4) == 0 else [0, 0]
+    degraded = degraded.roll(shift, (-2, -1))
+    for each in kinds:
+        chain = synth.random_chain(each, g)
+        if each == "blur":
+            degraded, kernels = blurred(degraded, pixel, **{k: float(v) for k, v in chain.steps[0].parameters.items()})
+        else:
+            degraded = chain.apply(degraded, pixel)
+    degraded = degraded.roll([-by for by in shift], (-2, -1))
+    if tuple(kinds) == ("haze",) and _draw(g, 4) == 0:
+        degraded, clean = thick(clean, pixel)
+    if not {"haze", "lowlight", "missing"}.isdisjoint(kinds) and "jpeg" not in kinds and _draw(g, 2):
+        # Photographs mostly come as JPEG, which harms nothing until a large gain shows it or a hole has a rim.
+        degraded = synth.parse(f"jpeg(q={75 + _draw(g, 23)})").apply(degraded, pixel)
+    return (degraded * 255).round() / 255, clean, kernels
 
 
 def misjudged(kernels: Tensor, g: torch.Generator) -> Tensor:
