@@ -23,6 +23,7 @@ from torch import Tensor
 
 from irtool import engine, metrics, models, picture, synth
 from irtool.degradation import RESTORE_ORDER
+from irtool.models.base import Condition
 from irtool.plan import passes
 from irtool.training.data import MIXED
 from irtool.weights import DEFAULT_RESTORER, locate
@@ -45,7 +46,7 @@ class Bench:
         """Several passes, each under the tasks of a group."""
         for ids in groups:
             if ids not in self.experts:
-                self.experts[ids] = self.restorer.specialise(dict.fromkeys(ids, 1.0))
+                self.experts[ids] = self.restorer.bind(Condition(dict.fromkeys(ids, 1.0)))
             pixels = engine.run(self.experts[ids], pixels, device=torch.device("cpu")).pixels
         return rounded(pixels)
 

@@ -124,7 +124,7 @@ def measure(bench: Bench, model: str, shared: Path, truth_ratio: bool = False) -
     found = between(root / bench.lq, [root / bench.gt]) if bench.lq else clean([root / bench.gt])
     rules = [get_protocol(name) for name in bench.protocols]
     degrader = Degrader(parse(bench.degrade), rules[0]) if bench.degrade else None
-    api.prepare(model=model, device="cpu")
+    api.prepare([model], device="cpu")
     plan = plan_tasks([bench.task], 1.0, model)
     figures: list[list[float]] = []
     seconds = 0.0
@@ -152,7 +152,7 @@ def measure(bench: Bench, model: str, shared: Path, truth_ratio: bool = False) -
         "output": {name: means[2 + 2 * i : 4 + 2 * i].tolist() for i, name in enumerate(bench.protocols)},
         "seconds": seconds / len(figures),
         "peak": engine.device.peak_bytes(torch.device("cpu")),
-        "parameters": api._restorer(model).capability.parameters,
+        "parameters": api._restorer(model).info.parameters,
     }
 
 

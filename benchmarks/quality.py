@@ -25,6 +25,7 @@ from torch import Tensor
 from irtool import engine, metrics, models, picture, synth
 from irtool.degradation import CLEAN, IDS
 from irtool.detect import load as load_detector
+from irtool.models.base import Condition
 from irtool.picture.quantised import within
 from irtool.plan import passes, plan_auto, plan_rest
 
@@ -133,7 +134,7 @@ class Bench:
         """A pass for each group of degradations."""
         for group in groups:
             if group not in self.experts:
-                self.experts[group] = self.restorer.specialise(dict.fromkeys(group, 1.0))
+                self.experts[group] = self.restorer.bind(Condition(dict.fromkeys(group, 1.0)))
             outcome = engine.run(
                 self.experts[group], pixels, device=self.device, dtype=self.dtype, ensemble=self.ensemble
             )

@@ -78,7 +78,7 @@ def main() -> None:
         f"| | input | {' | '.join(benches)} |",
         "|---" * (len(benches) + 2) + "|",
     ]
-    capabilities = [bench.restorer.capability for bench in benches.values()]
+    capabilities = [bench.restorer.info for bench in benches.values()]
     fast = speeds(benches, given.rounds)
     lines += [
         f"| parameters, millions | | {' | '.join(f'{c.parameters / 1e6:.2f}' for c in capabilities)} |",

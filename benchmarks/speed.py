@@ -25,6 +25,7 @@ from plain_nafnet import NAFNet
 from publish import publish
 
 from irtool import engine, models
+from irtool.models.base import Condition
 
 ASSET = Path(models.__file__).parent.parent / "assets" / "irtool-small.v1.safetensors"
 
@@ -56,7 +57,7 @@ def peak_of(arguments: list[str]) -> tuple[float, float]:
 
 
 def throughput(device: torch.device, rounds: int) -> list[str]:
-    expert = models.load(ASSET).specialise({"noise": 1.0})
+    expert = models.load(ASSET).bind(Condition({"noise": 1.0}))
     plain = NAFNet().eval().to(device)
     x = torch.rand(3, 1024, 1024, generator=torch.Generator().manual_seed(0))
     on_device = x[None].to(device)
@@ -144,7 +145,7 @@ def load_times() -> list[str]:
     start = time.perf_counter()
     restorer = models.load(ASSET)
     middle = time.perf_counter()
-    restorer.specialise({"noise": 1.0})
+    restorer.bind(Condition({"noise": 1.0}))
     return [f"Loading the weights took {middle - start:.2f} s, merging a task {time.perf_counter() - middle:.2f} s."]
 
 
@@ -160,7 +161,7 @@ def main() -> None:
     device = engine.pick_device(given.device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     dtype = str(engine.pick_dtype("auto", device)).removeprefix("torch.")
-    capability = models.load(ASSET).capability
+    capability = models.load(ASSET).info
     lines = [
         "# Speed and memory",
         "",

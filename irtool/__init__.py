@@ -2,9 +2,11 @@
 
     import irtool
 
-    result = irtool.restore("photo.jpg")
+    result = irtool.restore("photo.jpg")        # or a PIL.Image, a NumPy array, a torch tensor, bytes
     result.save("better.jpg")
-    irtool.detect("photo.jpg").present        # ("rain", "jpeg")
+    irtool.detect("photo.jpg").present          # ("rain", "jpeg")
+    model = irtool.load_model("irtool-small", device="cuda")
+    model.restore(array, tasks="denoise").array
 
 Everything is loaded at first use: importing irtool does not import torch.
 """
@@ -17,11 +19,21 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import Result, detect, instruct, restore
+    from .api import (
+        LoadedModel,
+        clear_cache,
+        detect,
+        instruct,
+        load_model,
+        restore,
+        restore_folder,
+    )
     from .detect.detector import Diagnosis
+    from .diffusion.sampling import Sampling
     from .errors import IrtoolError, NothingToDoError, PictureError, UnavailableError, UsageError
     from .picture import Picture
     from .plan import Plan, Step
+    from .result import Result
 
 __version__ = "0.1.0"
 
@@ -29,7 +41,12 @@ _HOMES = {
     "detect": "api",
     "restore": "api",
     "instruct": "api",
-    "Result": "api",
+    "clear_cache": "api",
+    "load_model": "api",
+    "restore_folder": "api",
+    "LoadedModel": "api",
+    "Result": "result",
+    "Sampling": "diffusion.sampling",
     "Diagnosis": "detect",
     "IrtoolError": "errors",
     "NothingToDoError": "errors",
@@ -43,18 +60,23 @@ _HOMES = {
 __all__ = [
     "Diagnosis",
     "IrtoolError",
+    "LoadedModel",
     "NothingToDoError",
     "Picture",
     "PictureError",
     "Plan",
     "Result",
+    "Sampling",
     "Step",
     "UnavailableError",
     "UsageError",
     "__version__",
+    "clear_cache",
     "detect",
     "instruct",
+    "load_model",
     "restore",
+    "restore_folder",
 ]
 
 

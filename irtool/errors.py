@@ -13,11 +13,17 @@ EXIT_NOTHING_TO_DO = 4
 EXIT_INTERRUPTED = 130
 
 
-def closest(word: str, known: Iterable[str]) -> str:
-    """A hint that names the known word nearest to `word`, or all of them."""
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word nearest to `word`; empty where none is near."""
+    close = difflib.get_close_matches(word.lower()[:100], list(known), n=1)
+    return close[0] if close else ""
+
+
+def closest(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """A hint that names the known word nearest to `word`; else `otherwise`, or all of them."""
     names = list(known)
-    close = difflib.get_close_matches(word.lower(), names, n=1)
-    return f"Did you mean '{close[0]}'?" if close else "Known: " + ", ".join(names) + "."
+    close = nearest(word, names)
+    return f"Did you mean '{close}'?" if close else otherwise or "Known: " + ", ".join(names) + "."
 
 
 class IrtoolError(Exception):

@@ -13,7 +13,8 @@ from irtool import models
 from irtool.degradation import IDS
 from irtool.errors import UnavailableError, UsageError
 from irtool.models import compact, loading
-from irtool.models.compact import CompactNet, CompactRestorer
+from irtool.models.base import Condition
+from irtool.models.compact import CompactModel, CompactNet
 from irtool.models.context import CONTEXT_SIZE, describe
 
 
@@ -89,7 +90,7 @@ def test_a_saved_net_comes_back_and_describes_itself(tmp_path) -> None:
     assert not list(tmp_path.glob("*.partial"))
     x, context, mixture = torch.rand(1, 3, 32, 32), torch.rand(1, CONTEXT_SIZE), torch.eye(10)[:1]
     torch.testing.assert_close(back(x, context, mixture), net(x, context, mixture), rtol=2e-2, atol=2e-3)
-    assert models.load(path).capability.tasks == IDS
+    assert models.load(path).info.tasks == IDS
 
 
 def test_what_cannot_be_loaded_is_said(tmp_path) -> None:
@@ -112,13 +113,13 @@ def test_what_cannot_be_loaded_is_said(tmp_path) -> None:
 
 def test_unknown_task() -> None:
     with pytest.raises(UsageError, match="no task 'sepia'"):
-        CompactRestorer(random_net()).specialise({"sepia": 1.0})
+        CompactModel(random_net()).bind(Condition({"sepia": 1.0}))
 
 
 def test_specialising_leaves_the_restorer_as_it_was() -> None:
-    restorer = CompactRestorer(random_net())
+    restorer = CompactModel(random_net())
     before = {k: v.clone() for k, v in restorer.net.state_dict().items()}
-    restorer.specialise({"noise": 1.0})
+    restorer.bind(Condition({"noise": 1.0}))
     assert all(torch.equal(v, before[k]) for k, v in restorer.net.state_dict().items())
 
 

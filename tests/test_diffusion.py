@@ -21,11 +21,10 @@ from irtool.degradation import IDS
 from irtool.diffusion import denoising, irsde
 from irtool.diffusion.sampling import STEPS, Sampling
 from irtool.diffusion.schedules import process, thetas, times
-from irtool.engine.sweep import Sweeper, weights
-from irtool.engine.tiling import grid
+from irtool.engine.tiling import Tiler, blend_weights, grid
 from irtool.models import loading
-from irtool.models.base import Capability
-from irtool.models.diffusion import DiffusionRestorer, noise_level
+from irtool.models.base import Condition, ModelInfo
+from irtool.models.diffusion import DiffusionModel, noise_level
 from irtool.models.graphs import Recorded
 from irtool.models.irsde_unet import ConditionalUNet, ContextUNet
 from irtool.models.latent_unet import LatentUNet
@@ -135,17 +134,17 @@ def test_noise_level(sigma: int) -> None:
 @pytest.mark.parametrize(("height", "width", "pixels"), [(45, 70, 40 * 40), (100, 33, 48 * 40), (16, 200, 16 * 64)])
 def test_weights_of_tiles_sum_to_one(height: int, width: int, pixels: int) -> None:
     padded = [-(-s // 8) * 8 for s in (height, width)]
-    tiles = grid(*padded, multiple=8, margin=8, pixels=pixels)
+    tiles = grid(*padded, multiple=8, overlap=8, pixels=pixels)
     assert len(tiles) > 1
     total = torch.zeros(height, width)
-    for tile, weight in zip(tiles, weights(tiles, height, width), strict=True):
+    for tile, weight in zip(tiles, blend_weights(tiles, height, width), strict=True):
         assert float(weight.min()) >= 0
         total[tile.top : min(tile.bottom, height), tile.left : min(tile.right, width)] += weight
     assert torch.allclose(total, torch.ones_like(total), atol=1e-6)
 
 
-def _capability(multiple: int, margin: int) -> Capability:
-    return Capability("test", IDS, multiple, margin, 1, 1.0, 100)
+def _info(multiple: int, overlap: int) -> ModelInfo:
+    return ModelInfo("test", IDS, multiple, overlap, 1, 1.0, 100, tiling="blended")
 
 
 def test_sweep_equals_the_whole_for_a_local_network() -> None:
@@ -155,12 +154,12 @@ def test_sweep_equals_the_whole_for_a_local_network() -> None:
         return torch.nn.functional.conv2d(torch.cat([a, b], 1), kernel, padding=2)
 
     a, b = PIXELS[None], PIXELS.flip(0)[None]
-    sweep = Sweeper(_capability(8, 16), 48 * 48)
+    sweep = Tiler(_info(8, 16), 48 * 48)
     got, inner = sweep(net, a, b), (..., slice(2, -2), slice(2, -2))
     assert sweep.tiles > 3
     # At the seams each tile sees its own padding, where the weight has fallen towards zero but is not zero.
     assert psnr(got[inner], net(a, b)[inner]) > 35
-    whole = Sweeper(_capability(8, 16), 1 << 20)
+    whole = Tiler(_info(8, 16), 1 << 20)
     assert torch.equal(whole(net, a, b), net(a, b)) and whole.tiles == 1
 
 
@@ -173,7 +172,7 @@ def test_sweep_halves_its_tiles_where_memory_ends() -> None:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory")
         return x
 
-    sweep = Sweeper(_capability(8, 8), 1 << 20)
+    sweep = Tiler(_info(8, 8), 1 << 20)
     assert torch.allclose(sweep(net, PIXELS[None]), PIXELS[None], atol=1e-6)
     assert sweep.tiles > 1 and seen[0] == 45 * 70
     with pytest.raises(RuntimeError, match="something else"):
@@ -193,11 +192,11 @@ NETS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("family", NETS)
 def test_the_seed_decides_and_tiles_share_the_noise(family: str) -> None:
     net = drawn(NETS[family]())
-    restorer = DiffusionRestorer(net, {"architecture": family})
-    assert restorer.capability.gmacs_per_megapixel > 0.1
+    restorer = DiffusionModel(net, {"architecture": family})
+    assert restorer.info.gmacs_per_megapixel > 0.1
 
     def run(seed: int, tile: str = "off", dtype: str = "fp32", sampler: str = "posterior") -> Tensor:
-        expert = restorer.specialise({"noise": 1.0}).sampled(Sampling(4, sampler, seed))
+        expert = restorer.bind(Condition({"noise": 1.0}, sampling=Sampling(4, sampler, seed)))
         return engine.run(expert, LARGER, device=CPU, dtype=dtype, tile=tile).pixels
 
     first = run(0)
@@ -212,28 +211,28 @@ def test_the_seed_decides_and_tiles_share_the_noise(family: str) -> None:
 
 def test_numbers_that_overflow_are_computed_again_in_full() -> None:
     net = drawn(ConditionalUNet(nf=8, depth=2))
-    restorer = DiffusionRestorer(net, {})
-    expert = restorer.specialise({"noise": 1.0}).sampled(Sampling(3))
+    restorer = DiffusionModel(net, {})
+    expert = restorer.bind(Condition({"noise": 1.0}, sampling=Sampling(3)))
     expected = engine.run(expert, PIXELS, device=CPU, dtype="fp32").pixels
     expert.to(CPU, torch.bfloat16)
     with torch.no_grad():
-        expert.net.final_conv.weight.fill_(torch.inf)
+        expert.placed.net.final_conv.weight.fill_(torch.inf)
     # The reduced copy is broken, not the network: the answer is that of float32.
     assert torch.equal(engine.run(expert, PIXELS, device=CPU, dtype="bf16").pixels, expected)
-    assert expert.dtype == torch.float32
+    assert expert.placed.dtype == torch.float32
 
 
 def test_damaged_weights_are_said() -> None:
     net = drawn(ConditionalUNet(nf=8, depth=2))
     net.final_conv.weight.fill_(torch.nan)
-    expert = DiffusionRestorer(net, {}).specialise({"noise": 1.0}).sampled(Sampling(2))
+    expert = DiffusionModel(net, {}).bind(Condition({"noise": 1.0}, sampling=Sampling(2)))
     with pytest.raises(irtool.UnavailableError, match="damaged"):
         engine.run(expert, PIXELS, device=CPU, dtype="fp32")
 
 
 def test_memory_bounds_the_tiles_and_too_little_is_said() -> None:
-    restorer = DiffusionRestorer(drawn(ConditionalUNet(nf=8, depth=2)), {})
-    expert = restorer.specialise({"noise": 1.0}).sampled(Sampling(1))
+    restorer = DiffusionModel(drawn(ConditionalUNet(nf=8, depth=2)), {})
+    expert = restorer.bind(Condition({"noise": 1.0}, sampling=Sampling(1)))
     done: list[tuple[int, int]] = []
     outcome = engine.run(
         expert, LARGER, device=CPU, dtype="fp32", tile="32", on_progress=lambda a, b: done.append((a, b))
@@ -244,11 +243,11 @@ def test_memory_bounds_the_tiles_and_too_little_is_said() -> None:
 
 
 def test_wishes_that_do_not_fit() -> None:
-    restorer = DiffusionRestorer(drawn(ConditionalUNet(nf=8, depth=2)), {"tasks": '["rain"]'})
+    restorer = DiffusionModel(drawn(ConditionalUNet(nf=8, depth=2)), {"tasks": '["rain"]'})
     with pytest.raises(irtool.UsageError, match="no task 'noise'"):
-        restorer.specialise({"noise": 1.0})
+        restorer.bind(Condition({"noise": 1.0}))
     with pytest.raises(irtool.UsageError, match="at most 100"):
-        restorer.specialise({"rain": 1.0}).sampled(Sampling(101))
+        restorer.bind(Condition({"rain": 1.0}, sampling=Sampling(101)))
     for wrong in ({"sampler": "heun"}, {"steps": -1}, {"seed": -1}):
         with pytest.raises(irtool.UsageError):
             Sampling(**wrong)  # type: ignore[arg-type]
@@ -260,7 +259,7 @@ def test_a_local_nafnet_agrees_with_itself_in_tiles(tmp_path: Path) -> None:
     path = tmp_path / "nafnet.safetensors"
     loading.save(drawn(NAFNet(**config)), path, architecture="nafnet", config=config,
                  notes={"settings": json.dumps({"train_size": 32})})  # fmt: skip
-    expert = loading.load(path).specialise({"noise": 1.0})
+    expert = loading.load(path).bind(Condition({"noise": 1.0}))
     pixels = torch.rand(3, 200, 232, generator=torch.Generator().manual_seed(0))
     whole = engine.run(expert, pixels, device=CPU, dtype="fp32", tile="off").pixels
     tiled = engine.run(expert, pixels, device=CPU, dtype="fp32", tile="64")
@@ -399,14 +398,16 @@ def test_the_steps_are_shown(steered: Path, tmp_path: Path, run: Run, photo: Cal
 
 
 def test_every_state_is_seen_as_a_picture() -> None:
-    latent = DiffusionRestorer(
+    latent = DiffusionModel(
         drawn(ConditionalNAFNet(img_channel=4, width=8, enc_blk_nums=[1], dec_blk_nums=[1], skip=True)), {},
         drawn(LatentUNet(ch=8, ch_mult=[1, 2], embed_dim=4)),
     )  # fmt: skip
-    whole = DiffusionRestorer(drawn(ConditionalUNet(nf=8, depth=2, conditional=False)), {})
+    whole = DiffusionModel(drawn(ConditionalUNet(nf=8, depth=2, conditional=False)), {})
     for restorer in (latent, whole):
         seen: list[tuple[int, Tensor]] = []
-        expert = restorer.specialise({"noise": 1.0}).sampled(Sampling(3)).watched(lambda t, x: seen.append((t, x)))  # noqa: B023
+        expert = restorer.bind(
+            Condition({"noise": 1.0}, sampling=Sampling(3), callback=lambda t, x: seen.append((t, x)))  # noqa: B023
+        )
         made = engine.run(expert, PIXELS, device=CPU, dtype="fp32").pixels
         times_seen = [t for t, _ in seen]
         assert times_seen == sorted(times_seen, reverse=True) and len(seen) > 1 and times_seen[-1] == 0

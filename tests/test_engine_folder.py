@@ -18,8 +18,8 @@ def test_results_come_in_order_with_the_error_of_each_stage():
         return run
 
     done = list(overlap(range(6), fail_at("read", 1), fail_at("work", 2), fail_at("write", 4)))
-    assert [d.job for d in done] == list(range(6))
-    assert [str(d.error) if d.error else d.value for d in done] == [0, "read", "work", 3, "write", 5]
+    assert [d.item for d in done] == list(range(6))
+    assert [str(d.error) if d.error else d.result for d in done] == [0, "read", "work", 3, "write", 5]
 
 
 def test_the_next_is_read_and_the_last_is_written_while_one_is_worked_on():

@@ -8,7 +8,8 @@ from compact_samples import random_net
 
 from irtool import engine, synth
 from irtool.degradation import INDEX
-from irtool.models.compact import CompactRestorer
+from irtool.models.base import Condition
+from irtool.models.compact import CompactModel
 from irtool.models.holes import fill_holes, filled, find_holes
 
 
@@ -101,33 +102,35 @@ def test_only_those_that_ask_are_filled() -> None:
 
 def test_the_network_is_told_of_holes_and_tiles_agree() -> None:
     net = random_net()
-    expert = CompactRestorer(net).specialise({"missing": 1.0})
+    expert = CompactModel(net).bind(Condition({"missing": 1.0}))
     y = scene(200, 232)[0]
     y[:, 60:120, 40:190] = 1
-    seen = expert.prepare(y)
+    seen, context = expert.prepare(y[None])
+    seen = seen[0]
     assert seen.shape == (4, 200, 232) and seen[3].any()
-    assert torch.equal(CompactRestorer(net).specialise({"noise": 1.0}).prepare(y)[:3], y)
+    padded = CompactModel(net).bind(Condition({"noise": 1.0})).prepare(y[None])[0][0]
+    assert torch.equal(padded[:3], y)
     device = torch.device("cpu")
     whole = engine.run(expert, y, device=device, dtype="fp32", tile="off").pixels
     tiled = engine.run(expert, y, device=device, dtype="fp32", tile="64").pixels
     torch.testing.assert_close(tiled, whole, atol=1 / 255, rtol=0)
     mixture = torch.zeros(1, 10)
     mixture[0, INDEX["missing"]] = 1
-    told = net(seen[None, :, :192, :224], expert.context(y), mixture)
-    untold = net(seen[None, :3, :192, :224], expert.context(y), mixture)
+    told = net(seen[None, :, :192, :224], context, mixture)
+    untold = net(seen[None, :3, :192, :224], context, mixture)
     assert not torch.allclose(told, untold, atol=1e-4)
 
 
 def test_what_was_filled_stays_so_where_nothing_else_is_undone() -> None:
-    restorer = CompactRestorer(random_net())
+    restorer = CompactModel(random_net())
     y = scene(96, 112)[0]
     y[:, 30:60, 40:80] = 1
     device = torch.device("cpu")
     results = {
-        tasks: engine.run(restorer.specialise(dict.fromkeys(tasks, 1.0)), y, device=device, dtype="fp32").pixels
+        tasks: engine.run(restorer.bind(Condition(dict.fromkeys(tasks, 1.0))), y, device=device, dtype="fp32").pixels
         for tasks in (("missing",), ("missing", "noise"))
     }
-    seen = restorer.specialise({"missing": 1.0}).prepare(y)
+    seen = restorer.bind(Condition({"missing": 1.0})).prepare(y[None])[0][0]
     inside = (seen[3:] > 0).expand(3, -1, -1)
     assert torch.equal(results["missing",][inside], seen[:3][inside].clamp(0, 1))
     # All around, and where the filling itself has what else is to be undone, the network has its say.

@@ -13,6 +13,7 @@ import irtool
 from irtool import engine
 from irtool.errors import UsageError
 from irtool.models import loading, modulation
+from irtool.models.base import Condition
 from irtool.models.instruct_ipt import TASKS, InstructIPT
 from irtool.models.ipt import IPT
 from irtool.training import journal, loop, recipe, state
@@ -71,12 +72,12 @@ def test_a_file_is_restored_from_tile_by_tile_under_its_tasks(tmp_path):
     net = net_with_offsets()
     loading.save(net, tmp_path / "a.safetensors", architecture="instruct-ipt", config=TWO)
     restorer = loading.load(tmp_path / "a.safetensors")
-    assert restorer.capability.tasks == ("noise", "haze")
+    assert restorer.info.tasks == ("noise", "haze")
     pixels = torch.rand(3, 50, 70)
     net.load_state_dict(loading.read(tmp_path / "a.safetensors")[0].state_dict())  # rounded to float16 as the file is
     results = {}
     for mixture in ({"noise": 1.0}, {"haze": 1.0}, {"noise": 0.5, "haze": 1.0}):
-        expert = restorer.specialise(mixture)
+        expert = restorer.bind(Condition(mixture))
         whole = engine.run(expert, pixels, device=CPU, dtype="fp32", tile="off").pixels
         outcome = engine.run(expert, pixels, device=CPU, dtype="fp32", tile="24")
         assert outcome.tiles > 1 and (outcome.pixels - whole).abs().max() < 1 / 255
@@ -87,7 +88,7 @@ def test_a_file_is_restored_from_tile_by_tile_under_its_tasks(tmp_path):
     first, second, both = results.values()
     assert (first - second).abs().max() > 1e-3 < (second - both).abs().max()
     with pytest.raises(UsageError, match="no task 'rain'"):
-        restorer.specialise({"rain": 1.0})
+        restorer.bind(Condition({"rain": 1.0}))
 
 
 @pytest.fixture

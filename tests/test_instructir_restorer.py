@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,14 @@ from torch import Tensor
 from irtool import engine
 from irtool.errors import UnavailableError, UsageError
 from irtool.models import loading
-from irtool.models.instructir import SENTENCES, InstructIR, InstructIRRestorer, LanguageHead
+from irtool.models.base import Condition
+from irtool.models.instructir import SENTENCES, InstructIR, InstructIRModel, LanguageHead
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def restorer(tmp_path: Path) -> InstructIRRestorer:
+def restorer(tmp_path: Path) -> InstructIRModel:
     """A tiny network that listens, with a head of the published size; both read from files."""
     torch.manual_seed(0)
     net = InstructIR(width=4, enc_blks=(1, 1), middle_blk_num=1, dec_blks=(1, 1))
@@ -29,11 +31,11 @@ def restorer(tmp_path: Path) -> InstructIRRestorer:
     for path, module in zip(paths, (net, LanguageHead()), strict=True):
         save_file(dict(module.state_dict()), path)
     loaded = loading.load(paths[0], [paths[1]])
-    assert isinstance(loaded, InstructIRRestorer)
+    assert isinstance(loaded, InstructIRModel)
     return loaded
 
 
-def test_what_is_asked_decides_what_is_done(restorer: InstructIRRestorer) -> None:
+def test_what_is_asked_decides_what_is_done(restorer: InstructIRModel) -> None:
     said: list[str] = []
 
     def steer(texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -42,7 +44,7 @@ def test_what_is_asked_decides_what_is_done(restorer: InstructIRRestorer) -> Non
 
     restorer.steer = steer
     pixels = torch.rand(3, 21, 30)
-    rain, dark = (restorer.specialise({task: 1.0}) for task in ("rain", "lowlight"))
+    rain, dark = (restorer.bind(Condition({task: 1.0})) for task in ("rain", "lowlight"))
     assert said == [SENTENCES["rain"], SENTENCES["lowlight"]]
     one, other = (engine.run(e, pixels, device=CPU, dtype="fp32").pixels for e in (rain, dark))
     assert one.shape == pixels.shape
@@ -50,32 +52,32 @@ def test_what_is_asked_decides_what_is_done(restorer: InstructIRRestorer) -> Non
     with torch.inference_mode():
         wanted = restorer.net(pixels[None], steer([SENTENCES["rain"]])[0])[0].clamp(0, 1)
     torch.testing.assert_close(one, wanted, atol=1e-5, rtol=0)
-    restorer.specialise({"rain": 1.0, "haze": 0.5})
+    restorer.bind(Condition({"rain": 1.0, "haze": 0.5}))
     assert said[-1] == f"{SENTENCES['rain']} {SENTENCES['haze']}"
 
 
-def test_a_picture_is_cut_where_memory_asks_for_it(restorer: InstructIRRestorer) -> None:
+def test_a_picture_is_cut_where_memory_asks_for_it(restorer: InstructIRModel) -> None:
     restorer.steer = lambda texts: restorer.head(torch.ones(1, 384))
-    expert, pixels = restorer.specialise({"noise": 1.0}), torch.rand(3, 900, 400)
+    expert, pixels = restorer.bind(Condition({"noise": 1.0})), torch.rand(3, 900, 400)
     tiled = engine.run(expert, pixels, device=CPU, dtype="fp32", tile="256")
     assert tiled.tiles > 1
     assert tiled.pixels.isfinite().all()
 
 
-def test_what_is_missing_is_said(restorer: InstructIRRestorer, tmp_path: Path) -> None:
+def test_what_is_missing_is_said(restorer: InstructIRModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UnavailableError) as caught:
-        restorer.specialise({"rain": 1.0})
+        restorer.bind(Condition({"rain": 1.0}))
     assert "irtool[text]" in caught.value.hint
     with pytest.raises(UsageError, match="snow"):
-        restorer.specialise({"snow": 1.0})
+        restorer.bind(Condition({"snow": 1.0}))
     with pytest.raises(UnavailableError) as caught:
         loading.load(tmp_path / "net.safetensors")
     assert "instructir-lm.7d" in caught.value.hint
 
 
-def test_the_way_from_a_record_to_the_encoder(restorer: InstructIRRestorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The API finds the head that the family needs, and asks for a sentence encoder."""
-    from irtool import api
+def test_the_way_from_a_record_to_the_encoder(restorer: InstructIRModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody says how sentences become embeddings, the model asks for a sentence encoder itself."""
     from irtool.language import encoder
 
     class Encoder:
@@ -85,10 +87,6 @@ def test_the_way_from_a_record_to_the_encoder(restorer: InstructIRRestorer, monk
             return torch.nn.functional.normalize(torch.ones(len(texts), 384), dim=-1)
 
     monkeypatch.setattr(encoder, "SentenceEncoder", Encoder)
-    monkeypatch.setattr(api.models, "load", lambda path, companions: restorer)
-    monkeypatch.setattr(api, "locate", lambda reference: Path(reference))
-    monkeypatch.setattr(api.models.loading, "describe", lambda path: ("instructir", {}, {}))
-    api._restorer.cache_clear()
-    found = api._restorer("instructir.7d")
-    api._restorer.cache_clear()
-    assert found.specialise({"haze": 1.0}).context(torch.zeros(3, 8, 8)).shape == (1, 256)
+    assert restorer.steer is None
+    bound = restorer.bind(Condition({"haze": 1.0}))
+    assert bound.prepare(torch.zeros(1, 3, 8, 8))[1].shape == (1, 256)

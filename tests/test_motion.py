@@ -10,7 +10,8 @@ from motion_samples import photograph, shaken
 
 from irtool import engine
 from irtool.models import motion
-from irtool.models.compact import CompactNet, CompactRestorer
+from irtool.models.base import Condition
+from irtool.models.compact import CompactModel, CompactNet
 from irtool.models.context import CONTEXT_SIZE
 from irtool.training.data import misjudged
 
@@ -152,5 +153,5 @@ def test_a_fresh_net_takes_a_guess_and_without_one_does_as_before() -> None:
 def test_a_guess_is_made_for_blur_alone(monkeypatch: pytest.MonkeyPatch, task: str, asked: bool) -> None:
     x = photograph(80, 96)[0]
     monkeypatch.setattr(motion, "guess", lambda pixels, added: added.copy_(1 - 2 * pixels).any())
-    outcome = engine.run(CompactRestorer(guessing_net()).specialise({task: 1.0}), x, device=torch.device("cpu"))
+    outcome = engine.run(CompactModel(guessing_net()).bind(Condition({task: 1.0})), x, device=torch.device("cpu"))
     torch.testing.assert_close(outcome.pixels, 1 - x if asked else x, rtol=1e-4, atol=1e-4)

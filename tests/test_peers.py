@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from irtool import engine, weights
 from irtool.models import loading
+from irtool.models.base import Condition
 
 # Golden file, module, what its weights do not tell.
 GOLDENS = (
@@ -85,10 +86,10 @@ def test_a_file_is_recognised_and_restores_any_size(name: str, tmp_path: Path) -
     found, config, _ = loading.describe(path)
     assert (found, config) == (name, SMALL[name])
     restorer = loading.load(path)
-    assert restorer.capability.parameters == sum(p.numel() for p in net.parameters())
-    assert restorer.capability.gmacs_per_megapixel > 0
-    assert restorer.capability.blind
-    expert = restorer.specialise({restorer.capability.tasks[0]: 1.0})
+    assert restorer.info.parameters == sum(p.numel() for p in net.parameters())
+    assert restorer.info.gmacs_per_megapixel > 0
+    assert restorer.info.task_agnostic
+    expert = restorer.bind(Condition({restorer.info.tasks[0]: 1.0}))
     for height, width in ((37, 53), (16, 24)):
         pixels = torch.rand(3, height, width)
         got = engine.run(expert, pixels, device=torch.device("cpu"), dtype="fp32").pixels
@@ -105,7 +106,7 @@ def test_half_the_precision_gives_nearly_the_same(name: str, tmp_path: Path) -> 
     save_file({key: value.clone() for key, value in build(name).state_dict().items()}, path)
     restorer, pixels = loading.load(path), torch.rand(3, 24, 32)
     full, half = (
-        engine.run(restorer.specialise({}), pixels, device=torch.device("cpu"), dtype=dtype).pixels
+        engine.run(restorer.bind(Condition()), pixels, device=torch.device("cpu"), dtype=dtype).pixels
         for dtype in ("fp32", "bf16")
     )
     assert half.dtype == torch.float32
@@ -119,7 +120,7 @@ def test_tiles_agree_with_the_whole(name: str, tmp_path: Path) -> None:
     restorer = loading.load(path)
     # Long enough for several tiles with what they carry around them.
     size = (24, 2500) if name == "prenet" else (120, 136)
-    expert, pixels = restorer.specialise({}), torch.rand(3, *size)
+    expert, pixels = restorer.bind(Condition()), torch.rand(3, *size)
     device = torch.device("cpu")
     whole = engine.run(expert, pixels, device=device, dtype="fp32", tile="off")
     tiled = engine.run(expert, pixels, device=device, dtype="fp32", tile="40")

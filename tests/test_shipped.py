@@ -11,6 +11,7 @@ import irtool
 from irtool import engine, metrics, models, picture, synth
 from irtool.degradation import IDS
 from irtool.detect.detector import load as load_detector
+from irtool.models.base import Condition
 from irtool.weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, locate
 
 SAMPLES = Path(__file__).parents[1] / "docs" / "samples"
@@ -19,7 +20,7 @@ TRUTH = Path(__file__).parent / "pictures" / "kodak23.png"
 
 
 @pytest.fixture(scope="module", params=[DEFAULT_RESTORER, "irtool-nano.v1", "irtool-base.v1"])
-def restorer(request: pytest.FixtureRequest) -> models.Restorer:
+def restorer(request: pytest.FixtureRequest) -> models.Model:
     return models.load(locate(request.param))
 
 
@@ -33,8 +34,8 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     return metrics.psnr(first, second)
 
 
-def test_all_tasks_are_there_in_under_16_mb(restorer: models.Restorer) -> None:
-    assert restorer.capability.tasks == IDS
+def test_all_tasks_are_there_in_under_16_mb(restorer: models.Model) -> None:
+    assert restorer.info.tasks == IDS
     assert sum(locate(name).stat().st_size for name in (DEFAULT_RESTORER, DEFAULT_DETECTOR)) < 16e6
 
 
@@ -43,17 +44,17 @@ def test_all_tasks_are_there_in_under_16_mb(restorer: models.Restorer) -> None:
     [("noise", "noise(50)", 7), ("noise", "noise(25)", 5), ("jpeg", "jpeg(10)", 0.3), ("lowlight", "lowlight", 4)],
 )
 def test_what_was_done_is_undone(
-    restorer: models.Restorer, truth: torch.Tensor, task: str, chain: str, gain: float
+    restorer: models.Model, truth: torch.Tensor, task: str, chain: str, gain: float
 ) -> None:
     degraded = synth.parse(chain).apply(truth[None], torch.Generator().manual_seed(0))[0]
     degraded = (degraded * 255).round() / 255
-    restored = engine.run(restorer.specialise({task: 1.0}), degraded, device=CPU).pixels
+    restored = engine.run(restorer.bind(Condition({task: 1.0})), degraded, device=CPU).pixels
     assert psnr(truth, restored) > psnr(truth, degraded) + gain
 
 
 @pytest.mark.parametrize("task", ["noise", "lowlight", "haze", "shadow", "missing"])
-def test_tiled_and_whole_agree(restorer: models.Restorer, truth: torch.Tensor, task: str) -> None:
-    expert = restorer.specialise({task: 1.0})
+def test_tiled_and_whole_agree(restorer: models.Model, truth: torch.Tensor, task: str) -> None:
+    expert = restorer.bind(Condition({task: 1.0}))
     pixels = truth[:, :307, :461]
     whole = engine.run(expert, pixels, device=CPU, dtype="fp32", tile="off")
     tiled = engine.run(expert, pixels, device=CPU, dtype="fp32", tile="64")

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from irtool import engine
 from irtool.errors import UnavailableError
 from irtool.models import loading
+from irtool.models.base import Condition
 
 
 def dncnn(path: Path) -> torch.nn.Sequential:
@@ -29,9 +30,9 @@ def test_a_community_network_restores(tmp_path: Path) -> None:
     pytest.importorskip("spandrel")
     net = dncnn(tmp_path / "x.safetensors")
     restorer = loading.load(tmp_path / "x.safetensors")
-    assert restorer.capability.name == "spandrel:DnCNN"
+    assert restorer.info.name == "spandrel:DnCNN"
     pixels = torch.rand(3, 37, 41)
-    got = engine.run(restorer.specialise({"noise": 1.0}), pixels, device=torch.device("cpu"), dtype="bf16").pixels
+    got = engine.run(restorer.bind(Condition({"noise": 1.0})), pixels, device=torch.device("cpu"), dtype="bf16").pixels
     with torch.inference_mode():
         expected = (pixels - net(pixels[None])[0]).clamp(0, 1)
     assert (got - expected).abs().max() < 0.02

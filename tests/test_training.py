@@ -26,6 +26,7 @@ from irtool import models
 from irtool.degradation import IDS
 from irtool.detect import load as load_detector
 from irtool.errors import IrtoolError, UnavailableError, UsageError
+from irtool.models.base import Condition
 from irtool.training import export, journal, loop, state
 from irtool.training.jobs import job
 from irtool.training.processes import Group, Stop
@@ -187,7 +188,7 @@ def test_checkpoints_of_the_first_version_are_exported_and_started_from(photos, 
     old = tmp_path / "b" / "checkpoint.pt"
     old.parent.mkdir()
     torch.save(held | {"taken": 8}, old)
-    assert models.load(export.export(old, tmp_path / "old.safetensors")).capability.name == "compact"
+    assert models.load(export.export(old, tmp_path / "old.safetensors")).info.name == "compact"
     assert held_in(train(photos, tmp_path / "c", start=old))["step"] == 6
     with pytest.raises(UsageError, match="older irtool") as caught:
         train(photos, tmp_path / "b")
@@ -238,8 +239,8 @@ def test_a_task_learns_alone_and_no_other_changes(photos, tmp_path):
         )
     x = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
     for task in ("noise", "rain", "haze"):
-        a, b = (models.load(p).specialise({task: 1.0}) for p in (first, second))
-        same = torch.equal(*(expert(expert.prepare(x)[None], expert.context(x)) for expert in (a, b)))
+        a, b = (models.load(p).bind(Condition({task: 1.0})) for p in (first, second))
+        same = torch.equal(*(bound.forward(*bound.prepare(x[None])) for bound in (a, b)))
         assert same == (task != "haze")
 
 
@@ -254,8 +255,8 @@ def test_what_cannot_learn_alone_is_said(changes, told):
 
 def test_exports_of_both_kinds_load(photos, tmp_path):
     target = export.export(train(photos, tmp_path / "a"), tmp_path / "r.safetensors", {"licence": "Apache-2.0"})
-    expert = models.load(target).specialise({"noise": 1.0})
-    assert expert(torch.rand(1, 3, 16, 16), expert.context(torch.rand(3, 16, 16))).shape == (1, 3, 16, 16)
+    expert = models.load(target).bind(Condition({"noise": 1.0}))
+    assert expert.forward(*expert.prepare(torch.rand(1, 3, 16, 16))).shape == (1, 3, 16, 16)
     detector = {
         "kind": "detector",
         "model": {"widths": [16, 16], "hidden": 8},

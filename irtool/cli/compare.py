@@ -32,13 +32,13 @@ def compare(
     """
     from ..metrics import to_8bit
     from ..picture import Picture, read, side_by_side, write
-    from .jobs import Job, check_targets
+    from ..targets import Item, check_targets
 
     if output is not None:
         from ..picture import format_for
 
         format_for(output)
-        check_targets([Job(path, None, None) for path in (before, after, truth) if path] + [Job(None, output, None)])
+        check_targets([Item(path, None, None) for path in (before, after, truth) if path] + [Item(None, output, None)])
     pictures = {path: to_8bit(read(path).pixels) for path in dict.fromkeys((before, after, truth)) if path is not None}
     out = Output(json=json)
     record: dict[str, object] = {"type": "comparison", "before": str(before), "after": str(after)}

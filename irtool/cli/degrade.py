@@ -84,7 +84,7 @@ def degrade(
 
 def _target(source: str, output: str | None, existing: str, suffix: str) -> Path | None:
     """The output, None for stdout, after the same rules as in restore."""
-    from .jobs import Job, check_targets, settle_existing
+    from ..targets import Item, check_targets, resolve_existing
 
     if output == "-" or (output is None and source == "-"):
         return None
@@ -96,9 +96,9 @@ def _target(source: str, output: str | None, existing: str, suffix: str) -> Path
         target = Path(output)
         if target.is_dir():
             target = target / ((origin.stem if origin else "stdin") + suffix)
-    jobs = [Job(origin, target, None)]
-    check_targets(jobs)
-    return settle_existing(jobs, existing)[0][0].target
+    items = [Item(origin, target, None)]
+    check_targets(items)
+    return resolve_existing(items, existing)[0][0].target
 
 
 def _list(out: Output) -> int:

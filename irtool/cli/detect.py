@@ -13,7 +13,6 @@ from .output import Output, is_plain
 
 if TYPE_CHECKING:
     from ..detect import Diagnosis
-    from .jobs import Job
 
 
 def detect(
@@ -37,30 +36,29 @@ def detect(
     More than one degradation can be present, and clean is an answer. What is called "perhaps" is likely, but looks like
     things that belong to pictures, and restore --auto leaves it. -v shows the scores of all.
     """
-    from .jobs import Job, gather
-    from .run import Run, head
+    from ..targets import Item, gather
+    from .batch import Run
 
     options.check_device(device)
-    jobs = [Job(None if found is None else found.path, None, None) for found in gather(inputs, recursive=recursive)]
+    items = [Item(None if found is None else found.path, None, None) for found in gather(inputs, recursive=recursive)]
     out = Output(json=json, quiet=quiet, verbose=verbose)
     run = Run(out, ("degraded", "clean"))
     options.set_threads(threads)
 
-    from .. import api
+    from ..api import detect as diagnose
+    from ..api import prepare
 
-    def told(job: Job, diagnosis: Diagnosis) -> None:
-        status = "clean" if diagnosis.is_clean else "degraded"
-        run.counts[status] += 1
-        out.record(head(job, status) | {"diagnosis": diagnosis.to_dict()})
+    def report(item: Item, diagnosis: Diagnosis) -> None:
+        run.count(item, "clean" if diagnosis.is_clean else "degraded", {"diagnosis": diagnosis.to_dict()})
         if not json:
-            _show(out, job.name, diagnosis)
+            _show(out, item.name, diagnosis)
 
-    api.prepare(detector=detector, device=device)
-    return run.carry(
-        jobs,
-        lambda job, loaded: api.detect(loaded[0], model=detector, device=device),
-        lambda job, diagnosis: diagnosis,
-        told,
+    prepare(detector=detector, device=device)
+    return run.carry_out(
+        items,
+        lambda item, loaded: diagnose(loaded[0], model=detector, device=device),
+        lambda item, diagnosis: diagnosis,
+        report,
     )
 
 

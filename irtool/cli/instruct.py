@@ -16,12 +16,9 @@ from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
 
 if TYPE_CHECKING:
-    from ..detect import Diagnosis
     from ..language import Wish
     from ..language.wish import Own
-    from ..plan import Plan
-    from .jobs import Job
-    from .restoring import Decision
+    from .batch import Decision
 
 DEFAULT_TEXT_MODEL = "irtool-words.v1"
 
@@ -51,6 +48,7 @@ def instruct(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     tile: options.Tile = "auto",
+    padding: options.Padding = "auto",
     max_memory: options.MaxMemory = None,
     ensemble: options.Ensemble = False,
     threads: options.Threads = None,
@@ -91,7 +89,7 @@ def instruct(
     """
     from ..language import understand
     from ..language.wish import check
-    from .restoring import Request, carry_out
+    from .batch import Request, restore_batch
 
     if not 0 <= strength <= 1:
         raise UsageError(f"--strength lies from 0 to 1, not {strength:g}.")
@@ -116,15 +114,15 @@ def instruct(
     request = Request(
         inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
         format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
-        dtype=dtype, tile=tile, max_memory=max_memory, threads=threads, json=json, quiet=quiet, verbose=verbose,
-        ensemble=ensemble, root=listed.parent if listed is not None else None,
+        dtype=dtype, tile=tile, padding=padding, max_memory=max_memory, threads=threads, json=json, quiet=quiet,
+        verbose=verbose, ensemble=ensemble, root=listed.parent if listed is not None else None,
     )  # fmt: skip
 
-    def decide(job: Job) -> Decision:
-        heard = common if job.source is None or not wishes else wishes[job.source.resolve()]
+    def decide(source: Path | None) -> Decision:
+        heard = common if source is None or not wishes else wishes[source.resolve()]
         return decision(heard, strength=strength, model=model, own=own, **more)
 
-    return carry_out(request, decide, [model])
+    return restore_batch(request, decide, [model])
 
 
 def split(said: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -225,12 +223,10 @@ def read_own(given: Sequence[str]) -> dict[str, Own]:
 def decision(wishes: Sequence[Wish], **step: Any) -> Decision:
     """What is to be done to a picture of which this was said; `step` are attributes of the plan (`plan_wishes`)."""
     from ..language.wish import answer, looks, plan_wishes
-    from .restoring import Decision
+    from .batch import Decision
 
-    told = {"instruction": [wish.to_dict() for wish in wishes]}
-
-    def planned(found: Diagnosis | None = None) -> Plan:
-        return plan_wishes(wishes, found, **step)
-
-    asks = all(wish.question for wish in wishes)
-    return Decision(planned if looks(wishes) else planned(), told, answer=partial(answer, wishes) if asks else None)
+    record = {"instruction": [wish.to_dict() for wish in wishes]}
+    planner = partial(plan_wishes, wishes, **step)
+    if all(wish.question for wish in wishes):
+        return Decision(planner=planner, record=record, answer=partial(answer, wishes))
+    return Decision(planner=planner, record=record) if looks(wishes) else Decision(planner(), record=record)

@@ -14,6 +14,7 @@ from ..errors import UsageError, closest
 
 EXISTING = ("skip", "overwrite", "rename", "error")
 DTYPES = ("auto", "fp32", "bf16", "fp16")
+PADDINGS = ("auto", "reflect", "zeros")
 
 Inputs = Annotated[
     list[str],
@@ -68,6 +69,15 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done;
 Dtype = Annotated[str, typer.Option("--dtype", envvar="IRTOOL_DTYPE", metavar="|".join(DTYPES), help="Number type.")]
 Tile = Annotated[
     str, typer.Option("--tile", envvar="IRTOOL_TILE", metavar="auto|N|off", help="Side of the tiles, in pixels.")
+]
+Padding = Annotated[
+    str,
+    typer.Option(
+        "--padding",
+        envvar="IRTOOL_PADDING",
+        metavar="|".join(PADDINGS),
+        help="How the network's borders are padded; auto: as its authors do.",
+    ),
 ]
 MaxMemory = Annotated[
     str | None, typer.Option("--max-memory", envvar="IRTOOL_MAX_MEMORY", metavar="2GB", help="To stay under.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -23,14 +24,23 @@ def is_plain(stream: TextIO) -> bool:
     return not stream.isatty() or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 
 
+FLAGS = {"output": "-o", "recursive": "-r"}
+"""Flags of parameters that are not called alike."""
+
+
+def in_flags(text: str) -> str:
+    """A message with the parameters it names, in backquotes, as flags of the command line."""
+    return re.sub(r"`([a-z][a-z_]*)`", lambda found: FLAGS.get(found[1], "--" + found[1].replace("_", "-")), text)
+
+
 def print_error(error: IrtoolError, subject: str = "") -> None:
     """Say what is wrong and what to do; `subject` is a file the message does not name itself."""
     if debugging() and error.__traceback__ is not None:
         traceback.print_exception(error)
     prefix = f"{subject}: " if subject and subject not in error.message else ""
-    print(f"error: {prefix}{error.message}", file=sys.stderr)
+    print(f"error: {prefix}{in_flags(error.message)}", file=sys.stderr)
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        print(f"hint: {in_flags(error.hint)}", file=sys.stderr)
 
 
 def print_bug(error: Exception, subject: str = "") -> None:

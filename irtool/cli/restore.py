@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import UsageError
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
-
-if TYPE_CHECKING:
-    from ..detect import Diagnosis
-    from ..plan import Plan
 
 
 def restore(
@@ -45,6 +40,7 @@ def restore(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     tile: options.Tile = "auto",
+    padding: options.Padding = "auto",
     max_memory: options.MaxMemory = None,
     ensemble: options.Ensemble = False,
     threads: options.Threads = None,
@@ -66,7 +62,7 @@ def restore(
     is never written to, and an interrupted run is resumed by the same command.
     """
     from ..plan import plan_auto, plan_tasks
-    from .restoring import Decision, Request, carry_out
+    from .batch import Decision, Request, restore_batch
 
     if auto + bool(task) + (offsets is not None) > 1:
         raise UsageError("--auto, --task and --offsets exclude each other.", "Leave one of them out.")
@@ -82,20 +78,20 @@ def restore(
     request = Request(
         inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
         format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
-        dtype=dtype, tile=tile, max_memory=max_memory, threads=threads, preview_steps=preview_steps, json=json,
-        quiet=quiet, verbose=verbose, mask=mask, ensemble=ensemble,
+        dtype=dtype, tile=tile, padding=padding, max_memory=max_memory, threads=threads, preview_steps=preview_steps,
+        json=json, quiet=quiet, verbose=verbose, mask=mask, ensemble=ensemble,
     )  # fmt: skip
-    plan: Plan | Callable[[Diagnosis], Plan]
     if offsets is not None:
         from ..models.modulation import begins
 
-        plan = plan_tasks([begins(offsets)], strength, model, offsets=str(offsets), **more)
+        decision = Decision(plan_tasks([begins(offsets)], strength, model, offsets=str(offsets), **more))
     elif task:
         plan = plan_tasks(task, strength, model, **more)
         if mask is not None and not any("missing" in step.mixture for step in plan.steps):
             raise UsageError(
                 "--mask needs --task missing, which is not among the tasks.", "Add it, or leave --task out."
             )
+        decision = Decision(plan)
     else:
-        plan = partial(plan_auto, strength=strength, model=model, **more)
-    return carry_out(request, lambda job: Decision(plan), [model])
+        decision = Decision(planner=partial(plan_auto, strength=strength, model=model, **more))
+    return restore_batch(request, lambda source: decision, [model])

@@ -21,8 +21,8 @@ EPS = 0.04
 
 
 def process_of(schedule: str = "cosine", T: int = 100, max_sigma: float = 75) -> Process:
-    """The process; max_sigma is divided by 255 where it is more than 1."""
-    return process(schedule, T, max_sigma / 255 if max_sigma > 1 else max_sigma, EPS)
+    """The process; max_sigma, the largest noise level, is divided by 255 where it is 1 or more."""
+    return process(schedule, T, max_sigma, EPS)
 
 
 def optimum_time(p: Process, sigma: float) -> int:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .device import pick_device, pick_dtype
-from .tiling import Outcome, run
+from .inference import Outcome, run
 
 __all__ = ["Outcome", "pick_device", "pick_dtype", "run"]

@@ -28,7 +28,7 @@ def pick_device(name: str = "auto") -> torch.device:
         raise UsageError(f"Unknown device '{name}'.", "Known: auto, cpu, cuda, cuda:N.")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(name.partition(":")[2] or 0) >= count:
-        raise UnavailableError(f"There is no device '{name}' here; CUDA devices found: {count}.", "Use --device cpu.")
+        raise UnavailableError(f"There is no device '{name}' here; CUDA devices found: {count}.", "Use `device` cpu.")
     return torch.device(name)
 
 
@@ -51,7 +51,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise UsageError(f"Unknown number type '{name}'.", "Known: auto, " + ", ".join(DTYPES) + ".")
     if name == "fp16" and device.type == "cpu":
-        raise UsageError("fp16 is slow and unsafe on a CPU.", "Use --dtype bf16 or fp32.")
+        raise UsageError("fp16 is slow and unsafe on a CPU.", "Use `dtype` bf16 or fp32.")
     return DTYPES[name]
 
 

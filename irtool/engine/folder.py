@@ -22,50 +22,50 @@ slowest of the three stages sets the pace."""
 
 @dataclass(frozen=True)
 class Done(Generic[J, C]):
-    """What became of a job.
+    """What became of an item.
 
     Attributes:
-        job: as it was given.
-        value: what `write` returned; None where an error is set.
+        item: as it was given.
+        result: what `write` returned; None where an error is set.
         error: what one of the stages raised.
     """
 
-    job: J
-    value: C | None = None
+    item: J
+    result: C | None = None
     error: Exception | None = None
 
 
 def overlap(
-    jobs: Iterable[J], read: Callable[[J], A], work: Callable[[J, A], B], write: Callable[[J, B], C]
+    items: Iterable[J], read: Callable[[J], A], work: Callable[[J, A], B], write: Callable[[J, B], C]
 ) -> Generator[Done[J, C], None, None]:
-    """Carry jobs through three stages that run at the same time on successive jobs.
+    """Carry items through three stages that run at the same time on successive items.
 
-    `read` and `write` run in a thread each, `work` in the caller's, so that an interruption reaches it. The error of a
-    job ends that job alone. Where the caller stops early or is interrupted, what was handed to `write` is still
+    `read` and `write` run in a thread each, `work` in the caller's, so that an interruption reaches it. The error of an
+    item ends that item alone. Where the caller stops early or is interrupted, what was handed to `write` is still
     finished, and nothing new is begun.
 
     Yields:
-        One `Done` per job, in order.
+        One `Done` per item, in order.
     """
-    waiting = iter(jobs)
+    waiting = iter(items)
     reading: deque[tuple[J, Future[A]]] = deque()
     writing: deque[tuple[J, Future[C]]] = deque()
     reader = ThreadPoolExecutor(1, "irtool-read")
     writer = ThreadPoolExecutor(1, "irtool-write")
 
     def read_ahead() -> None:
-        reading.extend((job, reader.submit(read, job)) for job in islice(waiting, 1 + AHEAD - len(reading)))
+        reading.extend((item, reader.submit(read, item)) for item in islice(waiting, 1 + AHEAD - len(reading)))
 
     try:
         read_ahead()
         while reading:
-            job, ready = reading.popleft()
+            item, ready = reading.popleft()
             # Waiting comes first: the next read starts when this one is out of the way, so that at most AHEAD are held.
             failed = ready.exception()
             read_ahead()
             if failed is None:
                 try:
-                    future = writer.submit(write, job, work(job, ready.result()))
+                    future = writer.submit(write, item, work(item, ready.result()))
                 except Exception as error:
                     failed = error
             if failed is not None:
@@ -74,7 +74,7 @@ def overlap(
                 future = Future()
                 future.set_exception(failed)
             del ready
-            writing.append((job, future))
+            writing.append((item, future))
             while len(writing) > BEHIND or (writing and writing[0][1].done()):
                 yield _finished(*writing.popleft())
         while writing:
@@ -84,8 +84,8 @@ def overlap(
         writer.shutdown(wait=True)
 
 
-def _finished(job: J, future: Future[C]) -> Done[J, C]:
+def _finished(item: J, future: Future[C]) -> Done[J, C]:
     try:
-        return Done(job, future.result())
+        return Done(item, future.result())
     except Exception as error:
-        return Done(job, error=error)
+        return Done(item, error=error)

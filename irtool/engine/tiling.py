@@ -1,8 +1,4 @@
-"""Running a network over a picture of any size in bounded memory.
-
-Tiles start at multiples of the network's stride and carry a margin of real surroundings, and everything
-that needs the whole picture was put into the context beforehand; so tiled and whole results agree.
-"""
+"""Networks evaluated over images of any size in bounded memory, tile by tile."""
 
 from __future__ import annotations
 
@@ -11,36 +7,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import PictureError, UsageError
-from ..models.base import Expert, WholeExpert
-from .device import available_bytes, peak_bytes, pick_dtype, resident_bytes
+from ..models.base import ModelInfo, Progress
+from ..ops import pad_to_multiple
 
-DEFAULT_WORK = 768 << 20  # bytes for activations on a CPU when nothing else is said: 12 megapixels stay under 2 GiB
-# The same for networks that see their picture best whole: one megapixel of the published U-Nets is.
-WHOLE_WORK = 4 << 30
+Span = tuple[int, int, int, int]  # from, to, keep from, keep to
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A restored picture and what it took.
-
-    Attributes:
-        pixels: (3, H, W) float32 in [0, 1], on the CPU.
-        tiles: number of tiles.
-        peak_bytes: peak memory (process on a CPU, torch on CUDA), None where the system does not say.
-    """
-
-    pixels: Tensor
-    tiles: int
-    peak_bytes: int | None
+class TooLittleMemory(ValueError):
+    """The memory allowed does not hold even the smallest tile."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows and columns to compute (with margin) and to keep, in pixels."""
+    """Rows and columns to compute (with overlap) and to keep, in pixels."""
 
     top: int
     bottom: int
@@ -52,84 +33,71 @@ class Tile:
     keep_right: int
 
 
-def _spans(size: int, count: int, multiple: int, margin: int) -> Iterator[tuple[int, int, int, int]]:
+def _spans(size: int, count: int, multiple: int, overlap: int) -> Iterator[tuple[int, int, int, int]]:
     """Cut `size` (a multiple) into `count` spans: (from, to, keep from, keep to)."""
     step = math.ceil(size / count / multiple) * multiple
-    margin = math.ceil(margin / multiple) * multiple
+    overlap = math.ceil(overlap / multiple) * multiple
     for start in range(0, size, step):
         end = min(start + step, size)
-        yield max(0, start - margin), min(size, end + margin), start, end
+        yield max(0, start - overlap), min(size, end + overlap), start, end
 
 
-def grid(height: int, width: int, *, multiple: int, margin: int, pixels: int) -> list[Tile]:
+def grid(height: int, width: int, *, multiple: int, overlap: int, pixels: int) -> list[Tile]:
     """Cover a picture with the least computed area such that no tile exceeds `pixels`.
 
     Args:
         height, width: multiples of `multiple`.
-        multiple, margin: of the network.
-        pixels: the most pixels in a tile, margin included.
+        multiple, overlap: of the network.
+        pixels: the most pixels in a tile, overlap included.
 
     Raises:
-        ValueError: even the smallest tile is larger than that.
+        TooLittleMemory: even the smallest tile is larger than that.
     """
     best: tuple[int, int, int] | None = None
     for rows in range(1, height // multiple + 1):
-        tall = max(b - a for a, b, _, _ in _spans(height, rows, multiple, margin))
-        # The fewest columns that fit; more would only add margins.
+        tall = max(b - a for a, b, _, _ in _spans(height, rows, multiple, overlap))
+        # The fewest columns that fit; more would only add overlaps.
         for columns in range(max(1, math.ceil(width * tall / max(1, pixels) / 2)), width // multiple + 1):
-            wide = max(b - a for a, b, _, _ in _spans(width, columns, multiple, margin))
+            wide = max(b - a for a, b, _, _ in _spans(width, columns, multiple, overlap))
             if tall * wide <= pixels:
-                area = sum(b - a for a, b, _, _ in _spans(height, rows, multiple, margin))
-                area *= sum(b - a for a, b, _, _ in _spans(width, columns, multiple, margin))
+                area = sum(b - a for a, b, _, _ in _spans(height, rows, multiple, overlap))
+                area *= sum(b - a for a, b, _, _ in _spans(width, columns, multiple, overlap))
                 if best is None or area < best[0]:
                     best = (area, rows, columns)
                 break
     if best is None:
-        raise ValueError("not even the smallest tile fits")
+        raise TooLittleMemory("not even the smallest tile fits")
     _, rows, columns = best
     return [
         Tile(top, bottom, left, right, kt, kb, kl, kr)
-        for top, bottom, kt, kb in _spans(height, rows, multiple, margin)
-        for left, right, kl, kr in _spans(width, columns, multiple, margin)
+        for top, bottom, kt, kb in _spans(height, rows, multiple, overlap)
+        for left, right, kl, kr in _spans(width, columns, multiple, overlap)
     ]
 
 
-def pad(pixels: Tensor, multiple: int) -> Tensor:
-    """Continue (3, H, W) at the bottom and right to multiples, mirrored where the picture is large enough."""
-    down, right = (-s % multiple for s in pixels.shape[-2:])
-    if not down and not right:
-        return pixels
-    mode = "reflect" if down < pixels.shape[-2] and right < pixels.shape[-1] else "replicate"
-    return F.pad(pixels[None], (0, right, 0, down), mode=mode)[0]
+def blend_weights(tiles: list[Tile], height: int, width: int) -> Iterator[Tensor]:
+    """How much each tile counts at each of its pixels; at every pixel of the picture they sum to one.
 
+    Across an overlap the weight falls linearly from one tile to the next. Tiles form a grid, so both axes are apart.
+    """
 
-def _budget(
-    expert: Expert | WholeExpert,
-    pixels: Tensor,
-    device: torch.device,
-    dtype: torch.dtype,
-    tile: str,
-    max_memory: int | None,
-) -> int:
-    """The most pixels a tile may have."""
-    per_pixel = expert.capability.bytes_per_pixel * dtype.itemsize // 4
-    if tile == "off":
-        return pixels.shape[-2] * pixels.shape[-1]
-    if tile != "auto":
-        if not tile.isdigit() or int(tile) < expert.capability.multiple:
-            raise UsageError(
-                f"--tile {tile} is no tile size.", f"Give auto, off, or at least {expert.capability.multiple} pixels."
-            )
-        side = int(tile) + 2 * expert.capability.margin
-        return side * side
-    if device.type == "cuda":
-        work = min(int(0.7 * available_bytes(device)), max_memory or 1 << 62)
-    elif max_memory is not None:
-        # Beside the tile: the result, and the copy of it that the encoder takes.
-        work = max_memory - resident_bytes() - 2 * 3 * pixels.shape[-2] * pixels.shape[-1] * 4
-    else:
-        work = min(WHOLE_WORK if hasattr(expert, "restore") else DEFAULT_WORK, available_bytes(device) // 2)
-    return max(0, work) // per_pixel
+    def ramps(spans: set[Span], size: int) -> dict[Span, Tensor]:
+        made: dict[Span, Tensor] = {}
+        for start, end, keep_start, keep_end in spans:
+            at = torch.arange(start, min(end, size)) + 0.5
+            rise = (at - start) / max(1, 2 * (keep_start - start)) if keep_start > start else torch.ones(len(at))
+            fall = (end - at) / max(1, 2 * (end - keep_end)) if end > keep_end else torch.ones(len(at))
+            made[start, end, keep_start, keep_end] = torch.minimum(rise, fall).clamp(0, 1)
+        total = torch.zeros(size)
+        for span, ramp in made.items():
+            total[span[0] : min(span[1], size)] += ramp
+        return {span: ramp / total[span[0] : min(span[1], size)] for span, ramp in made.items()}
+
+    down = [(t.top, t.bottom, t.keep_top, t.keep_bottom) for t in tiles]
+    across = [(t.left, t.right, t.keep_left, t.keep_right) for t in tiles]
+    rows, columns = ramps(set(down), height), ramps(set(across), width)
+    for row, column in zip(down, across, strict=True):
+        yield rows[row][:, None] * columns[column]
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -137,109 +105,115 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def run(
-    expert: Expert | WholeExpert,
-    pixels: Tensor,
-    *,
-    device: torch.device,
-    dtype: str = "auto",
-    tile: str = "auto",
-    max_memory: int | None = None,
-    ensemble: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Outcome:
-    """Restore a whole picture.
-
-    Args:
-        expert: a network fixed to its task.
-        pixels: (3, H, W) sRGB in [0, 1] on the CPU, any size from 1x1.
-        device: where to compute.
-        dtype: "auto", "fp32", "bf16" or "fp16".
-        tile: "auto" (as the memory allows), "off" (the whole picture at once), or the side of the kept
-            square in pixels.
-        max_memory: bytes the process (on a CPU) or torch (on CUDA) may hold at most; None bounds the
-            activations to 768 MiB or half of the free memory.
-        ensemble: average over the four mirrored views of every tile.
-        on_progress: called with (tiles done, tiles in all).
-
-    Raises:
-        UsageError: `tile` or `dtype` is no such setting, or the expert passes over a picture many times and `ensemble`
-            is asked for.
-        PictureError: the memory allowed does not hold even the smallest tile.
-    """
-    kind = pick_dtype(dtype, device)
-    expert.to(device, kind)
-    capability = expert.capability
-    height, width = pixels.shape[-2:]
-    context = expert.context(pixels).to(device)
-    padded = pad(pixels, capability.multiple)
-    if callable(expert):
-        padded = expert.prepare(padded)
-    result = torch.empty(3, height, width)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    allowed = _budget(expert, padded, device, kind, tile, max_memory)
-    if not callable(expert):
-        if ensemble:
-            raise UsageError("A diffusion model takes no self-ensemble.", "Leave --ensemble out.")
-        return _passes(expert, pixels, context, device, allowed, on_progress)
-    while True:
-        try:
-            tiles = grid(*padded.shape[-2:], multiple=capability.multiple, margin=capability.margin, pixels=allowed)
-        except ValueError:
-            raise _too_small(width, height) from None
-        try:
-            for done, t in enumerate(tiles):
-                if on_progress:
-                    on_progress(done, len(tiles))
-                part = padded[None, :, t.top : t.bottom, t.left : t.right].to(device)
-                restored = (mirrored(expert, part, context) if ensemble else expert(part, context).clamp(0, 1))[0]
-                bottom, right = min(t.keep_bottom, height), min(t.keep_right, width)
-                kept = restored[:, t.keep_top - t.top : bottom - t.top, t.keep_left - t.left : right - t.left]
-                result[:, t.keep_top : bottom, t.keep_left : right] = kept.float().cpu()
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            # Another process took the memory that was free when the tiles were planned.
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-            allowed = max(t.bottom - t.top for t in tiles) * max(t.right - t.left for t in tiles) // 2
-            continue
-        if on_progress:
-            on_progress(len(tiles), len(tiles))
-        return Outcome(result, len(tiles), peak_bytes(device))
-
-
-def mirrored(expert: Expert, tile: Tensor, context: Tensor) -> Tensor:
-    """What an expert makes of a tile, averaged over its four mirrored views: (N, C, h, w) -> (N, 3, h, w) in [0, 1].
+def mirrored(net: Callable[..., Tensor], *tiles: Tensor) -> Tensor:
+    """What a network makes of tiles, averaged over their four mirrored views: (N, C, h, w) -> (N, 3, h, w) in [0, 1].
 
     The geometric self-ensemble of Lim et al. (EDSR, CVPRW 2017) without the views turned by 90 degrees: rain falls.
     """
     views: list[list[int]] = [[], [-1], [-2], [-2, -1]]
-    return torch.stack([expert(tile.flip(s), context).float().clamp(0, 1).flip(s) for s in views]).mean(0)
+    return torch.stack([net(*(t.flip(s) for t in tiles)).float().clamp(0, 1).flip(s) for s in views]).mean(0)
 
 
-def _passes(
-    expert: WholeExpert,
-    pixels: Tensor,
-    context: Tensor,
-    device: torch.device,
-    allowed: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> Outcome:
-    """`run` for a network that passes over the picture many times."""
-    from .sweep import Sweeper
+class Tiler:
+    """Evaluates a network over images, cut as its `ModelInfo` says (`irtool.models.base.Tiled`).
 
-    sweep = Sweeper(expert.capability, allowed)
-    try:
-        restored = expert.restore(pixels[None].to(device), context, sweep, on_progress or (lambda done, total: None))
-    except ValueError:
-        raise _too_small(pixels.shape[-1], pixels.shape[-2]) from None
-    return Outcome(restored[0].float().clamp(0, 1).cpu(), sweep.tiles, peak_bytes(device))
+    With "exact" tiling the images are padded to the network's multiple; tiles start at multiples of it, and of each
+    only what lies `overlap` away from its cut edges is kept, so tiles agree with the whole. With "blended" tiling an
+    image that fits is not cut, and otherwise weights fall linearly across the overlap. Where memory runs out, tiles are
+    halved.
 
+    Args:
+        info: of the network.
+        pixels: the most pixels a tile may have, overlap included.
+        device: where the network is.
+        ensemble: average over four mirrored views of every tile.
+        padding: "reflect" or "zeros", for exact tiling.
 
-def _too_small(width: int, height: int) -> PictureError:
-    return PictureError(
-        f"The memory allowed is too small for a picture of {width}x{height} pixels.",
-        "Raise --max-memory, or close other programs.",
-    )
+    Attributes:
+        tiles: tiles of the last evaluation.
+    """
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        pixels: int,
+        device: torch.device | None = None,
+        *,
+        ensemble: bool = False,
+        padding: str = "reflect",
+    ) -> None:
+        self.info, self.pixels, self.device = info, max(0, pixels), device or torch.device("cpu")
+        self.ensemble, self.padding, self.tiles = ensemble, padding, 0
+
+    def __call__(self, net: Callable[..., Tensor], *images: Tensor, on_progress: Progress | None = None) -> Tensor:
+        """``net(*images)`` for images (N, C, H, W) of one size -> float32, on the device of the first image.
+
+        Raises:
+            TooLittleMemory: not even the smallest tile fits.
+        """
+        height, width = images[0].shape[-2:]
+        exact = self.info.tiling == "exact"
+        if exact and (height % self.info.multiple or width % self.info.multiple):
+            images = tuple(pad_to_multiple(image, self.info.multiple, self.padding) for image in images)
+        while True:
+            tiles = self._grid(*images[0].shape[-2:])
+            self.tiles = len(tiles)
+            try:
+                merge = self._cropped if exact else self._blended
+                return merge(net, images, tiles, on_progress or (lambda done, total: None))[..., :height, :width]
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                # Another process took the memory that was free when the tiles were planned.
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                self.pixels = max(t.bottom - t.top for t in tiles) * max(t.right - t.left for t in tiles) // 2
+
+    def _grid(self, height: int, width: int) -> list[Tile]:
+        multiple, overlap = self.info.multiple, self.info.overlap
+        height, width = (-(-side // multiple) * multiple for side in (height, width))
+        if self.info.tiling == "blended" and height * width <= self.pixels:
+            overlap = 0
+        return grid(height, width, multiple=multiple, overlap=overlap, pixels=self.pixels)
+
+    def _evaluate(self, net: Callable[..., Tensor], images: tuple[Tensor, ...], t: Tile) -> Tensor:
+        tiles = (image[..., t.top : t.bottom, t.left : t.right].to(self.device) for image in images)
+        return mirrored(net, *tiles) if self.ensemble else net(*tiles)
+
+    def _cropped(
+        self, net: Callable[..., Tensor], images: tuple[Tensor, ...], tiles: list[Tile], on_progress: Progress
+    ) -> Tensor:
+        result: Tensor | None = None
+        for done, t in enumerate(tiles):
+            on_progress(done, len(tiles))
+            part = self._evaluate(net, images, t)
+            if result is None:
+                size = (*part.shape[:-2], *images[0].shape[-2:])
+                with torch.inference_mode(False):  # so that the engine need not copy it
+                    result = torch.empty(size, dtype=torch.float32, device=images[0].device)
+            rows, columns = slice(t.keep_top, t.keep_bottom), slice(t.keep_left, t.keep_right)
+            result[..., rows, columns] = part[
+                ..., t.keep_top - t.top : t.keep_bottom - t.top, t.keep_left - t.left : t.keep_right - t.left
+            ].to(result)
+        on_progress(len(tiles), len(tiles))
+        assert result is not None
+        return result
+
+    def _blended(
+        self, net: Callable[..., Tensor], images: tuple[Tensor, ...], tiles: list[Tile], on_progress: Progress
+    ) -> Tensor:
+        height, width = images[0].shape[-2:]
+        total: Tensor | None = None
+        for done, (t, weight) in enumerate(zip(tiles, blend_weights(tiles, height, width), strict=True)):
+            on_progress(done, len(tiles))
+            part = self._evaluate(net, images, t).float()
+            if len(tiles) == 1:
+                total = part.to(images[0].device)
+                break
+            if total is None:
+                total = torch.zeros(*part.shape[:-2], height, width, device=images[0].device)
+            bottom, right = min(t.bottom, height), min(t.right, width)
+            total[..., t.top : bottom, t.left : right] += (part * weight.to(part.device)).to(total)
+        on_progress(len(tiles), len(tiles))
+        assert total is not None
+        return total

@@ -11,6 +11,7 @@ import platform
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -116,8 +117,8 @@ def network_of(reference: str) -> dict[str, Any]:
         return {}
     from .. import api
 
-    capability = api.capability(reference)
-    return {"architecture": capability.name, "parameters": capability.parameters}
+    info = api.info(reference)
+    return {"architecture": info.name, "parameters": info.parameters}
 
 
 def weights_of(reference: str) -> dict[str, str]:
@@ -201,12 +202,12 @@ def evaluate(
         return done[pair.name] if made is None else _record(request, pair, *made)
 
     for ended in overlap(request.found.pairs, read, work, write):
-        if ended.value is not None:
-            yield ended.value
+        if ended.result is not None:
+            yield ended.result
         elif isinstance(ended.error, (BrokenPipeError, UnavailableError)):
             raise ended.error
         else:
-            yield {"type": "image", "name": ended.job.name, "error": _said(ended.error)}
+            yield {"type": "image", "name": ended.item.name, "error": _said(ended.error)}
 
 
 def _said(error: Exception | None) -> str:
@@ -260,13 +261,12 @@ def _restore(request: Request, degraded: np.ndarray, on_tiles: Callable[[int, in
     from ..picture import Picture
     from ..plan import plan_auto
 
-    def auto(diagnosis: Any) -> Plan:
-        return plan_auto(diagnosis, model=request.model)
-
+    planner = None if request.plan is not None else partial(plan_auto, model=request.model)
     told: dict[str, Any] = {"detector": request.detector} if request.detector else {}
     result = api.restore(
         Picture(np.ascontiguousarray(degraded, dtype=np.float32)),
-        plan=request.plan or auto,
+        plan=request.plan,
+        planner=planner,
         device=request.device,
         dtype=request.dtype,
         tile=request.tile,

@@ -24,14 +24,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..degradation import IDS
-from . import motion
-from .base import Capability, require_known
+from ..ops import pad_to_multiple
+from . import modulation, motion
+from .base import Condition, ModelInfo, Placed, Progress, Tiled, check
 from .context import CONTEXT_SIZE, describe
 from .holes import fill_holes, filled
 from .unet_blocks import linear
@@ -398,79 +400,100 @@ class CompactNet(nn.Module):
                 del layer.down, layer.up
 
 
-class CompactExpert:
-    """A `CompactNet` merged for one mixture (the `Expert` protocol)."""
+class CompactBound:
+    """A `CompactNet` merged for one set of task weights (the `Bound` protocol).
 
-    def __init__(self, net: CompactNet, capability: Capability) -> None:
-        self.net = net
-        self.capability = capability
-        self.dtype = torch.float32
-        self.holes: Tensor | None = None
+    Args:
+        placed: the merged network.
+        info: of the model.
+        mask: (1, H, W), 1 where pixels are missing; None to have them found.
+    """
 
-    def masked(self, holes: Tensor) -> CompactExpert:
-        """The same for one picture, told where regions are missing: (1, H, W), 1 in a hole."""
-        told = copy.copy(self)
-        told.holes = holes
-        return told
+    def __init__(self, placed: Placed, info: ModelInfo, mask: Tensor | None = None) -> None:
+        self.placed, self.info, self.mask = placed, info, mask
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> CompactExpert:
-        self.net.to(device=device, dtype=dtype)
-        self.dtype = dtype
+    @property
+    def net(self) -> CompactNet:
+        """The network that computes."""
+        net: CompactNet = self.placed.net
+        return net
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> CompactBound:
+        self.placed.to(device, dtype)
         return self
 
-    def context(self, pixels: Tensor) -> Tensor:
-        return describe(pixels[None])
-
-    def prepare(self, pixels: Tensor) -> Tensor:
-        if self.holes is not None:
-            seen = torch.cat([fill_holes(pixels[None], self.holes[None])[0], self.holes])
-        elif self._asked("missing"):
-            seen = filled(pixels[None], torch.ones(1, dtype=torch.bool))[0]
+    def prepare(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The image padded, with what the network is told beside it (see `CompactNet.forward`), and its statistics."""
+        context = describe(image)
+        # What is found in the image, such as a path of the camera, is found in the padded one: so it was measured.
+        padded = pad_to_multiple(image, self.info.multiple)
+        if self.mask is not None:
+            mask = pad_to_multiple(self.mask[None], self.info.multiple)
+            source = torch.cat([fill_holes(padded, mask), mask], dim=1)
+        elif self._removes("missing"):
+            source = filled(padded, torch.ones(1, dtype=torch.bool))
         else:
-            seen = pixels
-        if not self.net.guess or not self._asked("blur"):
-            return seen
-        guessed = seen.new_zeros(7, *seen.shape[1:])
-        guessed[: len(seen)] = seen
-        return guessed if motion.guess(seen[:3], guessed[4:]) else seen
+            source = padded
+        if not self.net.guess or not self._removes("blur"):
+            return source, context
+        with_guess = source.new_zeros(1, 7, *source.shape[2:])
+        with_guess[:, : source.shape[1]] = source
+        return (with_guess if motion.guess(source[0, :3], with_guess[0, 4:]) else source), context
 
-    def _asked(self, task: str) -> bool:
+    def _removes(self, task: str) -> bool:
         return task in self.net.tasks and float(self.net.fixed[0, self.net.tasks.index(task)]) > 0
 
-    def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
+    def forward(self, tile: Tensor, context: Tensor) -> Tensor:
+        """Restore tiles (N, C, h, w) in float32 -> (N, 3, h, w)."""
+        restored = self.net(tile, context.expand(tile.shape[0], -1))
+        if tile.shape[1] > 3 and self._removes("missing") and int(self.net.fixed.count_nonzero()) == 1:
+            # The filling is nearer to the ground truth than what the network makes of it (docs/experiments.md).
+            restored = torch.where(tile[:, 3:4] > 0, tile[:, :3].to(restored), restored)
+        return restored
+
+    def run(self, image: Tensor, context: Tensor, tiled: Tiled, on_progress: Progress) -> Tensor:
+        context = context.to(self.placed.device)
         with torch.inference_mode():
-            restored = self.net(tile, context.expand(tile.shape[0], -1))
-            if tile.shape[1] > 3 and self._asked("missing") and int(self.net.fixed.count_nonzero()) == 1:
-                # The filling is nearer to the truth than what the network makes of it (docs/experiments.md).
-                restored = torch.where(tile[:, 3:4] > 0, tile[:, :3].to(restored), restored)
-            return restored
+            return tiled(lambda tile: self.forward(tile, context), image, on_progress=on_progress)
 
 
-class CompactRestorer:
-    """A loaded `CompactNet` with the offsets of all its tasks (the `Restorer` protocol)."""
+MERGED = 4
+"""Merged networks that a `CompactModel` keeps: a folder asks for few different sets of tasks."""
+
+
+class CompactModel:
+    """A loaded `CompactNet` with the adapters of all its tasks (the `Model` protocol)."""
 
     def __init__(self, net: CompactNet) -> None:
         self.net = net
-        width = net.stem.out_channels
-        self.capability = Capability(
+        self.info = ModelInfo(
             name="compact",
             tasks=net.tasks,
             multiple=net.multiple,
-            margin=net.reach(),
+            overlap=net.reach(),
             parameters=sum(p.numel() for p in net.parameters()),
             gmacs_per_megapixel=net.macs_per_pixel() / 1e3,
             # Measured (tests/test_tiling.py keeps it honest): a stream and a skip at the finest level, a quarter of the
             # pixels, and as much again that does not shrink with the type; blocks take strips.
-            bytes_per_pixel=4 * (40 + 5 * width // 4),
+            bytes_per_pixel=4 * (40 + 5 * net.stem.out_channels // 4),
+            takes_mask=True,
         )
+        self._merged: dict[tuple[frozenset[tuple[str, float]], Path | None], Placed] = {}
 
-    def specialise(self, mixture: Mapping[str, float]) -> CompactExpert:
-        require_known(mixture, self.net.tasks)
-        net = copy.deepcopy(self.net)
-        net.merge(mixture)
-        return CompactExpert(net, self.capability)
+    def bind(self, condition: Condition) -> CompactBound:
+        check(condition, self.info)
+        key = frozenset(condition.tasks.items()), condition.adapter
+        placed = self._merged.pop(key, None)
+        if placed is None:
+            net = copy.deepcopy(self.net)
+            net.merge(condition.tasks)
+            placed = Placed(net if condition.adapter is None else modulation.apply(net, condition.adapter))
+        self._merged[key] = placed  # the last one is the one used last
+        while len(self._merged) > MERGED:
+            del self._merged[next(iter(self._merged))]
+        return CompactBound(placed, self.info, condition.mask)
 
 
-def restorer(net: CompactNet, header: Mapping[str, str]) -> CompactRestorer:
-    """The restorer of a loaded network (see `irtool.models.loading`); the header says nothing it needs."""
-    return CompactRestorer(net)
+def restorer(net: CompactNet, header: Mapping[str, str]) -> CompactModel:
+    """The model of a loaded network (see `irtool.models.loading`); the header says nothing it needs."""
+    return CompactModel(net)

@@ -156,8 +156,8 @@ class DaCLIP(nn.Module):
             "logit_scale": self.logit_scale.exp(),
         }
 
-    def blind(self) -> DaCLIP:
-        """Let go of the text tower, which restoration does not use; returns itself."""
+    def drop_text_tower(self) -> DaCLIP:
+        """Drop the text tower, which restoration does not use; returns itself."""
         for name in ("transformer", "token_embedding", "ln_final"):
             setattr(self.clip, name, nn.Identity())
         self.clip.positional_embedding = self.clip.text_projection = None

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from . import modulation
-from .base import require_known
-from .ipt import IPT, IPTExpert, blend, capability
+from .base import Condition, Placed, check
+from .ipt import IPT, IPTBound, blend, info
 
 TASKS = ("noise", "blur", "rain", "haze", "snow")
 """The five tasks of the paper."""
@@ -128,20 +128,23 @@ def _pass_through(net: IPT) -> None:
         tail[-1].weight[colour, colour, 1, 1] = 0.5  # the body's output is added to what it was given
 
 
-class InstructIPTRestorer:
-    """A loaded `InstructIPT` (the `Restorer` protocol)."""
+class InstructIPTModel:
+    """A loaded `InstructIPT` (the `Model` protocol)."""
 
-    def __init__(self, net: InstructIPT) -> None:
-        self.net = net
-        self.capability = capability(net.ipt, "instruct-ipt", net.tasks)
+    def __init__(self, net: InstructIPT, header: Mapping[str, str]) -> None:
+        self.net, self.info = net, info(net.ipt, header, "instruct-ipt", net.tasks)
+        self._merged: tuple[Mapping[str, float], Placed] | None = None  # the last one: it is large
 
-    def specialise(self, mixture: Mapping[str, float]) -> IPTExpert:
-        require_known(mixture, self.net.tasks)
-        merged = copy.deepcopy(self.net.ipt)
-        modulation.merge(merged, self.net.vector(mixture))
-        return IPTExpert(merged, 0, self.capability)
+    def bind(self, condition: Condition) -> IPTBound:
+        check(condition, self.info)
+        if self._merged is None or self._merged[0] != condition.tasks:
+            merged = copy.deepcopy(self.net.ipt)
+            modulation.merge(merged, self.net.vector(condition.tasks))
+            self._merged = dict(condition.tasks), Placed(merged)
+        bound = IPTBound(self._merged[1], self.info, 0)
+        return bound if condition.adapter is None else bound.adapted(condition.adapter)
 
 
-def restorer(net: InstructIPT, header: Mapping[str, str]) -> InstructIPTRestorer:
-    """The restorer of a loaded network (see `irtool.models.loading`); the header says nothing it needs."""
-    return InstructIPTRestorer(net)
+def restorer(net: InstructIPT, header: Mapping[str, str]) -> InstructIPTModel:
+    """The model of a loaded network (see `irtool.models.loading`)."""
+    return InstructIPTModel(net, header)

@@ -7,8 +7,8 @@ which of seven tasks is meant.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UnavailableError
-from .base import Capability
+from ..ops import pad_to_multiple
+from .base import Condition, ModelInfo, Placed, SinglePassModel, check, describe
 from .macs import SIDE, counted
 from .nafnet import Block, LocalPool, layout
-from .single import Single, Whole
-from .unet_blocks import pad_to
 
 Shapes = Mapping[str, tuple[int, ...]]
 CLASSES = ("noise", "blur", "rain", "haze", "lowlight", "outscale", "auto")
@@ -102,7 +101,7 @@ class InstructIR(nn.Module):
             (N, 3, H, W), not clamped.
         """
         height, width = x.shape[-2:]
-        x = pad_to(x, self.multiple, "constant")
+        x = pad_to_multiple(x, self.multiple, "zeros")
         y, skips = self.intro(x), []
         for encoder, steer, down in zip(self.encoders, self.enc_cond, self.downs, strict=True):
             skips.append(steer(encoder(y), text))
@@ -159,51 +158,57 @@ Steer = Callable[[list[str]], tuple[Tensor, Tensor]]
 """Sentences -> what steers the network (N, 256), and the scores of `CLASSES` (N, 7)."""
 
 
-class InstructIRRestorer(Single):
-    """An `InstructIR` with its language head (`Restorer`).
+class InstructIRModel:
+    """An `InstructIR` with its language head (the `Model` protocol).
 
     Attributes:
         head: the loaded head.
-        steer: how sentences become embeddings; whoever has a sentence encoder sets it before `specialise` is called.
+        steer: how sentences become embeddings; None for the sentence encoder of the extra "text".
     """
 
-    def __init__(self, net: InstructIR, capability: Capability, head: LanguageHead) -> None:
-        super().__init__(net, capability)
-        self.head = head
+    def __init__(self, net: InstructIR, info: ModelInfo, head: LanguageHead) -> None:
+        self.info, self.head, self.placed = info, head, Placed(net)
         self.steer: Steer | None = None
 
-    def specialise(self, mixture: Mapping[str, float]) -> InstructIRExpert:
-        """Say the tasks of a mixture to the network; their weights cannot be said.
+    @property
+    def net(self) -> Any:
+        """The network that computes."""
+        return self.placed.net
+
+    def bind(self, condition: Condition) -> InstructIRBound:
+        """Say the tasks to the network; their weights cannot be said.
 
         Raises:
             UsageError: it was not trained on one of them.
             UnavailableError: nothing turns sentences into embeddings.
         """
-        super().specialise(mixture)
+        check(condition, self.info)
         if self.steer is None:
-            raise UnavailableError("InstructIR needs a sentence encoder.", "pip install 'irtool[text]'")
-        embedding, _ = self.steer([" ".join(SENTENCES[task] for task in mixture)])
-        return InstructIRExpert(self.source, self.capability, embedding)
+            from ..language.encoder import InstructIRWords, SentenceEncoder
+
+            self.steer = InstructIRWords(self.head, SentenceEncoder()).steer
+        embedding, _ = self.steer([" ".join(SENTENCES[task] for task in condition.tasks)])
+        bound = InstructIRBound(self.placed, self.info, embedding)
+        return bound if condition.adapter is None else bound.adapted(condition.adapter)
 
 
-class InstructIRExpert(Whole):
-    """An `InstructIR` that was told what to do (`WholeExpert`): its channel attention pools over all that it sees."""
+class InstructIRBound(SinglePassModel):
+    """An `InstructIR` that was told what to do: its channel attention pools over all that it sees."""
 
-    def __init__(self, net: InstructIR, capability: Capability, embedding: Tensor) -> None:
-        super().__init__(net, capability)
-        self.embedding = embedding
+    def __init__(self, placed: Placed, info: ModelInfo, embedding: Tensor) -> None:
+        self.placed, self.info, self.embedding = placed, info, embedding
 
-    def context(self, pixels: Tensor) -> Tensor:
-        """The embedding of the sentence, (1, 256), whatever the picture."""
-        return self.embedding
+    def prepare(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The image, and the embedding of the sentence, (1, 256)."""
+        return image, self.embedding
 
-    def apply(self, x: Tensor, context: Tensor) -> Tensor:
-        made: Tensor = self.net(x, context.expand(len(x), -1))
-        return made
+    def forward(self, tile: Tensor, context: Tensor) -> Tensor:
+        restored: Tensor = self.net(tile, context.to(tile.dtype).expand(len(tile), -1))
+        return restored
 
 
-def restorer(net: InstructIR, header: Mapping[str, str], *companions: nn.Module) -> InstructIRRestorer:
-    """The restorer of a loaded network.
+def restorer(net: InstructIR, header: Mapping[str, str], *companions: nn.Module) -> InstructIRModel:
+    """The model of a loaded network.
 
     Raises:
         UnavailableError: its language head is missing.
@@ -211,13 +216,9 @@ def restorer(net: InstructIR, header: Mapping[str, str], *companions: nn.Module)
     if not companions or not isinstance(companions[0], LanguageHead):
         raise UnavailableError("InstructIR needs its language head.", "irtool download instructir-lm.7d")
     inputs = torch.empty(1, 3, SIDE, SIDE, device="meta"), torch.empty(1, net.txtdim, device="meta")
-    capability = Capability(
-        name="instructir",
-        tasks=tuple(task for task in json.loads(header.get("tasks", "[]")) if task in SENTENCES) or tuple(SENTENCES),
-        multiple=net.multiple,
-        margin=128,
-        parameters=sum(p.numel() for p in net.parameters()),
-        gmacs_per_megapixel=counted(net, *inputs),
-        bytes_per_pixel=4 * 9 * net.intro.out_channels,
-    )
-    return InstructIRRestorer(net, capability, companions[0])
+    info = describe(
+        net, header, "instructir", tasks=tuple(SENTENCES), multiple=net.multiple, overlap=128,
+        bytes_per_pixel=4 * 9 * net.intro.out_channels, gmacs=counted(net, *inputs), tiling="blended",
+    )  # fmt: skip
+    tasks = tuple(task for task in info.tasks if task in SENTENCES) or tuple(SENTENCES)
+    return InstructIRModel(net, replace(info, tasks=tasks), companions[0])

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .base import Capability, require_known
+from .base import Condition, ModelInfo, Placed, Progress, SinglePassModel, Tiled, check, describe
 from .modulation import parameters
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -304,7 +304,7 @@ def blend(run: Patches, x: Tensor, side: int, stride: int, batch: int = 64) -> T
 def recognise(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of `IPT`, read off the shapes of its tensors; None where they are not its.
 
-    The number of attention heads leaves no trace in the tensors; the published twelve are assumed where they divide.
+    The number of attention heads leaves no trace in the tensors: it is None, unless the sizes are the published ones.
     """
     if "body.linear_encoding.weight" not in shapes or "head.0.0.weight" not in shapes:
         return None
@@ -324,93 +324,83 @@ def recognise(shapes: Shapes) -> dict[str, Any] | None:
         "patch_dim": side,
         "num_layers": layers,
         "n_feats": features,
-        "num_heads": next(h for h in (12, 6, 4, 2, 1) if size % h == 0),
+        "num_heads": 12 if (features, side) == (64, 3) else None,
         "num_queries": shapes["body.query_embed.weight"][0],
     }
 
 
-class IPTExpert:
-    """IPT fixed to a task (the `Expert` protocol): blended patches at half a patch's stride."""
+class IPTBound(SinglePassModel):
+    """IPT bound to a task: blended patches at half a patch's stride."""
 
-    def __init__(self, net: IPT, task: int, capability: Capability) -> None:
-        self.net, self.task, self.capability = net, task, capability
-        self.dtype = torch.float32
+    def __init__(self, placed: Placed, info: ModelInfo, task: int) -> None:
+        self.placed, self.info, self.task = placed, info, task
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> IPTExpert:
-        self.net.to(device=device, dtype=dtype)
-        self.dtype = dtype
-        return self
+    def forward(self, tile: Tensor, context: Tensor) -> Tensor:
+        side = self.net.patch
+        run = lambda p: self.net(p.to(self.placed.dtype) * 255, self.task).float() / 255  # noqa: E731
+        # A tile smaller than a patch is continued at its right and bottom.
+        more = [max(0, side - s) for s in tile.shape[-2:]]
+        filled = F.pad(tile, (0, more[1], 0, more[0]), mode="replicate")
+        return blend(run, filled, side, side // 2)[..., : tile.shape[-2], : tile.shape[-1]]
 
-    def context(self, pixels: Tensor) -> Tensor:
-        return pixels.new_zeros(1, 0)
-
-    def prepare(self, pixels: Tensor) -> Tensor:
-        return pixels
-
-    def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
-        with torch.inference_mode():
-            side = self.net.patch
-            run = lambda p: self.net(p.to(self.dtype) * 255, self.task).float() / 255  # noqa: E731
-            # A tile smaller than a patch is continued at its right and bottom.
-            more = [max(0, side - s) for s in tile.shape[-2:]]
-            filled = F.pad(tile, (0, more[1], 0, more[0]), mode="replicate")
-            return blend(run, filled, side, side // 2)[..., : tile.shape[-2], : tile.shape[-1]]
+    def run(self, image: Tensor, context: Tensor, tiled: Tiled, on_progress: Progress) -> Tensor:
+        with torch.inference_mode():  # tiles in float32: patches are blended in it
+            return tiled(lambda tile: self.forward(tile, context), image, on_progress=on_progress)
 
 
-def capability(net: IPT, name: str, tasks: Sequence[str]) -> Capability:
-    """What an IPT, or one whose layers have offsets to be merged, can do and needs."""
+def info(net: IPT, header: Mapping[str, str], name: str, tasks: Sequence[str]) -> ModelInfo:
+    """The record of an IPT, or of one whose layers have adapters to be merged."""
     tokens, size = net.body.position_encoding.pe.weight.shape
     body = sum(p.numel() for p in parameters(net.body)[0]) - net.body.query_embed.weight.numel()
     # Every weight of the body meets every token, and each pixel lies in four patches.
     macs = 4 * (body + 2 * 2 * tokens * size * len(net.body.encoder.layers)) / net.body.side**2
-    return Capability(
-        name=name,
-        tasks=tuple(tasks),
-        multiple=net.patch // 2,
-        margin=net.patch,
-        parameters=sum(p.numel() for p in net.parameters()),
-        gmacs_per_megapixel=macs / 1e3,
+    own = {key: value for key, value in header.items() if key != "tasks"}  # there they may be a table
+    return describe(
+        net, own, name, tasks=tuple(tasks), multiple=net.patch // 2, overlap=net.patch, gmacs=macs / 1e3,
         bytes_per_pixel=4 * 4 * 12 * size // net.body.side**2,
-    )
+    )  # fmt: skip
 
 
-class IPTRestorer:
-    """A loaded IPT (the `Restorer` protocol): its tasks that do not enlarge.
+class IPTModel:
+    """A loaded IPT (the `Model` protocol): its tasks that do not enlarge.
 
     Args:
         net: the network.
         tasks: degradation id -> number of its head, tail and query.
+        header: of its file.
     """
 
-    def __init__(self, net: IPT, tasks: Mapping[str, int]) -> None:
-        self.net, self.tasks = net, dict(tasks)
-        self.capability = capability(net, "ipt", tuple(self.tasks))
+    def __init__(self, net: IPT, tasks: Mapping[str, int], header: Mapping[str, str]) -> None:
+        self.placed, self.tasks = Placed(net), dict(tasks)
+        self.info = info(net, header, "ipt", tuple(self.tasks))
 
-    def specialise(self, mixture: Mapping[str, float]) -> IPTExpert:
-        require_known(mixture, self.capability.tasks)
-        if len(mixture) > 1:
+    def bind(self, condition: Condition) -> IPTBound:
+        check(condition, self.info)
+        if len(condition.tasks) != 1:
             raise UsageError(
-                "IPT undoes one degradation at a time.", f"Ask for one of {', '.join(mixture)}, then for the next."
+                "IPT removes one degradation at a time.",
+                f"Ask for one of {', '.join(condition.tasks or self.tasks)}, then for the next.",
             )
-        return IPTExpert(self.net, self.tasks[next(iter(mixture))], self.capability)
+        bound = IPTBound(self.placed, self.info, self.tasks[next(iter(condition.tasks))])
+        return bound if condition.adapter is None else bound.adapted(condition.adapter)
 
 
 PRETRAINED = {"rain": 3, "noise": 5}
 """Places in the published file of six tasks: x2, x3, x4, rain, noise of sigma 30, noise of sigma 50."""
 
 
-def restorer(net: IPT, header: Mapping[str, str], *_: nn.Module) -> IPTRestorer:
-    """A restorer of a loaded network; its header may name the tasks (JSON, degradation id -> place, or a list of ids).
+def restorer(net: IPT, header: Mapping[str, str], *_: nn.Module) -> IPTModel:
+    """The model of a loaded network; its header may name the tasks (JSON, degradation id -> place, or a list of ids).
 
     Raises:
         UsageError: the file enlarges and restores nothing.
     """
     tasks = json.loads(header.get("tasks", "[]"))
     if isinstance(tasks, dict):
-        return IPTRestorer(net, tasks)
+        return IPTModel(net, tasks, header)
     if net.scale == (2, 3, 4, 1, 1, 1):
-        return IPTRestorer(net, PRETRAINED)
+        return IPTModel(net, PRETRAINED, header)
     if net.scale == (1,):
         # A published file for one task does not say which; any that it may be for can be asked of it.
-        return IPTRestorer(net, dict.fromkeys(tasks or PRETRAINED, 0))
+        return IPTModel(net, dict.fromkeys(tasks or PRETRAINED, 0), header)
     raise UsageError("This IPT enlarges pictures, which irtool does not do.", "Give one for rain or noise.")

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..ops import pad_to_multiple
 from .unet_blocks import (
     HEAD,
     FullAttention,
@@ -34,7 +35,6 @@ from .unet_blocks import (
     Up,
     as_times,
     down,
-    pad_to,
     up,
 )
 
@@ -69,7 +69,7 @@ class _UNet(nn.Module):
     ) -> None:
         super().__init__()
         times, levels = 4 * nf, list(pairwise(dims))
-        self.multiple = 2 ** len(levels)
+        self.width, self.multiple = nf, 2 ** len(levels)
         self.init_conv = nn.Conv2d(inputs, nf, 7, 1, 3, bias=False)
         if core != 1:
             self.downsample = nn.Conv2d(nf, nf, 4, 2, 1)
@@ -93,7 +93,7 @@ class _UNet(nn.Module):
         """x (N, inputs, H, W) any size, time embedding (1 or N, 4 nf), content (N, source) -> (N, outputs, H, W)."""
         height, width = x.shape[-2:]
         # Whoever calls subtracts in float32, where the state and its mean are all but equal, and only then is rounded.
-        x = pad_to(x, self.multiple).to(self.init_conv.weight.dtype, memory_format=torch.channels_last)
+        x = pad_to_multiple(x, self.multiple).to(self.init_conv.weight.dtype, memory_format=torch.channels_last)
         x = first = self.init_conv(x)
         if self.core != 1:
             x = self.downsample(x)
@@ -154,6 +154,8 @@ class ContextUNet(_UNet):
         use_degra_context: a learned prompt, weighted by the degradation embedding, is added to the time embedding.
         use_image_context: the content embedding goes to transformers at the lowest levels; otherwise there are none.
         scale: 0.5 for a core at half resolution.
+        first_transformer: the first level with a transformer; None for the fourth at full resolution, as in the
+            universal net, and for the last one at half, as in the wild net.
     """
 
     def __init__(
@@ -166,10 +168,12 @@ class ContextUNet(_UNet):
         use_degra_context: bool = True,
         use_image_context: bool = True,
         scale: float = 1.0,
+        first_transformer: int | None = None,
     ) -> None:
         depth = len(ch_mult)
-        # Published: from the fourth level on in the universal net, at the last level in the wild one.
-        first = 3 if scale == 1 else depth - 1
+        first = first_transformer
+        if first is None:
+            first = 3 if scale == 1 else depth - 1
         kinds = ["transformer" if use_image_context and i >= first else "linear" for i in range(depth)]
         kinds.append("transformer" if use_image_context else "linear")
         super().__init__(2 * in_nc, out_nc, nf, [nf, *(nf * m for m in ch_mult)], kinds, context_dim, scale)
@@ -221,12 +225,17 @@ def recognise_denoising(shapes: Shapes) -> dict[str, Any] | None:
 
 def recognise_universal(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of the universal `ContextUNet` from its tensors; None where they are another's."""
-    return None if "downsample.weight" in shapes else recognise_context(shapes)
+    return None if _is_wild(shapes) else recognise_context(shapes)
 
 
 def recognise_wild(shapes: Shapes) -> dict[str, Any] | None:
-    """The same for the wild one, whose core works at half resolution."""
-    return recognise_context(shapes) if "downsample.weight" in shapes else None
+    """The same for the wild one, whose core works at half resolution as published, or at full."""
+    return recognise_context(shapes) if _is_wild(shapes) else None
+
+
+def _is_wild(shapes: Shapes) -> bool:
+    # It sees the content embedding only; the universal net always has the prompt of the degradations.
+    return "downsample.weight" in shapes or "prompt" not in shapes
 
 
 def _of(shapes: Shapes, conditional: bool) -> dict[str, Any] | None:
@@ -256,12 +265,19 @@ def recognise_context(shapes: Shapes) -> dict[str, Any] | None:
     source = shapes[transformer] if transformer in shapes else shapes["text_mlp.0.weight"]
     if any(w % nf for w in widths) or (transformer in shapes and widths[-1] % HEAD):
         return None
-    return {
+    scale = 0.5 if "downsample.weight" in shapes else 1.0
+    found = {
         "in_nc": inputs // 2, "out_nc": shapes["final_conv.weight"][0], "nf": nf,
         "ch_mult": [w // nf for w in widths], "context_dim": source[1],
         "use_degra_context": "prompt" in shapes, "use_image_context": transformer in shapes,
-        "scale": 0.5 if "downsample.weight" in shapes else 1.0,
+        "scale": scale,
     }  # fmt: skip
+    levels = range(len(widths))
+    first = next((i for i in levels if f"downs.{i}.2.fn.fn.transformer_blocks.0.attn2.to_k.weight" in shapes), None)
+    usual = 3 if scale == 1 else len(widths) - 1
+    if first is not None and first != usual:
+        found["first_transformer"] = first
+    return found
 
 
 def _levels(shapes: Shapes) -> int:

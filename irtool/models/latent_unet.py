@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .unet_blocks import LinearAttention, PreNorm, ResBlock, Residual, down, pad_to, up
+from ..ops import pad_to_multiple
+from .unet_blocks import LinearAttention, PreNorm, ResBlock, Residual, down, up
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -53,7 +54,7 @@ class LatentUNet(nn.Module):
 
         h and w are H and W, continued to a multiple of 2^levels, over 2^(levels - 1).
         """
-        x = pad_to(x, self.multiple).contiguous(memory_format=torch.channels_last)
+        x = pad_to_multiple(x, self.multiple).contiguous(memory_format=torch.channels_last)
         x = self.init_conv(x)
         hidden = [x]
         for block1, block2, attention, further in self.encoder:

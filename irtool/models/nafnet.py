@@ -15,7 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .unet_blocks import PixelConv, pad_to
+from ..ops import pad_to_multiple
+from .base import SinglePassModel, describe, settings
+from .macs import gmacs_per_megapixel
+from .unet_blocks import PixelConv
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -185,7 +188,7 @@ class NAFNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, img_channel, H, W) in [0, 1], any size -> the same shape, not clamped."""
         height, width = x.shape[-2:]
-        x = pad_to(x, self.multiple, "constant").contiguous(memory_format=torch.channels_last)
+        x = pad_to_multiple(x, self.multiple, "zeros").contiguous(memory_format=torch.channels_last)
         y, skips = self.intro(x), []
         for encoder, further in zip(self.encoders, self.downs, strict=True):
             skips.append(encoder(y))
@@ -238,3 +241,23 @@ def recognise(shapes: Shapes) -> dict[str, Any] | None:
     ):
         return None
     return found if shapes["intro.weight"][1] == found["img_channel"] else None
+
+
+TRAIN_SIZE = 256
+"""Side of the crops that the published networks were trained on."""
+
+
+def restorer(net: Any, header: Mapping[str, str]) -> SinglePassModel:
+    """The model of a loaded `NAFNet` as published: pooling locally, padded with zeros.
+
+    "settings" of the header may name the "train_size", and "padding" = "reflect" for weights that learned with it.
+    """
+    told = settings(header)
+    side = int(told.get("train_size", TRAIN_SIZE))
+    net = localise(net, side)
+    # A window reaches three quarters of the crop to each side; the convolutions reach further by some pixels.
+    info = describe(
+        net, header, "nafnet", overlap=side * 3 // 4 + 32, bytes_per_pixel=4 * 9 * net.intro.out_channels,
+        multiple=net.multiple, gmacs=gmacs_per_megapixel(net), task_agnostic=True, padding=told.get("padding", "zeros"),
+    )  # fmt: skip
+    return SinglePassModel(net, info)

@@ -15,9 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import UnavailableError
+from ..ops import pad_to_multiple
+from .base import ModelInfo, SinglePassModel, describe
+from .daclip import DaCLIP, look
+from .macs import gmacs_per_megapixel
 from .nafnet import lay_out, layout
 from .refusion_nafnet import ConditionalBlock, Gate, descend
-from .unet_blocks import HEAD, PreNorm, Residual, SpatialTransformer, pad_to
+from .unet_blocks import HEAD, PreNorm, Residual, SpatialTransformer
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -71,7 +76,7 @@ class ContextNAFNet(nn.Module):
             As x, not clamped.
         """
         height, width = x.shape[-2:]
-        x = pad_to(x, self.multiple, "constant").contiguous(memory_format=torch.channels_last)
+        x = pad_to_multiple(x, self.multiple, "zeros").contiguous(memory_format=torch.channels_last)
         prompt = self.prompt_mlp(self.text_mlp(text_context).softmax(dim=1) * self.prompt)
         y = descend(self, self.intro(x), prompt, image_context)
         return (self.ending(y) + x)[..., :height, :width]
@@ -84,3 +89,35 @@ def recognise(shapes: Shapes) -> dict[str, Any] | None:
     if content and (found["width"] << len(found["enc_blk_nums"]) - 1) % HEAD:
         return None
     return {**found, "context_dim": shapes["text_mlp.0.weight"][1], "use_image_context": content}
+
+
+class SteeredNAFNet(SinglePassModel):
+    """A `ContextNAFNet` with its controller. Its transformers see all that they are given."""
+
+    def __init__(self, net: Any, info: ModelInfo, controller: DaCLIP) -> None:
+        super().__init__(net, info)
+        self.controller = controller.drop_text_tower()
+
+    def prepare(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The image, and its degradation and content embeddings side by side (1, 2 K)."""
+        content, degradation = look(self.controller.to(self.placed.device), image[0])
+        return image, torch.cat([degradation, content], dim=1)
+
+    def forward(self, tile: Tensor, context: Tensor) -> Tensor:
+        restored: Tensor = self.net(tile, *context.to(tile.dtype).chunk(2, dim=1))
+        return restored
+
+
+def restorer(net: Any, header: Mapping[str, str], *companions: nn.Module) -> SteeredNAFNet:
+    """The model of a loaded `ContextNAFNet`.
+
+    Raises:
+        UnavailableError: the controller is missing.
+    """
+    if not companions or not isinstance(companions[0], DaCLIP):
+        raise UnavailableError("nafnet-daclip needs a DA-CLIP controller.", "Name one with `controller`.")
+    info = describe(
+        net, header, "nafnet-daclip", overlap=32, bytes_per_pixel=4 * 10 * net.intro.out_channels,
+        multiple=net.multiple, gmacs=gmacs_per_megapixel(net), task_agnostic=True, tiling="blended",
+    )  # fmt: skip
+    return SteeredNAFNet(net, info, companions[0])

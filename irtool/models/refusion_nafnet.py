@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..ops import pad_to_multiple
 from .nafnet import LocalPool, gate, lay_out, layout
-from .unet_blocks import ChannelNorm, PixelConv, Times, as_times, pad_to
+from .unet_blocks import ChannelNorm, PixelConv, Times, as_times
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -78,7 +79,7 @@ class ConditionalNAFNet(nn.Module):
         super().__init__()
         times = 4 * width
         self.skip = img_channel != 3 if skip is None else skip
-        self.multiple = 2 ** len(enc_blk_nums)
+        self.width, self.multiple = width, 2 ** len(enc_blk_nums)
         self.time_mlp: Any = nn.Sequential(Times(width), nn.Linear(width, 2 * times), Gate(), nn.Linear(times, times))
         self.intro = nn.Conv2d(2 * img_channel, width, 3, 1, 1)
         self.ending = nn.Conv2d(width, img_channel, 3, 1, 1)
@@ -92,7 +93,7 @@ class ConditionalNAFNet(nn.Module):
         """States and conditions (N, img_channel, H, W), times from 1, one or one per sample -> noise, as x."""
         height, width = x.shape[-2:]
         time = self.time_mlp[1:](self.time_mlp[0](as_times(t, x)).to(self.time_mlp[1].weight.dtype))
-        x = pad_to(torch.cat([x - mu, mu], dim=1), self.multiple, "constant")
+        x = pad_to_multiple(torch.cat([x - mu, mu], dim=1), self.multiple, "zeros")
         x = first = self.intro(x.to(self.intro.weight.dtype, memory_format=torch.channels_last))
         x = descend(self, x, time)
         return self.ending(x + first if self.skip else x)[..., :height, :width]
@@ -122,9 +123,9 @@ def recognise_pixel(shapes: Shapes) -> dict[str, Any] | None:
 
 
 def recognise_latent(shapes: Shapes) -> dict[str, Any] | None:
-    """The same for the latent one."""
+    """The same for the latent one; that it adds the features of its first layer before the last, no tensor tells."""
     found = recognise(shapes)
-    return found if found and found["img_channel"] != 3 else None
+    return found | {"skip": True} if found and found["img_channel"] != 3 else None
 
 
 def recognise(shapes: Shapes) -> dict[str, Any] | None:

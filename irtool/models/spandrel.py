@@ -16,35 +16,42 @@ import torch
 from safetensors.torch import load_file
 
 from ..degradation import IDS
-from ..errors import UnavailableError
-from .base import Capability
-from .single import Whole
+from ..errors import UnavailableError, UsageError
+from .base import ModelInfo, Placed, SinglePassModel
 
 EXTRA = "pip install 'irtool[spandrel]' runs many more community networks."
 FREE, NON_COMMERCIAL = "spandrel", "spandrel-nc"
-MARGIN = 48
+OVERLAP = 48
 """Surroundings of a tile where the picture does not fit; spandrel says whether tiles are sound, not how far a network
 looks."""
 
 
-class SpandrelRestorer(Whole):
-    """A network that keeps the size of its picture (`Restorer` and `WholeExpert`)."""
+class PlacedDescriptor(Placed):
+    """spandrel's descriptor of a network, which is no module: it moves its own."""
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Any:
-        # The descriptor is no module: it moves its own, and refuses types in which the network is wrong.
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
         from spandrel import UnsupportedDtypeError
 
         try:
             self.net.to(device, dtype)
             self.device, self.dtype = device, dtype
-        except UnsupportedDtypeError:
+        except UnsupportedDtypeError:  # the network is wrong in it
             self.net.to(device, torch.float32)
             self.device, self.dtype = device, torch.float32
-        return self
+
+
+class SpandrelModel(SinglePassModel):
+    """A network that keeps the size of its image."""
+
+    def __init__(self, net: Any, info: ModelInfo) -> None:
+        self.info, self.placed = info, PlacedDescriptor(net)
+
+    def adapted(self, adapter: Path) -> Any:
+        raise UsageError(f"A {self.info.name} model takes no task adapter.", "Use the model it was learned on.")
 
 
 def terms(name: str) -> str:
-    """For people: what the name of a capability says of an architecture's licence; empty for irtool's own families."""
+    """What the architecture's name says of its license, for people; empty for irtool's own architectures."""
     kind, _, architecture = name.partition(":")
     if kind == FREE:
         return f"{architecture}, by spandrel; architecture under MIT, Apache-2.0 or BSD terms"
@@ -53,8 +60,8 @@ def terms(name: str) -> str:
     return ""
 
 
-def load(path: Path, unknown: UnavailableError) -> SpandrelRestorer:
-    """The restorer of a file that is of no family of irtool's own.
+def load(path: Path, unknown: UnavailableError) -> SpandrelModel:
+    """The model of a file that is of no family of irtool's own.
 
     Args:
         path: safetensors.
@@ -82,18 +89,21 @@ def load(path: Path, unknown: UnavailableError) -> SpandrelRestorer:
         raise UnavailableError(f"{path} holds {name} for {model.input_channels} channels; irtool gives three, RGB.")
     sizes = model.size_requirements
     whole = model.tiling is not spandrel.ModelTiling.SUPPORTED
-    return SpandrelRestorer(
+    full_name = f"{FREE if model.architecture.id in free else NON_COMMERCIAL}:{name}"
+    return SpandrelModel(
         model,
-        Capability(
-            name=f"{FREE if model.architecture.id in free else NON_COMMERCIAL}:{name}",
+        ModelInfo(
+            name=full_name,
             tasks=IDS,
             multiple=max(8, sizes.multiple_of),
-            margin=max(MARGIN, sizes.minimum) * (2 if whole else 1),
+            overlap=max(OVERLAP, sizes.minimum) * (2 if whole else 1),
             parameters=sum(p.numel() for p in model.model.parameters()),
             gmacs_per_megapixel=0.0,
             # Not told: as much as a wide network at full resolution takes.
             bytes_per_pixel=4 * 512,
-            blind=True,
+            task_agnostic=True,
+            tiling="blended",
+            remarks=(terms(full_name),),
         ),
     )
 

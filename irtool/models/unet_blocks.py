@@ -25,20 +25,6 @@ HEAD = 32  # channels of an attention head, in every published network of the fa
 TOKENS = 1 << 12  # looked at together where no gradient is wanted: what a CPU's cache holds
 
 
-def pad_to(x: Tensor, multiple: int, mode: str = "reflect") -> Tensor:
-    """Continue (N, C, H, W) at the bottom and right to multiples of `multiple`.
-
-    Reflection cannot reach further than the picture; smaller pictures are continued by their last row and column.
-    """
-    down, right = (-s % multiple for s in x.shape[-2:])
-    if not down and not right:
-        return x
-    if mode == "constant":
-        return F.pad(x, (0, right, 0, down))
-    fits = down < x.shape[-2] and right < x.shape[-1]
-    return F.pad(x, (0, right, 0, down), mode=mode if fits else "replicate")
-
-
 class Times(nn.Module):
     """Sinusoidal features of time steps: (N,) -> (N, size), sines first (Vaswani et al., 2017)."""
 

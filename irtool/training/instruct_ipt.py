@@ -55,7 +55,8 @@ class InstructIPTJob(RestorerJob):
         """
         net = InstructIPT(**recipe.model)
         if base := str(recipe.settings.get("base", "")):
-            plain, header = loading.read(locate(base))
+            # How many heads the base has, its tensors do not tell; its weights go into a network with this many.
+            plain, header = loading.read(locate(base), num_heads=recipe.model.get("num_heads", 12))
             if not isinstance(plain, IPT):
                 raise UsageError(f"settings.base holds a {header['architecture']}, not an IPT.", "Leave it out.")
             net.begin(plain, int(recipe.settings.get("place", 0)))

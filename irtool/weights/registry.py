@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..degradation import IDS
-from ..errors import IrtoolError, UsageError
+from ..errors import IrtoolError, UsageError, closest, nearest
+from ..models.architectures import names
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,42 +22,6 @@ else:
 DEFAULT_RESTORER = "irtool-small.v1"
 DEFAULT_DETECTOR = "irtool-detector.v1"
 
-# The keys of irtool.models.loading.ARCHITECTURES, which cannot be imported here without torch; a test compares them.
-FAMILIES = (
-    "compact",
-    "detector",
-    "tagger",
-    "daclip",
-    "universal-unet",
-    "wild-unet",
-    "irsde-unet",
-    "denoising-unet",
-    "nafnet-daclip",
-    "refusion-nafnet",
-    "latent-nafnet",
-    "latent-unet",
-    "nafnet",
-    "instructir",
-    "instructir-lm",
-    "ipt",
-    "instruct-ipt",
-    "prenet",
-    "gcanet",
-    "aodnet",
-    "uretinex",
-    "zerodce",
-    "iat",
-    "ruas",
-    "sci",
-    "pairlie",
-    "dncnn",
-    "airnet",
-    "promptir",
-    "transweather",
-    "alexnet",
-    "vgg16",
-    "inception-fid",
-)
 # What a published pickle may name beside tensors and plain containers, where a record asks for it.
 ALLOWABLE = ("argparse.Namespace",)
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -99,7 +63,7 @@ class Record:
 
     Attributes:
         id: ``architecture.tag``.
-        family: the network it fits, one of `FAMILIES`.
+        family: the network it fits, one of `irtool.models.architectures.names`.
         files: what it is made of, mostly one file.
         licence: SPDX expression of the weights, as their authors state it.
         origin: who trained it and on what.
@@ -179,8 +143,8 @@ def get(id: str) -> Record:
     for record in known.values():
         if record.called(id):
             return record
-    close = difflib.get_close_matches(id, [*known, *(k.partition(".")[0] for k in known)], n=1)
-    hint = f"Did you mean '{close[0]}'?" if close else "irtool models lists them; a file is given as local:PATH."
+    names_of_all = [*known, *(k.partition(".")[0] for k in known)]
+    hint = closest(id, names_of_all, "irtool models lists them; a file is given as local:PATH.")
     raise UsageError(f"There is no model '{id}'.", hint)
 
 
@@ -272,8 +236,8 @@ def _problems(table: Mapping[str, Any], ids: list[Any]) -> Iterator[str]:
         yield "'files' is empty"
     for part in parts:
         yield from _file_problems(part, table)
-    if table["family"] not in FAMILIES:
-        yield f"family '{table['family']}' is not one of {', '.join(FAMILIES)}"
+    if table["family"] not in names():
+        yield f"family '{table['family']}' is not one of {', '.join(names())}"
     if not re.fullmatch(r"[a-z0-9-]+\.[a-z0-9-]+", table["id"]):
         yield "an id is NAME.TAG, of lower-case letters, digits and hyphens"
     for key, known in (("tasks", list(IDS)), ("needs", ids), ("allow", list(ALLOWABLE))):
@@ -311,7 +275,7 @@ def _misfits(table: Mapping[str, Any], types: Mapping[str, type]) -> Iterator[st
     """Keys that nobody knows, and values of the wrong type."""
     for key, value in table.items():
         if key not in types:
-            close = difflib.get_close_matches(key, types, n=1)
-            yield f"unknown key '{key}'" + (f", did you mean '{close[0]}'?" if close else "")
+            close = nearest(key, types)
+            yield f"unknown key '{key}'" + (f", did you mean '{close}'?" if close else "")
         elif not isinstance(value, types[key]) or isinstance(value, bool):
             yield f"'{key}' must be {types[key].__name__}, not {type(value).__name__}"

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..single import Whole
-from .wrap import capability
+from ..base import SinglePassModel
+from .wrap import info
 
 SLOPE = 0.1
 
@@ -194,9 +194,21 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     }
 
 
-def restorer(net: AirNet, header: Mapping[str, str]) -> Whole:
-    """The restorer of a loaded network; the three tasks of its joint weights unless its record names others."""
+def restorer(net: AirNet, header: Mapping[str, str]) -> SinglePassModel:
+    """The model of a loaded network; the three tasks of its joint weights unless its record names others."""
     # Offsets are learned and have no bound; three convolutions of each of 25 blocks reach this far at most elsewhere.
-    return Whole(
-        net, capability(net, header, "airnet", "noise", "rain", "haze", margin=128, live=12 * net.width, multiple=8)
+    return SinglePassModel(
+        net,
+        info(
+            net,
+            header,
+            "airnet",
+            "noise",
+            "rain",
+            "haze",
+            overlap=128,
+            tiling="blended",
+            live=12 * net.width,
+            multiple=8,
+        ),
     )

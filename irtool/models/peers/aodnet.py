@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..single import Local
-from .wrap import capability
+from ..base import SinglePassModel
+from .wrap import info
 
 
 class AODNet(nn.Module):
@@ -42,6 +42,6 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {} if fits else None
 
 
-def restorer(net: AODNet, header: Mapping[str, str]) -> Local:
-    """The restorer of a loaded network."""
-    return Local(net, capability(net, header, "aodnet", "haze", margin=8, live=36))
+def restorer(net: AODNet, header: Mapping[str, str]) -> SinglePassModel:
+    """The model of a loaded network."""
+    return SinglePassModel(net, info(net, header, "aodnet", "haze", overlap=8, live=36))

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..single import Local
-from .wrap import capability
+from ..base import SinglePassModel
+from .wrap import info
 
 
 class DnCNN(nn.Module):
@@ -51,6 +51,6 @@ def _names(depth: int) -> set[str]:
     return {f"conv{i}.{kind}" for i in range(depth) for kind in ("weight", "bias")}
 
 
-def restorer(net: DnCNN, header: Mapping[str, str]) -> Local:
-    """The restorer of a loaded network."""
-    return Local(net, capability(net, header, "dncnn", "noise", margin=net.depth, live=3 * net.width))
+def restorer(net: DnCNN, header: Mapping[str, str]) -> SinglePassModel:
+    """The model of a loaded network."""
+    return SinglePassModel(net, info(net, header, "dncnn", "noise", overlap=net.depth, live=3 * net.width))

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..single import Whole
-from .wrap import capability, settings
+from ..base import SinglePassModel
+from .wrap import info, settings
 
 
 class SharedKernel(nn.Module):
@@ -114,10 +114,13 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width}
 
 
-def restorer(net: GCANet, header: Mapping[str, str]) -> Whole:
-    """The restorer of a loaded network; "settings" of the header may say that it is not "residual".
+def restorer(net: GCANet, header: Mapping[str, str]) -> SinglePassModel:
+    """The model of a loaded network; "settings" of the header may say that it is not "residual".
 
     Its norms see the whole picture: cut in tiles it gives other colours.
     """
     net.residual = bool(settings(header).get("residual", net.residual))
-    return Whole(net, capability(net, header, "gcanet", "haze", margin=96, live=6 * net.conv1.out_channels, multiple=8))
+    return SinglePassModel(
+        net,
+        info(net, header, "gcanet", "haze", overlap=96, tiling="blended", live=6 * net.conv1.out_channels, multiple=8),
+    )

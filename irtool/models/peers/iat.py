@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..single import Local
-from .wrap import capability
+from ..base import SinglePassModel
+from .wrap import info
 
 HEADS, DARKEST = 4, 1e-8
 
@@ -182,17 +182,17 @@ class IAT(nn.Module):
         return mixed ** gamma[:, :, None, None]
 
 
-class IATRestorer(Local):
+class IATModel(SinglePassModel):
     """The local branch in tiles, the global one once."""
 
-    def context(self, pixels: Tensor) -> Tensor:
-        """Gamma and colour matrix (1, 10)."""
+    def prepare(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The image, and its gamma and color matrix (1, 10)."""
         with torch.inference_mode():
-            return torch.cat(self.net.global_net(pixels[None].to(self.device, self.dtype)), dim=1).float()
+            seen = image.to(self.placed.device, self.placed.dtype)
+            return image, torch.cat(self.net.global_net(seen), dim=1).float()
 
-    def __call__(self, tile: Tensor, context: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return IAT.develop(self.net.local(tile.to(self.dtype)).float(), context[:, :1], context[:, 1:])
+    def forward(self, tile: Tensor, context: Tensor) -> Tensor:
+        return IAT.develop(self.net.local(tile).float(), context[:, :1], context[:, 1:])
 
 
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
@@ -209,7 +209,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     }
 
 
-def restorer(net: IAT, header: Mapping[str, str]) -> IATRestorer:
-    """The restorer of a loaded network."""
+def restorer(net: IAT, header: Mapping[str, str]) -> IATModel:
+    """The model of a loaded network."""
     width = net.local_net.conv1.out_channels
-    return IATRestorer(net, capability(net, header, "iat", "lowlight", margin=16, live=16 * width))
+    return IATModel(net, info(net, header, "iat", "lowlight", overlap=16, live=16 * width))

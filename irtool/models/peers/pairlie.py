@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..single import Local
-from .wrap import capability, settings
+from ..base import SinglePassModel
+from .wrap import info, settings
 
 EXPONENT = 0.2
 
@@ -68,8 +68,8 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width}
 
 
-def restorer(net: PairLIE, header: Mapping[str, str]) -> Local:
-    """The restorer of a loaded network; "settings" of the header may name the "exponent"."""
+def restorer(net: PairLIE, header: Mapping[str, str]) -> SinglePassModel:
+    """The model of a loaded network; "settings" of the header may name the "exponent"."""
     net.exponent = float(settings(header).get("exponent", net.exponent))
     width = net.N_net.N_net[1].out_channels  # type: ignore[index, union-attr]
-    return Local(net, capability(net, header, "pairlie", "lowlight", margin=12, live=4 * int(width)))
+    return SinglePassModel(net, info(net, header, "pairlie", "lowlight", overlap=12, live=4 * int(width)))

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..single import Local
-from .wrap import capability
+from ..base import SinglePassModel
+from .wrap import info
 
 BLOCKS = 5
 
@@ -77,7 +77,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width, "lstm": "conv_i.0.weight" in shapes, "blocks": blocks}
 
 
-def restorer(net: PReNet, header: Mapping[str, str]) -> Local:
-    """The restorer of a loaded network."""
+def restorer(net: PReNet, header: Mapping[str, str]) -> SinglePassModel:
+    """The model of a loaded network."""
     # Thirteen 3x3 convolutions per pass.
-    return Local(net, capability(net, header, "prenet", "rain", margin=13 * net.passes, live=8 * net.width))
+    return SinglePassModel(net, info(net, header, "prenet", "rain", overlap=13 * net.passes, live=8 * net.width))

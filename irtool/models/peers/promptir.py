@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..single import Whole
-from .wrap import capability
+from ..base import SinglePassModel
+from .wrap import info
 
 
 class ChannelNorm(nn.Module):
@@ -229,8 +229,20 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     }
 
 
-def restorer(net: PromptIR, header: Mapping[str, str]) -> Whole:
-    """The restorer of a loaded network; the three tasks of its joint weights unless its record names others."""
-    return Whole(
-        net, capability(net, header, "promptir", "noise", "rain", "haze", margin=64, live=16 * net.dim, multiple=8)
+def restorer(net: PromptIR, header: Mapping[str, str]) -> SinglePassModel:
+    """The model of a loaded network; the three tasks of its joint weights unless its record names others."""
+    return SinglePassModel(
+        net,
+        info(
+            net,
+            header,
+            "promptir",
+            "noise",
+            "rain",
+            "haze",
+            overlap=64,
+            tiling="blended",
+            live=16 * net.dim,
+            multiple=8,
+        ),
     )

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..single import Local
-from .wrap import capability
+from ..base import SinglePassModel
+from .wrap import info
 
 # Operation at each place of a cell: (kernel, dilation, adds its input); None passes through.
 Operation = tuple[int, int, bool] | None
@@ -131,6 +131,6 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"stages": stages, "width": width, "blocks": blocks}
 
 
-def restorer(net: RUAS, header: Mapping[str, str]) -> Local:
-    """The restorer of a loaded network."""
-    return Local(net, capability(net, header, "ruas", "lowlight", margin=32, live=64))
+def restorer(net: RUAS, header: Mapping[str, str]) -> SinglePassModel:
+    """The model of a loaded network."""
+    return SinglePassModel(net, info(net, header, "ruas", "lowlight", overlap=32, live=64))

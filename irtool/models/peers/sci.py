@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..single import Local
-from .wrap import capability
+from ..base import SinglePassModel
+from .wrap import info
 
 
 def conv(channels: int, out: int, *after: nn.Module) -> nn.Sequential:
@@ -75,6 +75,6 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width, "layers": layers[0], "calibrate_width": other, "calibrate_layers": layers[1]}
 
 
-def restorer(net: SCI, header: Mapping[str, str]) -> Local:
-    """The restorer of a loaded network."""
-    return Local(net, capability(net, header, "sci", "lowlight", margin=4, live=24))
+def restorer(net: SCI, header: Mapping[str, str]) -> SinglePassModel:
+    """The model of a loaded network."""
+    return SinglePassModel(net, info(net, header, "sci", "lowlight", overlap=4, live=24))

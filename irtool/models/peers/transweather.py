@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..single import Whole
-from .wrap import capability
+from ..base import SinglePassModel
+from .wrap import info
 
 HEADS, REDUCTIONS, DEPTH, RATIO = (1, 2, 4, 4), (4, 2, 2, 1), 2, 2
 # The inner branches take their heads from one stage and their reduction from another.
@@ -251,11 +251,11 @@ class TransWeather(nn.Module):
         return self(2 * padded - 1)[..., :height, :width]
 
 
-class TransWeatherRestorer(Whole):
+class TransWeatherModel(SinglePassModel):
     """A picture in [0, 1] instead of [-1, 1]."""
 
-    def apply(self, x: Tensor, context: Tensor) -> Tensor:
-        restored: Tensor = self.net.restore(x)
+    def forward(self, tile: Tensor, context: Tensor) -> Tensor:
+        restored: Tensor = self.net.restore(tile)
         return restored
 
 
@@ -267,9 +267,10 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"widths": widths, "queries": shapes["Tdec.block1.0.attn.task_query"][1]}
 
 
-def restorer(net: TransWeather, header: Mapping[str, str]) -> TransWeatherRestorer:
-    """The restorer of a loaded network; the three tasks of its paper unless its record names others."""
+def restorer(net: TransWeather, header: Mapping[str, str]) -> TransWeatherModel:
+    """The model of a loaded network; the three tasks of its paper unless its record names others."""
     tasks = ("rain", "raindrop", "snow")
-    return TransWeatherRestorer(
-        net, capability(net, header, "transweather", *tasks, margin=64, live=4 * net.width, multiple=MULTIPLE)
+    return TransWeatherModel(
+        net,
+        info(net, header, "transweather", *tasks, overlap=64, tiling="blended", live=4 * net.width, multiple=MULTIPLE),
     )

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..single import Whole
-from .wrap import capability, settings
+from ..base import SinglePassModel
+from .wrap import info, settings
 
 RATIO = 5.0
 ROUNDS, GAMMA, LAMBDA, STEP = 3, 0.1, 0.5, 0.05
@@ -154,7 +154,9 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {} if fits else None
 
 
-def restorer(net: URetinexNet, header: Mapping[str, str]) -> Whole:
-    """The restorer of a loaded network, which sees the whole picture; "settings" of the header may name the "ratio"."""
+def restorer(net: URetinexNet, header: Mapping[str, str]) -> SinglePassModel:
+    """The model of a loaded network, which sees the whole picture; "settings" of the header may name the "ratio"."""
     net.ratio = float(settings(header).get("ratio", net.ratio))
-    return Whole(net, capability(net, header, "uretinex", "lowlight", margin=64, live=5 * 64, multiple=8))
+    return SinglePassModel(
+        net, info(net, header, "uretinex", "lowlight", overlap=64, tiling="blended", live=5 * 64, multiple=8)
+    )

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..single import Local
-from .wrap import capability
+from ..base import SinglePassModel
+from .wrap import info
 
 
 class ZeroDCE(nn.Module):
@@ -54,6 +54,6 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     return {"width": width, "curves": out // 3}
 
 
-def restorer(net: ZeroDCE, header: Mapping[str, str]) -> Local:
-    """The restorer of a loaded network."""
-    return Local(net, capability(net, header, "zerodce", "lowlight", margin=8, live=8 * net.width))
+def restorer(net: ZeroDCE, header: Mapping[str, str]) -> SinglePassModel:
+    """The model of a loaded network."""
+    return SinglePassModel(net, info(net, header, "zerodce", "lowlight", overlap=8, live=8 * net.width))

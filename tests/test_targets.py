@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from irtool.cli.jobs import Job, gather, make_folder, make_jobs, settle_existing
 from irtool.errors import NothingToDoError, PictureError, UsageError
+from irtool.targets import Item, gather, make_folder, make_items, resolve_existing
 
 
 def jobs(*inputs, output=None, recursive=False, format=None, side_by_side=False):
-    made = make_jobs(
+    made = make_items(
         [str(i) for i in inputs],
         output=None if output is None else str(output),
         recursive=recursive,
@@ -80,7 +80,7 @@ def test_stdin_and_stdout(tree, tmp_path):
 
 
 def test_a_before_and_after_picture_lies_beside_the_result(tree):
-    made = make_jobs([str(tree / "a.png")], output=None, recursive=False, format=None, side_by_side=True)
+    made = make_items([str(tree / "a.png")], output=None, recursive=False, format=None, side_by_side=True)
     assert made[0].side == tree / "a.restored.side-by-side.jpg"
     with pytest.raises(UsageError):
         jobs("-", side_by_side=True)
@@ -133,7 +133,7 @@ def test_a_folder_without_pictures_is_nothing_to_do(tree):
         (tree / name).unlink()
     with pytest.raises(NothingToDoError) as raised:
         jobs(tree)
-    assert "-r" in raised.value.hint
+    assert "`recursive`" in raised.value.hint
 
 
 def test_what_is_not_there_is_left_to_the_run(tree, tmp_path):
@@ -145,18 +145,18 @@ def test_what_is_not_there_is_left_to_the_run(tree, tmp_path):
 
 @pytest.fixture
 def two(tmp_path):
-    made = [Job(Path(n), tmp_path / n, None, tmp_path / f"{n}.side.jpg") for n in ("a.png", "b.png")]
+    made = [Item(Path(n), tmp_path / n, None, tmp_path / f"{n}.side.jpg") for n in ("a.png", "b.png")]
     (tmp_path / "a.png").write_bytes(b"")
     return made
 
 
 def test_existing_outputs(two, tmp_path):
-    assert settle_existing(two, "overwrite") == (two, [])
-    assert settle_existing(two, "skip") == ([two[1]], [two[0]])
+    assert resolve_existing(two, "overwrite") == (two, [])
+    assert resolve_existing(two, "skip") == ([two[1]], [two[0]])
     with pytest.raises(UsageError, match=r"a\.png exists"):
-        settle_existing(two, "error")
+        resolve_existing(two, "error")
     (tmp_path / "a-2.png").write_bytes(b"")
-    renamed, skipped = settle_existing(two, "rename")
+    renamed, skipped = resolve_existing(two, "rename")
     assert [j.target.name for j in renamed] == ["a-3.png", "b.png"] and skipped == []
     assert renamed[0].side.name.startswith("a-3.")
 
@@ -164,8 +164,8 @@ def test_existing_outputs(two, tmp_path):
 def test_new_names_do_not_meet(tmp_path):
     for name in ("a.png", "a-2.png"):
         (tmp_path / name).write_bytes(b"")
-    both = [Job(Path("x"), tmp_path / "a.png", None), Job(Path("y"), tmp_path / "a-2.png", None)]
-    names = [j.target.name for j in settle_existing(both, "rename")[0]]
+    both = [Item(Path("x"), tmp_path / "a.png", None), Item(Path("y"), tmp_path / "a-2.png", None)]
+    names = [j.target.name for j in resolve_existing(both, "rename")[0]]
     assert names == ["a-3.png", "a-2-2.png"]
 
 
@@ -179,3 +179,45 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path):
     if not os.access(locked, os.W_OK):  # root may write anywhere
         with pytest.raises(PictureError, match="cannot be written"):
             make_folder(locked)
+
+
+def test_a_page_that_exists_is_not_overwritten(tree):
+    side = tree / "a.restored.side-by-side.jpg"
+    side.write_bytes(b"mine")
+    (item,) = make_items([str(tree / "a.png")], output=None, recursive=False, format=None, side_by_side=True)
+    with pytest.raises(UsageError, match=r"side-by-side\.jpg exists already"):
+        resolve_existing([item], "error")
+    assert resolve_existing([item], "skip") == ([], [item])
+    (renamed,), _ = resolve_existing([item], "rename")
+    assert renamed.side != side and renamed.target.name == "a.restored-2.png"
+
+
+def test_a_picture_that_is_called_like_a_result_is_one_where_nothing_else_is(tree, photo):
+    for name in ("old.restored.png", "b.restored.degraded.jpg"):
+        photo(tree / name, size=(4, 5))
+    names = [found.path.name for found in gather([str(tree)], recursive=False)]
+    assert names == ["a.png", "b.jpg", "old.restored.png"]  # b.jpg is there, so its own is a result
+
+
+def test_a_mask_is_not_written_over(tree):
+    with pytest.raises(UsageError, match="never written to"):
+        make_items(
+            [str(tree / "a.png")], output=str(tree / "b.jpg"), recursive=False, format=None, others=(tree / "b.jpg",)
+        )
+
+
+def test_a_pipe_is_not_read_to_name_its_output(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    # Opening it would block: nobody writes.
+    assert jobs(tmp_path / "pipe", output=f"{tmp_path}/out/") == [
+        (tmp_path / "pipe", tmp_path / "out" / "pipe.png", "PNG")
+    ]
+
+
+def test_messages_name_parameters_and_the_command_line_flags(tree):
+    from irtool.cli.output import in_flags
+
+    with pytest.raises(UsageError) as raised:
+        jobs(tree, output="-")
+    assert "`output`" in raised.value.message and in_flags(raised.value.message).startswith("-o - takes one picture")
+    assert in_flags("Raise `max_memory`; `tile` 3 is `dtype`.") == "Raise --max-memory; --tile 3 is --dtype."

@@ -1,4 +1,4 @@
-"""The way of a diffusion model from noise to a picture, as a sheet."""
+"""The trajectory of a diffusion model, from noise to a picture, as a sheet."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ FRAMES = 10
 COLUMNS = 5
 
 
-class Trail:
-    """Takes the states of a model as they come (`irtool.api.restore`'s on_state) and draws some of them.
+class Trajectory:
+    """Takes the states of a model as they come (the callback of `irtool.restore`) and draws some of them.
 
     A state is reduced at once: a hundred of a large picture would not fit in memory.
     """

@@ -1,4 +1,4 @@
-"""From arguments to jobs: which pictures, and where each result goes. Everything is settled before work begins."""
+"""Which pictures, and where the result of each goes. Everything is settled before work begins."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import NothingToDoError, PictureError, UsageError
-from ..picture import Found, find, format_for, format_named, sniff, suffix_for
+from .errors import NothingToDoError, PictureError, UsageError
+from .picture import Found, find, format_for, format_named, sniff, suffix_for
 
 STDIO = "-"
 SUFFIX = ".restored"
@@ -20,7 +20,7 @@ _OURS = re.compile(rf"({re.escape(SUFFIX)}|\.degraded|{re.escape(SIDE)}|{re.esca
 
 
 @dataclass(frozen=True)
-class Job:
+class Item:
     """One picture to be restored.
 
     Attributes:
@@ -28,14 +28,19 @@ class Job:
         target: the output, None for stdout.
         format: of the output; None keeps the input's.
         side: where a before/after picture goes, if one is wanted.
-        trail: where a sheet of a diffusion model's steps goes, if one is wanted.
+        trajectory: where a sheet of a diffusion model's steps goes, if one is wanted.
     """
 
     source: Path | None
     target: Path | None
     format: str | None
     side: Path | None = None
-    trail: Path | None = None
+    trajectory: Path | None = None
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """All files that are written."""
+        return tuple(path for path in (self.target, self.side, self.trajectory) if path is not None)
 
     @property
     def name(self) -> str:
@@ -60,16 +65,31 @@ def gather(inputs: Sequence[str], *, recursive: bool, output: Path | None = None
     named = set(inputs)
     own = output.resolve() if output is not None and output.is_dir() else None
 
-    def is_result(found: Found) -> bool:
-        if str(found.path) in named:
-            return False
-        inside = own is not None and own in found.path.resolve().parents
-        return inside or _OURS.search(found.path.stem) is not None
+    found = find(inputs, recursive=recursive)
+    stems = {(one.path.parent, one.path.stem) for one in found}
 
-    taken = [f for f in find(inputs, recursive=recursive) if not is_result(f)]
+    def is_result(one: Found) -> bool:
+        if str(one.path) in named:
+            return False
+        if own is not None and own in one.path.resolve().parents:
+            return True
+        # Only beside the picture that it is of: others may call their pictures so.
+        mark = _OURS.search(one.path.stem)
+        while mark is not None:
+            stem = one.path.stem[: mark.start()]
+            if (one.path.parent, stem) in stems:
+                return True
+            mark = _OURS.search(stem)
+        return False
+
+    taken = [one for one in found if not is_result(one)]
     if not taken:
         deeper = not recursive and any(p.is_dir() for folder in folders for p in folder.iterdir())
-        hint = "Use -r to look into the folders below." if deeper else "Give pictures, or a folder that holds some."
+        hint = (
+            "Use `recursive` to look into the folders below."
+            if deeper
+            else "Give pictures, or a folder that holds some."
+        )
         raise NothingToDoError(f"There are no pictures in {', '.join(map(str, folders))}.", hint)
     return list(taken)
 
@@ -79,16 +99,17 @@ def has_folder(inputs: Iterable[str]) -> bool:
     return any(i != STDIO and Path(i).is_dir() for i in inputs)
 
 
-def make_jobs(
+def make_items(
     inputs: Sequence[str],
     *,
     output: str | None,
     recursive: bool,
     format: str | None,
-    side_by_side: bool,
+    side_by_side: bool = False,
     preview_steps: bool = False,
     root: Path | None = None,
-) -> list[Job]:
+    others: Sequence[Path] = (),
+) -> list[Item]:
     """Name the output of every input.
 
     Args:
@@ -99,6 +120,7 @@ def make_jobs(
         side_by_side: also name a before/after picture.
         preview_steps: also name a sheet of a diffusion model's steps.
         root: an output folder mirrors the tree below it for named files too.
+        others: further files that are read, such as a mask, and must not be written to.
 
     Raises:
         UsageError: two inputs share an output, an output is an input, or `output` does not fit the inputs.
@@ -108,37 +130,39 @@ def make_jobs(
     folder = _output_folder(inputs, output)
     found = gather(inputs, recursive=recursive, output=folder)
     if output == STDIO and len(found) > 1:
-        raise UsageError(f"-o - takes one picture, and there are {len(found)}.", "Name a folder with -o.")
-    jobs = []
-    for item in found:
-        source = None if item is None else item.path
+        raise UsageError(f"`output` - takes one picture, and there are {len(found)}.", "Name a folder with `output`.")
+    items = []
+    for one in found:
+        source = None if one is None else one.path
         if output == STDIO or (source is None and output is None):
-            jobs.append(Job(source, None, kind))
+            items.append(Item(source, None, kind))
             continue
         if output is not None and folder is None:
             target = Path(output)
             named = format_for(target).name if kind is None or target.suffix else kind
             if kind is not None and named != kind:
-                raise UsageError(f"-o {target} and --format {format} name different formats.", "Leave one of them out.")
-            jobs.append(Job(source, target, named))
+                raise UsageError(
+                    f"`output` {target} and `format` {format} name different formats.", "Leave one of them out."
+                )
+            items.append(Item(source, target, named))
             continue
         suffix = suffix_for(kind or _format_of(source), source)
         if folder is None:
             assert source is not None
             target = source.with_name(source.stem + SUFFIX + suffix)
         else:
-            relative = Path("stdin") if item is None else _relative(item, root)
+            relative = Path("stdin") if one is None else _relative(one, root)
             # A folder that cannot be listed stands for itself, and its path below itself is empty.
             target = (
                 folder / relative.with_name(relative.stem + suffix) if relative.name else folder / f"unread{suffix}"
             )
-        jobs.append(Job(source, target, kind or format_for(target).name))
-    if (side_by_side or preview_steps) and any(job.target is None for job in jobs):
-        flag = "--side-by-side" if side_by_side else "--preview-steps"
-        raise UsageError(f"{flag} needs an output file to lie beside.", "Name one with -o.")
-    jobs = [_with_sheets(job, side_by_side, preview_steps) for job in jobs]
-    check_targets(jobs)
-    return jobs
+        items.append(Item(source, target, kind or format_for(target).name))
+    if (side_by_side or preview_steps) and any(item.target is None for item in items):
+        flag = "`side_by_side`" if side_by_side else "`preview_steps`"
+        raise UsageError(f"{flag} needs an output file to lie beside.", "Name one with `output`.")
+    items = [_with_sheets(item, side_by_side, preview_steps) for item in items]
+    check_targets(items, others)
+    return items
 
 
 def _relative(item: Found, root: Path | None) -> Path:
@@ -149,14 +173,14 @@ def _relative(item: Found, root: Path | None) -> Path:
     return item.relative if ".." in below.parts else below
 
 
-def _with_sheets(job: Job, side: bool, trail: bool) -> Job:
-    """The job with names for the further pictures that are wanted, beside its output."""
+def _with_sheets(item: Item, side: bool, trajectory: bool) -> Item:
+    """The item with names for the further pictures that are wanted, beside its output."""
 
     def beside(mark: str) -> Path:
-        assert job.target is not None
-        return job.target.with_name(job.target.stem + mark + ".jpg")
+        assert item.target is not None
+        return item.target.with_name(item.target.stem + mark + ".jpg")
 
-    return replace(job, side=beside(SIDE) if side else None, trail=beside(STEPS) if trail else None)
+    return replace(item, side=beside(SIDE) if side else None, trajectory=beside(STEPS) if trajectory else None)
 
 
 def _output_folder(inputs: Sequence[str], output: str | None) -> Path | None:
@@ -166,13 +190,13 @@ def _output_folder(inputs: Sequence[str], output: str | None) -> Path | None:
     path = Path(output)
     many = len(inputs) > 1 or has_folder(inputs)
     if many and path.exists() and not path.is_dir():
-        raise UsageError(f"-o {output} is a file, and there is more than one input.", "Name a folder.")
+        raise UsageError(f"`output` {output} is a file, and there is more than one input.", "Name a folder.")
     if not (many or path.is_dir() or output.endswith(("/", os.sep))):
         return None
     for item in inputs:
         if item != STDIO and Path(item).is_dir() and path.exists() and path.samefile(item):
-            hint = "Name another folder; without -o, results go beside the inputs as NAME.restored.EXT."
-            raise UsageError(f"-o {output} is the input folder.", hint)
+            hint = "Name another folder; without `output`, results go beside the inputs as NAME.restored.EXT."
+            raise UsageError(f"`output` {output} is the input folder.", hint)
     return path
 
 
@@ -181,8 +205,11 @@ def _format_of(source: Path | None) -> str:
     if source is None:
         return "PNG"
     try:
-        with source.open("rb") as file:
-            kind = sniff(file.read(4096))
+        # A pipe can be read once only, and that is for the decoder.
+        kind = None
+        if source.is_file():
+            with source.open("rb") as file:
+                kind = sniff(file.read(4096))
     except OSError:
         kind = None
     try:
@@ -192,28 +219,26 @@ def _format_of(source: Path | None) -> str:
     return found.name if found.writable else "PNG"
 
 
-def check_targets(jobs: Sequence[Job]) -> None:
-    """No output is an input, under whatever name; no two inputs share an output."""
+def check_targets(items: Sequence[Item], others: Sequence[Path] = ()) -> None:
+    """No output is an input, under whatever name, or one of the other files; no two inputs share an output."""
     inputs: dict[tuple[int, int], str] = {}
-    for job in jobs:
-        identity = _identity(job.source)
+    for path, name in [*((item.source, item.name) for item in items), *((path, str(path)) for path in others)]:
+        identity = _identity(path)
         if identity is not None:
-            inputs[identity] = job.name
+            inputs[identity] = name
     taken: dict[Path, str] = {}
-    for job in jobs:
-        for target in (job.target, job.side, job.trail):
-            if target is None:
-                continue
+    for item in items:
+        for target in item.outputs:
             identity = _identity(target)
             if identity is not None and identity in inputs:
-                hint = "Choose another name or folder with -o."
+                hint = "Choose another name or folder with `output`."
                 told = f"The output {target} is the input {inputs[identity]}, which is never written to."
                 raise UsageError(told, hint)
             key = target.parent.resolve() / target.name
             if key in taken:
                 hint = "Run them apart, or rename one of them."
-                raise UsageError(f"{taken[key]} and {job.name} would both be written to {target}.", hint)
-            taken[key] = job.name
+                raise UsageError(f"{taken[key]} and {item.name} would both be written to {target}.", hint)
+            taken[key] = item.name
 
 
 def _identity(path: Path | None) -> tuple[int, int] | None:
@@ -225,45 +250,46 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def settle_existing(jobs: Sequence[Job], policy: str) -> tuple[list[Job], list[Job]]:
-    """Apply ``--existing`` to outputs that are there already.
+def resolve_existing(items: Sequence[Item], policy: str) -> tuple[list[Item], list[Item]]:
+    """Apply a policy to outputs that are there already.
 
     Args:
-        jobs: as made.
+        items: as made.
         policy: "skip", "overwrite", "rename" or "error".
 
     Returns:
-        The jobs to do, and those skipped.
+        The items to do, and those skipped.
 
     Raises:
         UsageError: there are some, and the policy is "error".
     """
-    there = [job for job in jobs if job.target is not None and os.path.lexists(job.target)]
+    existing = {item.source: [path for path in item.outputs if os.path.lexists(path)] for item in items}
+    there = [item for item in items if existing[item.source]]
     if not there or policy == "overwrite":
-        return list(jobs), []
+        return list(items), []
     if policy == "error":
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
         raise UsageError(
-            f"{there[0].target} exists already{more}.", "Choose with --existing overwrite, skip or rename."
+            f"{existing[there[0].source][0]} exists already{more}.",
+            "Choose with `existing` overwrite, skip or rename.",
         )
-    occupied = {job.target for job in there}
     if policy == "skip":
-        return [job for job in jobs if job.target not in occupied], there
-    taken = {job.target for job in jobs}
-    return [_renamed(job, taken) if job.target in occupied else job for job in jobs], []
+        return [item for item in items if item not in there], there
+    taken = {path for item in items for path in item.outputs}
+    return [_renamed(item, taken) if existing[item.source] else item for item in items], []
 
 
-def _renamed(job: Job, taken: set[Path | None]) -> Job:
-    """The job with the first free name NAME-2, NAME-3, ..."""
-    assert job.target is not None
+def _renamed(item: Item, taken: set[Path]) -> Item:
+    """The item with the first free name NAME-2, NAME-3, ... for all its outputs."""
+    assert item.target is not None
     number = 2
     while True:
-        target = job.target.with_name(f"{job.target.stem}-{number}{job.target.suffix}")
-        if target not in taken and not os.path.lexists(target):
-            break
+        target = item.target.with_name(f"{item.target.stem}-{number}{item.target.suffix}")
+        renamed = _with_sheets(replace(item, target=target), item.side is not None, item.trajectory is not None)
+        if not any(path in taken or os.path.lexists(path) for path in renamed.outputs):
+            taken.update(renamed.outputs)
+            return renamed
         number += 1
-    taken.add(target)
-    return _with_sheets(replace(job, target=target), job.side is not None, job.trail is not None)
 
 
 def make_folder(path: Path) -> None:
@@ -272,7 +298,7 @@ def make_folder(path: Path) -> None:
     Raises:
         PictureError: it cannot be created or written to.
     """
-    hint = "Check its permissions, or choose another with -o."
+    hint = "Check its permissions, or choose another with `output`."
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

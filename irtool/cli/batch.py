@@ -1,0 +1,379 @@
+"""Runs over pictures: what `restore`, `instruct` and `detect` share.
+
+A run is: targets -> plans -> (read | restore | write) -> one line or record per picture, and a summary. Every picture
+is decided on once, before any is read.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, UsageError
+from ..targets import Item, has_folder, make_folder, make_items, resolve_existing
+from . import options
+from .output import Bar, Output, in_flags
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..detect import Diagnosis
+    from ..picture import Picture
+    from ..plan import Plan
+    from ..result import Result
+    from .trajectory import Trajectory
+
+B = TypeVar("B")
+C = TypeVar("C")
+Loaded = tuple["Picture", "bytes | None"]
+STATUSES = ("restored", "clean", "planned", "answered", "skipped")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of a run, as given; the names are those of the flags.
+
+    Raises:
+        UsageError: a value is out of range. Everything that can be wrong with a request is said before torch is
+            imported.
+    """
+
+    inputs: Sequence[str]
+    model: str
+    detector: str
+    controller: str = ""
+    output: str | None = None
+    recursive: bool = False
+    existing: str | None = None
+    format: str = "preserve"
+    quality: int | None = None
+    strip: bool = False
+    side_by_side: bool = False
+    dry_run: bool = False
+    device: str = "auto"
+    dtype: str = "auto"
+    tile: str = "auto"
+    padding: str = "auto"
+    max_memory: str | None = None
+    ensemble: bool = False
+    threads: int | None = None
+    preview_steps: bool = False
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    mask: Path | None = None
+    root: Path | None = None
+
+    def __post_init__(self) -> None:
+        from ..picture.formats import format_named
+
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise UsageError(f"--quality lies from 1 to 100, not {self.quality}.")
+        if self.format != "preserve" and not format_named(self.format).writable:
+            raise UsageError(f"irtool does not write {self.format}.", "Use --format png.")
+        if self.tile not in ("auto", "off") and not self.tile.isdecimal():
+            raise UsageError(f"--tile cannot be '{self.tile}'.", "Give auto, off, or a number of pixels.")
+        options.one_of(self.dtype, options.DTYPES, "--dtype")
+        options.one_of(self.padding, options.PADDINGS, "--padding")
+        options.check_device(self.device)
+        if self.max_memory is not None:
+            options.parse_bytes(self.max_memory)
+        if self.existing is not None:
+            options.one_of(self.existing, options.EXISTING, "--existing")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be done to one picture.
+
+    Attributes:
+        plan: made without looking at the picture; None where `planner` makes it of what is found there.
+        planner: see `plan`.
+        record: goes into the JSON record.
+        answer: set for a question: nothing is planned or written, and this says the answer.
+    """
+
+    plan: Plan | None = None
+    planner: Callable[[Diagnosis], Plan] | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+    answer: Callable[[Diagnosis], str] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a picture, in words and as a record; small, so that the picture itself can be let go."""
+
+    words: str
+    record: dict[str, Any]
+
+
+class Run:
+    """Counts and prints what becomes of the pictures of a run.
+
+    Args:
+        out: where to print.
+        statuses: what a picture can end in, besides "failed".
+        hint: said when the run is interrupted with more than one picture to do.
+    """
+
+    def __init__(self, out: Output, statuses: Sequence[str], hint: str = "") -> None:
+        self.out, self.hint = out, hint
+        self.counts = dict.fromkeys((*statuses, "failed"), 0)
+        self.bar = Bar()
+        self.begun = time.perf_counter()
+
+    def carry_out(
+        self,
+        items: Sequence[Item],
+        work: Callable[[Item, Loaded], B],
+        write: Callable[[Item, B], C],
+        report: Callable[[Item, C], None],
+    ) -> int:
+        """Read, `work` and `write` every item; `report` prints what became of it. Returns the exit code."""
+        from ..engine.folder import overlap
+
+        def shown(item: Item, loaded: Loaded) -> B:
+            self.bar.begin(item.name)
+            try:
+                return work(item, loaded)
+            finally:
+                self.bar.end()
+
+        last: Exception | None = None
+        try:
+            with closing(overlap(items, read, shown, write)) as stages, self.out.progress(len(items)) as self.bar:
+                for done in stages:
+                    if isinstance(done.error, BrokenPipeError):
+                        raise done.error
+                    if done.result is None:
+                        last = done.error
+                        self.failed(done.item, done.error)
+                    else:
+                        report(done.item, done.result)
+        except KeyboardInterrupt:
+            self.out.note("interrupted; nothing half-written is left")
+            if self.hint and len(items) > 1:
+                self.out.note(f"hint: {self.hint}")
+            return self.summary(EXIT_INTERRUPTED)
+        if last is None:
+            return self.summary(EXIT_OK)
+        # Of one picture alone, the kind of its error is the answer.
+        return self.summary(last.exit_code if len(items) == 1 and isinstance(last, IrtoolError) else EXIT_SOME_FAILED)
+
+    def count(self, item: Item, status: str, record: Mapping[str, Any]) -> None:
+        """Count a picture and print its JSON record."""
+        self.counts[status] += 1
+        head = {"type": "image", "input": "-" if item.source is None else str(item.source), "status": status}
+        if item.target is not None:
+            head["output"] = str(item.target)
+        self.out.record(head | dict(record))
+
+    def failed(self, item: Item, error: Exception | None) -> None:
+        """Say what went wrong with one picture."""
+        error = error or RuntimeError("no result")
+        self.out.failure(error, item.name)
+        message = in_flags(error.message) if isinstance(error, IrtoolError) else f"{type(error).__name__}: {error}"
+        self.count(item, "failed", {"error": message, "hint": in_flags(getattr(error, "hint", ""))})
+
+    def summary(self, code: int) -> int:
+        """Print the closing record or line, and return the exit code."""
+        seconds = round(time.perf_counter() - self.begun, 3)
+        self.out.record({"type": "summary", **self.counts, "seconds": seconds, "exit_code": code})
+        # One picture has had its own line, unless there was nothing to do about it.
+        if sum(self.counts.values()) > 1 or self.counts.get("skipped"):
+            counts = ", ".join(f"{count} {status}" for status, count in self.counts.items() if count)
+            self.out.note(f"{counts} in {seconds:.1f} s")
+        return code
+
+
+def read(item: Item) -> Loaded:
+    """Decode the input of an item; of stdin the bytes are kept, for a clean picture to be passed through."""
+    from ..picture import read as decode
+
+    if item.source is not None:
+        return decode(item.source), None
+    data = sys.stdin.buffer.read()
+    return decode(data, name="stdin"), data
+
+
+def restore_batch(request: Request, decide: Callable[[Path | None], Decision], models: Sequence[str]) -> int:
+    """Restore the pictures of a request, or say what would be done; returns the exit code.
+
+    Args:
+        request: the options.
+        decide: what to do with the picture of a path (None: stdin); called once for each, before any is read.
+        models: restorers that the decisions name, loaded before any picture is read.
+
+    Raises:
+        UsageError, NothingToDoError, UnavailableError: as `targets.make_items` and `api.prepare`.
+    """
+    policy = request.existing or ("skip" if has_folder(request.inputs) else "error")
+    items = make_items(
+        request.inputs,
+        output=request.output,
+        recursive=request.recursive,
+        format=None if request.format == "preserve" else request.format,
+        side_by_side=request.side_by_side,
+        preview_steps=request.preview_steps,
+        root=request.root,
+        others=() if request.mask is None else (request.mask,),
+    )
+    decisions = {item.source: decide(item.source) for item in items}
+    questions = [item for item in items if decisions[item.source].answer is not None]
+    items = [item for item in items if decisions[item.source].answer is None]
+    to_stdout = any(item.target is None for item in items) and not request.dry_run
+    if request.json and to_stdout:
+        raise UsageError("--json and a picture on stdout exclude each other.", "Name a file with -o.")
+    items, skipped = resolve_existing(items, policy)
+    items = [replace(item, target=None, side=None, trajectory=None) for item in questions] + items
+    out = Output(json=request.json, quiet=request.quiet, verbose=request.verbose, stdout_taken=to_stdout)
+    run = Run(out, STATUSES, "Run the same command with --existing skip to go on.")
+    for item in skipped:
+        out.detail(f"{item.name}: {item.target} exists already, skipped")
+        run.count(item, "skipped", {})
+    if request.dry_run:
+        for item in items:
+            if (plan := decisions[item.source].plan) is not None:
+                _report(run, item, outcome("planned", plan, decisions[item.source]))
+        items = [item for item in items if decisions[item.source].plan is None]
+    if not items:
+        return run.summary(EXIT_OK)
+    options.set_threads(request.threads)
+    restorer = _Restorer(request, decisions, run)
+    restorer.load([] if request.dry_run or len(items) == len(questions) else models, items)
+    if not request.dry_run:
+        for folder in dict.fromkeys(item.target.parent for item in items if item.target is not None):
+            make_folder(folder)
+    return run.carry_out(items, restorer.work, restorer.write, lambda item, made: _report(run, item, made))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A result, the picture before where it is to be seen beside it, and a diffusion model's way there."""
+
+    result: Result
+    before: Picture | None = None
+    trajectory: Trajectory | None = None
+
+
+class _Restorer:
+    """Does to one picture after the other what was decided."""
+
+    def __init__(self, request: Request, decisions: Mapping[Path | None, Decision], run: Run) -> None:
+        self.request, self.decisions, self.run = request, decisions, run
+        self.mask: Picture | None = None
+
+    def load(self, models: Sequence[str], items: Sequence[Item]) -> None:
+        """Load what will be needed, so that what is missing is said before any picture is read."""
+        from ..api import prepare
+
+        request = self.request
+        looks = any(self.decisions[item.source].plan is None for item in items)
+        infos = prepare(
+            models, detector=request.detector if looks else None, controller=request.controller, device=request.device
+        )
+        for model, info in infos.items():
+            for remark in info.remarks:
+                self.run.out.note(f"{model}: {remark}")
+        if request.mask is not None and not request.dry_run:
+            from ..picture import read as decode
+
+            self.mask = decode(request.mask)
+
+    def work(self, item: Item, loaded: Loaded) -> _Made:
+        """Restore a picture, or only look at it."""
+        from ..api import detect, restore
+        from ..plan import Plan
+        from ..result import Result
+
+        request, decision = self.request, self.decisions[item.source]
+        picture, original = loaded
+        if request.dry_run or decision.answer is not None:
+            diagnosis = detect(picture, model=request.detector, device=request.device)
+            if decision.answer is not None:
+                return _Made(Result(picture, Plan((), decision.answer(diagnosis)), diagnosis))
+            assert decision.planner is not None
+            return _Made(Result(picture, decision.planner(diagnosis), diagnosis))
+        trajectory = None
+        if item.trajectory is not None:
+            from .trajectory import Trajectory
+
+            trajectory = Trajectory()
+        result = restore(
+            picture, plan=decision.plan, planner=decision.planner, mask=self.mask, detector=request.detector,
+            device=request.device, dtype=request.dtype, tile=request.tile, padding=request.padding,
+            max_memory=None if request.max_memory is None else options.parse_bytes(request.max_memory),
+            ensemble=request.ensemble, on_progress=self.run.bar.tiles, callback=trajectory,
+        )  # fmt: skip
+        # Pictures are large: the one before is kept only for those who want to see it.
+        before = picture if item.side is not None else None
+        return _Made(replace(result, original=original), before, trajectory)
+
+    def write(self, item: Item, made: _Made) -> Outcome:
+        """Write what came of it."""
+        request, result, decision = self.request, made.result, self.decisions[item.source]
+        if decision.answer is not None or request.dry_run:
+            return outcome("planned" if decision.answer is None else "answered", result.plan, decision, result)
+        if item.target is None:
+            sys.stdout.buffer.write(result.encode(item.format, quality=request.quality, strip=request.strip))
+            sys.stdout.buffer.flush()
+        else:
+            result.save(item.target, format=item.format, quality=request.quality, strip=request.strip)
+        if item.side is not None and made.before is not None:
+            from ..picture import side_by_side
+
+            _write_page(side_by_side(made.before.pixels, result.picture.pixels), item.side)
+        if item.trajectory is not None and made.trajectory:
+            _write_page(made.trajectory.sheet(), item.trajectory)
+        return outcome("clean" if result.untouched else "restored", result.plan, decision, result)
+
+
+def outcome(status: str, plan: Plan, decision: Decision, result: Result | None = None) -> Outcome:
+    """What became of a picture."""
+    record: dict[str, Any] = {"status": status, **decision.record, "plan": plan.to_dict()}
+    if result is not None:
+        record |= {
+            "diagnosis": None if result.diagnosis is None else result.diagnosis.to_dict(),
+            "width": result.picture.width,
+            "height": result.picture.height,
+            "seconds": round(result.seconds, 3),
+            "tiles": result.tiles,
+            "peak_bytes": result.peak_bytes,
+            "notes": list(result.picture.notes),
+        }
+    if status == "clean":
+        diagnosis = None if result is None else result.diagnosis
+        why = "clean" if diagnosis is not None and diagnosis.is_clean else plan.reason
+        return Outcome(f"{why}, passed through untouched", record)
+    if status == "answered":
+        return Outcome(plan.reason, record)
+    if status == "restored":
+        return Outcome(f"undid {', then '.join(map(str, plan.steps))} in {record['seconds']:.1f} s", record)
+    return Outcome(str(plan), record)
+
+
+def _report(run: Run, item: Item, made: Outcome) -> None:
+    """Print what became of an item."""
+    out, record = run.out, made.record
+    status = record["status"]
+    run.count(item, status, record)
+    for note in record.get("notes", ()):
+        out.note(f"note: {item.name}: {note}")
+    if status in ("planned", "answered") or not out.quiet:
+        out.result(f"{item.name}{'' if item.target is None else f' -> {item.target}'}: {in_flags(made.words)}")
+    if record.get("tiles"):
+        peak = "unknown" if record["peak_bytes"] is None else f"{record['peak_bytes'] / 2**20:.0f} MiB"
+        size = f"{record['width']}x{record['height']}"
+        out.detail(f"{item.name}: {record['plan']['reason']}; {size}, {record['tiles']} tile(s), peak memory {peak}")
+
+
+def _write_page(page: np.ndarray, path: Path) -> None:
+    """Write a drawn (H, W, 3) uint8 page."""
+    from ..picture import Picture, write
+
+    write(Picture(page.astype("float32") / 255), path)
