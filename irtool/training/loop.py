@@ -1,4 +1,4 @@
-"""The training loop. What it trains is a job's affair (`jobs`), what it remembers the state's (`state`)."""
+"""The training loop: `jobs` says what is trained, `state` holds weights, optimizer and position in the data."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def train(
         out: folder of the run (docs/training.md says what it will hold).
         device: where to compute.
         start: a checkpoint or an exported .safetensors whose weights a new run starts from.
-        watcher: told of every step and of every line of the log.
+        watcher: called at every step and for every line of the log.
         tensorboard: also write TensorBoard's event files.
 
     Returns:
@@ -84,7 +84,7 @@ def train(
                 card.write(out, recipe, source.told, state, journal.lines, work.figure)
                 journal.close()
         except ConnectionError:
-            raise  # not of the disk: `together` knows what it means
+            raise  # not an error of the disk: `together` handles it
         except OSError as error:
             told = (error.strerror or str(error)) + (f": {error.filename}" if error.filename else "")
             raise IrtoolError(
@@ -96,7 +96,7 @@ def train(
 
 @dataclass
 class Session:
-    """A run in one process: what is trained on what, where it stands, and who is told.
+    """A run in one process: task, data, state, and where it reports to.
 
     Attributes:
         journal: None in all processes but the first.
@@ -186,7 +186,7 @@ def record(session: Session, meter: Meter, rate: float, *, finished: bool, endin
 
 
 class Step(nn.Module):
-    """The loss of a job as a module, so that several processes can share its gradients whatever the job calls."""
+    """The loss of a job as a module, so that DistributedDataParallel can average its gradients."""
 
     def __init__(self, work: Job[Any], net: nn.Module, recipe: Recipe) -> None:
         super().__init__()
@@ -209,12 +209,12 @@ def look_at(work: Job[Any], recipe: Recipe, held: Any, state: State, journal: Jo
 
 
 def progress_of(state: State, recipe: Recipe) -> float:
-    """Share of the run that is done, by the clock or by steps."""
+    """Fraction of the run that is done, by time or by steps."""
     return state.seconds / (recipe.minutes * 60) if recipe.minutes > 0 else state.step / recipe.steps
 
 
 def phase_of(recipe: Recipe, progress: float) -> int:
-    """Number of the phase that holds at `progress`."""
+    """Index of the phase at `progress`."""
     return next((i for i, p in enumerate(recipe.phases) if progress < p.until), len(recipe.phases) - 1)
 
 
@@ -244,4 +244,4 @@ def not_a_number(step: int, out: Path) -> IrtoolError:
     """The error of a loss or gradient that is not finite."""
     last = out / LAST
     kept = f"{last} is the last good state" if last.is_file() else "No checkpoint had been written yet"
-    return IrtoolError(f"The loss or its gradient is no number at step {step}.", f"{kept}; lower the rate.")
+    return IrtoolError(f"The loss or its gradient is not finite at step {step}.", f"{kept}; lower the rate.")
