@@ -19,6 +19,8 @@ from forkserver import AVAILABLE, ForkServer
 from irtool.degradation import IDS
 
 ROOT = Path(__file__).resolve().parents[1]
+if "PYTEST_XDIST_WORKER" in os.environ:  # pytest -n: the workers share the cores, and torch reads this when imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
