@@ -1,17 +1,16 @@
 """The Python API: an image in, a diagnosis or a restored image out.
 
 Calls of `restore`, `detect` and `instruct` share the last few networks, so that a loop loads them once; `clear_cache`
-lets them go. A `LoadedModel` (`load_model`) is shared with nobody and freed when it is dropped.
+lets them go. A model of one's own is loaded by `irtool.load_model` (`irtool.loaded`).
 """
 
 from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial, singledispatch
+from functools import lru_cache, partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -23,7 +22,7 @@ from . import engine
 from .detect import Detector, Diagnosis
 from .detect import load as load_detector
 from .diffusion.sampling import Sampling
-from .errors import UsageError
+from .errors import UsageError, closest
 from .inputs import Image, to_picture, to_tensor
 from .models import loading, modulation
 from .models.architectures import get, names
@@ -146,7 +145,7 @@ def restore(
         UsageError: an unknown name, a value out of range, or no image.
         UnavailableError: the weights or the device are not here, or a network gave values that are not finite.
     """
-    return _restore(_restorer, image, tasks, plan, planner, model, options)
+    return restore_with(cached_model, image, tasks, plan, planner, model, options)
 
 
 def instruct(
@@ -182,8 +181,8 @@ def instruct(
     own = {word: Own(str(path), modulation.begins(Path(path))) for word, path in (adapters or {}).items()}
     planner = partial(plan_wishes, wishes, model=model, own=own, **_attributes(options))
     if looks(wishes):
-        return _restore(_restorer, image, None, None, planner, model, options)
-    return _restore(_restorer, image, None, planner(), None, model, options)
+        return restore_with(cached_model, image, None, None, planner, model, options)
+    return restore_with(cached_model, image, None, planner(), None, model, options)
 
 
 def restore_folder(
@@ -233,7 +232,7 @@ def restore_folder(
     prepared = None if mask is None else to_picture(mask, "mask")
 
     def work(item: Item, picture: Picture) -> Result:
-        return _restore(_restorer, picture, None, plan, planner, model, {**options, "mask": prepared})
+        return restore_with(cached_model, picture, None, plan, planner, model, {**options, "mask": prepared})
 
     def write(item: Item, result: Result) -> Result:
         assert item.target is not None
@@ -245,100 +244,10 @@ def restore_folder(
     yield from overlap(items, lambda item: to_picture(item.source), work, write)
 
 
-class LoadedModel:
-    """A restorer in memory, freed when it is dropped. Made by `load_model`.
-
-    Attributes:
-        info: what the network does and needs.
-        device, dtype: where and in which type it computes unless told otherwise.
-    """
-
-    def __init__(self, model: Model, reference: str, device: str, dtype: str) -> None:
-        engine.pick_device(device)
-        self._model, self._reference, self.device, self.dtype = model, reference, device, dtype
-        self.info: ModelInfo = model.info
-
-    def __repr__(self) -> str:
-        size = f"{self.info.parameters / 1e6:.1f} M parameters"
-        return f"<irtool.LoadedModel {self._reference} ({self.info.name}, {size}) on {self.device}>"
-
-    def restore(
-        self,
-        image: Image,
-        *,
-        tasks: Sequence[str] | str | None = None,
-        plan: Plan | None = None,
-        planner: Planner | None = None,
-        **options: Unpack[Wanted],
-    ) -> Result:
-        """As `irtool.restore`, with this model."""
-        own: Wanted = {"device": self.device, "dtype": self.dtype}
-        return _restore(self._of, image, tasks, plan, planner, self._reference, {**own, **options})
-
-    def _of(self, reference: str, controller: str = "") -> Model:
-        return self._model if reference == self._reference else _restorer(reference, controller)
-
-
-def load_model(
-    source: str | PathLike[str] | Mapping[str, Tensor],
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    controller: str = "",
-    **hyperparameters: object,
-) -> LoadedModel:
-    """Load a restorer once, to restore many images.
-
-    Args:
-        source: the id of a record in weights.toml ("irtool-small"), ``local:PATH``, ``hf-hub:REPO``, a `Path`, or a
-            state dict with published names.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        dtype: "auto", "fp32", "bf16" or "fp16".
-        controller: id or ``local:PATH`` of the DA-CLIP that steers the model; empty for its own.
-        hyperparameters: what the file does not tell, such as ``num_heads=12``; they go before what is read off its
-            tensors.
-
-    Raises:
-        UsageError: an unknown id or device.
-        UnavailableError: the weights are not here or fit no architecture, or tensors do not tell a hyperparameter.
-    """
-    model, reference = _model_of(source, controller, hyperparameters)
-    if model.info.assumed:
-        warnings.warn(
-            f"{reference}: its tensors do not tell {', '.join(model.info.assumed)}; assumed, as published. "
-            "Give it to load_model to be sure.",
-            stacklevel=2,
-        )
-    return LoadedModel(model, reference, device, dtype)
-
-
-@singledispatch
-def _model_of(source: object, controller: str, hyperparameters: Mapping[str, Any]) -> tuple[Model, str]:
-    raise UsageError(f"`source` is {type(source).__name__}, no model.", "Give an id, a path, or a state dict.")
-
-
-@_model_of.register
-def _(source: str, controller: str, hyperparameters: Mapping[str, Any]) -> tuple[Model, str]:
-    return _load(source, controller, hyperparameters), source
-
-
-@_model_of.register
-def _(source: PathLike, controller: str, hyperparameters: Mapping[str, Any]) -> tuple[Model, str]:
-    return _model_of(f"local:{Path(source)}", controller, hyperparameters)
-
-
-@_model_of.register
-def _(source: Mapping, controller: str, hyperparameters: Mapping[str, Any]) -> tuple[Model, str]:
-    net, header = loading.from_tensors(source, **hyperparameters)
-    beside = (controller,) if controller else needs("local:", header["architecture"])
-    companions = [loading.read(locate(companion))[0] for companion in beside]
-    return loading.wrap(net, header, companions), f"tensors:{header['architecture']}"
-
-
 def clear_cache() -> None:
     """Let go of the networks that `restore`, `detect` and `instruct` keep."""
     _detector.cache_clear()
-    _restorer.cache_clear()
+    cached_model.cache_clear()
 
 
 def prepare(
@@ -353,7 +262,7 @@ def prepare(
         UsageError, UnavailableError: as `restore`.
     """
     where = engine.pick_device(device)
-    loaded = {model: _restorer(model, controller).info for model in models}
+    loaded = {model: cached_model(model, controller).info for model in models}
     if detector is not None:
         _detector(detector, where)
     return loaded
@@ -365,7 +274,7 @@ def info(model: str, controller: str = "") -> ModelInfo:
     Raises:
         UsageError, UnavailableError: as `restore`.
     """
-    return _restorer(model, controller).info
+    return cached_model(model, controller).info
 
 
 def _attributes(options: Wanted) -> Attributes:
@@ -383,7 +292,14 @@ def _attributes(options: Wanted) -> Attributes:
 def _planned(
     tasks: Sequence[str] | str | None, plan: Plan | None, planner: Planner | None, model: str, options: Wanted
 ) -> tuple[Plan | None, Planner | None]:
-    """The plan that was asked for, or what makes one of a diagnosis."""
+    """The plan that was asked for, or what makes one of a diagnosis.
+
+    Raises:
+        TypeError: there is no such option.
+        UsageError: more than one of them is given, or a value is out of range.
+    """
+    if unknown := [name for name in options if name not in Wanted.__optional_keys__]:
+        raise TypeError(f"unexpected keyword argument '{unknown[0]}'. {closest(unknown[0], Wanted.__optional_keys__)}")
     if (tasks is not None) + (plan is not None) + (planner is not None) > 1:
         raise UsageError("Give `tasks`, `plan` or `planner`, not several of them.")
     attributes = _attributes(options)
@@ -396,7 +312,7 @@ def _planned(
     return None, partial(plan_auto, model=model, **attributes)
 
 
-def _restore(
+def restore_with(
     model_of: Callable[[str, str], Model],
     image: Image,
     tasks: Sequence[str] | str | None,
@@ -504,11 +420,11 @@ def _detector(reference: str, device: torch.device) -> Detector | DaclipDetector
 
 
 @lru_cache(maxsize=2)
-def _restorer(reference: str, controller: str = "") -> Model:
-    return _load(reference, controller, {})
+def cached_model(reference: str, controller: str = "") -> Model:
+    return load_reference(reference, controller, {})
 
 
-def _load(reference: str, controller: str, hyperparameters: Mapping[str, Any]) -> Model:
+def load_reference(reference: str, controller: str, hyperparameters: Mapping[str, Any]) -> Model:
     def companions_of(architecture: str, header: Mapping[str, str]) -> list[Path]:
         beside: tuple[str, ...] = tuple(json.loads(header.get("needs", "[]"))) or needs(reference, architecture)
         if controller:

@@ -140,6 +140,11 @@ def test_the_array_given_is_not_changed(use: dict[str, Any]) -> None:
     assert np.array_equal(floats, before)
 
 
+def test_an_option_that_is_none_is_an_error() -> None:
+    with pytest.raises(TypeError, match=r"'tle'\. Did you mean 'tile'"):
+        irtool.restore(RGB, plan=irtool.Plan(), tle="64")  # type: ignore[call-arg]
+
+
 def test_a_result_is_short_in_words(use: dict[str, Any]) -> None:
     result = irtool.restore(RGB, tasks="denoise", **use)
     assert repr(result).startswith("<irtool.Result 45x33, removed noise") and len(repr(result)) < 120
@@ -169,7 +174,7 @@ def test_a_loaded_model_restores_like_the_function_and_is_freed(use: dict[str, A
 def test_the_cache_of_the_functions_can_be_emptied(use: dict[str, Any]) -> None:
     irtool.clear_cache()
     irtool.restore(RGB, tasks="denoise", **use)
-    net = weakref.ref(api._restorer(use["model"], "").net)  # type: ignore[attr-defined]
+    net = weakref.ref(api.cached_model(use["model"], "").net)  # type: ignore[attr-defined]
     assert net() is not None
     irtool.clear_cache()
     gc.collect()
