@@ -6,7 +6,6 @@ lets them go. A model of one's own is loaded by `irtool.load_model` (`irtool.loa
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from .picture import Picture
 from .picture.quantised import within
 from .plan import Plan, plan_auto, plan_rest, plan_tasks
 from .result import Result
-from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, locate, needs
+from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, companions, locate, needs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -426,12 +425,10 @@ def cached_model(reference: str, controller: str = "") -> Model:
 
 def load_reference(reference: str, controller: str, hyperparameters: Mapping[str, Any]) -> Model:
     def companions_of(architecture: str, header: Mapping[str, str]) -> list[Path]:
-        beside: tuple[str, ...] = tuple(json.loads(header.get("needs", "[]"))) or needs(reference, architecture)
-        if controller:
-            if not get(architecture).steered:
-                known = ", ".join(name for name in names() if get(name).steered)
-                raise UsageError(f"{reference} takes no controller.", f"Architectures that do: {known}.")
-            beside = (controller,)
+        if controller and not get(architecture).steered:
+            known = ", ".join(name for name in names() if get(name).steered)
+            raise UsageError(f"{reference} takes no controller.", f"Architectures that do: {known}.")
+        beside = (controller,) if controller else companions(reference, architecture, header)
         return [locate(companion) for companion in beside]
 
     return loading.load(locate(reference), companions_of=companions_of, **hyperparameters)

@@ -95,5 +95,5 @@ def lookup(word: str) -> Degradation:
     found = words.get(word.strip().lower())
     if found is not None:
         return found
-    known = "Known: " + ", ".join(d.task for d in DEGRADATIONS) + "."
-    raise UsageError(f"Unknown degradation or task '{word}'.", closest(word.strip(), words, known))
+    hint = closest(word.strip(), words, "Known: " + ", ".join(d.task for d in DEGRADATIONS) + ".")
+    raise UsageError(f"Unknown degradation or task '{word}'.", hint)

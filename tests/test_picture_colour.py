@@ -154,7 +154,7 @@ def test_grey_picture_with_a_colour_profile() -> None:
         assert (np.asarray(im) == codes).all()
 
 
-@pytest.mark.parametrize("icc", [make.lut_profile(b"RGB ", 3), b"junk" * 50, b"\0", make.rgb_profile()[:150]])
+@pytest.mark.parametrize("icc", [b"junk" * 50, b"\0", make.rgb_profile()[:150]])
 def test_profiles_not_handled_leave_pixels_alone_and_say_so(icc: bytes) -> None:
     codes = make.noise(6, 6, 3)
     picture = read(with_profile(codes, icc))
@@ -163,9 +163,24 @@ def test_profiles_not_handled_leave_pixels_alone_and_say_so(icc: bytes) -> None:
     assert (np.rint(read(encode(picture)).pixels * 255) == codes).all()
 
 
-def test_table_profiles_stay_in_the_file() -> None:
-    icc = make.lut_profile(b"RGB ", 3)
-    assert read(encode(read(with_profile(make.noise(6, 6, 3), icc)))).icc == icc
+def test_profiles_of_lookup_tables_are_converted_to_srgb() -> None:
+    from PIL import ImageCms
+
+    codes, icc = make.noise(6, 6, 3), make.lut_profile(b"RGB ", 3)
+    picture = read(with_profile(codes, icc))
+    assert picture.icc is None
+    assert "lookup tables" in picture.notes[0]
+    meant = ImageCms.profileToProfile(
+        Image.fromarray(codes),
+        ImageCms.ImageCmsProfile(BytesIO(icc)),
+        ImageCms.createProfile("sRGB"),
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+    assert (np.rint(picture.pixels * 255) == np.asarray(meant)).all()
+    deep = read(with_profile(make.noise(6, 6, 3, np.uint16), icc))  # LittleCMS has 8 bits here
+    assert deep.icc == icc
+    assert "treated as sRGB" in deep.notes[0]
 
 
 @pytest.mark.parametrize("format", ["JPEG", "TIFF"])

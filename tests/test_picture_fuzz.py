@@ -137,7 +137,8 @@ def test_damaged_files(kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert rounds / 10 < broken  # the damage is damage
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
     captured = capfd.readouterr()
-    assert (captured.out, captured.err) == ("", "")
+    # libtiff prints about damaged strips from C, which can only be silenced for the whole process.
+    assert (captured.out, "" if kind.startswith("tiff") else captured.err) == ("", "")
 
 
 @pytest.mark.parametrize("kind", VALID)

@@ -321,8 +321,17 @@ def test_jpeg_quality_given_and_default() -> None:
 
 
 def test_pixels_out_of_range_are_clipped() -> None:
-    pixels = np.array([[[-1, 2, np.nan], [np.inf, -np.inf, 0.5]]], np.float32)
+    pixels = np.array([[[-1, 2, 0], [1e30, -1e30, 0.5]]], np.float32)
     assert (codes_of(read(encode(Picture(pixels), "png"))) == [[[0, 255, 0], [255, 0, 128]]]).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("format", ["png", "jpg", "tiff", "webp", "bmp"])
+def test_what_is_no_number_is_not_written(format: str, value: float) -> None:
+    pixels = np.full((9, 9, 3), 0.5, np.float32)
+    pixels[4, 5, 1] = value
+    with pytest.raises(PictureError, match="not numbers"):
+        encode(Picture(pixels, name="black.png"), format)
 
 
 @pytest.mark.parametrize(("word", "quality"), [("jpgg", None), ("gif", None), ("png", 0), ("jpg", 101)])

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, UsageError
+from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, UsageError, explained
 from ..targets import Item, has_folder, make_folder, make_items, resolve_existing
 from . import options
-from .output import Bar, Output, in_flags
+from .output import Bar, Output, in_flags, write_stdout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -177,7 +177,8 @@ class Run:
         """Say what went wrong with one picture."""
         error = error or RuntimeError("no result")
         self.out.failure(error, item.name)
-        message = in_flags(error.message) if isinstance(error, IrtoolError) else f"{type(error).__name__}: {error}"
+        known = explained(error)
+        message = in_flags(known.message) if known is not None else f"{type(error).__name__}: {error}"
         self.count(item, "failed", {"error": message, "hint": in_flags(getattr(error, "hint", ""))})
 
     def summary(self, code: int) -> int:
@@ -320,8 +321,7 @@ class _Restorer:
         if decision.answer is not None or request.dry_run:
             return outcome("planned" if decision.answer is None else "answered", result.plan, decision, result)
         if item.target is None:
-            sys.stdout.buffer.write(result.encode(item.format, quality=request.quality, strip=request.strip))
-            sys.stdout.buffer.flush()
+            write_stdout(result.encode(item.format, quality=request.quality, strip=request.strip))
         else:
             result.save(item.target, format=item.format, quality=request.quality, strip=request.strip)
         if item.side is not None and made.before is not None:

@@ -9,7 +9,7 @@ import typer
 
 from ..weights.registry import DEFAULT_DETECTOR
 from . import options
-from .output import Output, is_plain
+from .output import Output, is_plain, printable
 
 if TYPE_CHECKING:
     from ..detect import Diagnosis
@@ -79,7 +79,7 @@ def _show(out: Output, name: str, diagnosis: Diagnosis) -> None:
 
     from ..degradation import DEGRADATIONS, INDEX
 
-    table = Table(title=Text(name), title_justify="left", show_header=False, box=None, padding=(0, 1))
+    table = Table(title=Text(printable(name)), title_justify="left", show_header=False, box=None, padding=(0, 1))
     if diagnosis.is_clean:
         table.add_row(Text("clean", "green"), "", "nothing to undo")
     for i in rows:

@@ -16,6 +16,7 @@ from .output import Bar, Output
 if TYPE_CHECKING:
     from ..evaluation.summary import Record
 
+EXISTING = ("overwrite", "error")
 LISTS = ("datasets", "protocols", "metrics")
 
 
@@ -82,7 +83,17 @@ def eval(
         tuple[Path, Path] | None,
         typer.Option("--compare", metavar="RUN RUN", help="Compare two runs instead, picture by picture."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Other noise for --degrade.")] = 0,
+    existing: Annotated[
+        str | None,
+        typer.Option(
+            "--existing",
+            metavar="overwrite|error",
+            help="Where an output of --csv or --save-images exists. Default: error; with --resume overwrite.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Other noise for --degrade.")
+    ] = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",
     tile: options.Tile = "auto",
@@ -112,6 +123,7 @@ def eval(
         raise UsageError("--resume goes on with a run in a folder.", "Name the folder with --report.")
     if auto and task:
         raise UsageError("--auto and --task exclude each other.", "Leave one of them out.")
+    overwrite = options.one_of(existing or ("overwrite" if resume else "error"), EXISTING, "--existing") == EXISTING[0]
     options.one_of(dtype, options.DTYPES, "--dtype")
     options.check_device(device)
     memory = None if max_memory is None else options.parse_bytes(max_memory)
@@ -142,7 +154,10 @@ def eval(
         pairs, model=model, tasks=task, auto=auto, protocol=protocol, metrics=wanted, degrade=degrade,
         detector=detector, device=device, seed=seed, dtype=dtype, tile=tile, max_memory=memory, ensemble=ensemble,
     )  # fmt: skip
-    session = Session(pairs, request, report=report, resume=resume, images=save_images)
+    own = [Path(dataset)] if dataset and dataset.endswith(".toml") else []
+    session = Session(
+        pairs, request, report=report, resume=resume, images=save_images, csv=csv, overwrite=overwrite, read=own
+    )
     out.record(session.head)
     try:
         with out.progress(len(pairs.found.pairs)) as bar:
@@ -153,7 +168,7 @@ def eval(
         go_on = "Run the same command with --resume." if report else "With --report a run can be resumed."
         out.note(f"hint: {go_on}")
         return EXIT_INTERRUPTED
-    summary, title, rows, page = session.conclude(against is not None, csv)
+    summary, title, rows, page = session.conclude(against is not None)
     out.record(summary)
     show_summary(out, title, session.head, summary, rows)
     if page is not None:

@@ -14,11 +14,12 @@ from typing import Any, Protocol
 from ..data import Dataset, Found, get_protocol
 from ..data.sources import find
 from ..errors import NothingToDoError, UsageError
+from ..fileio import atomic_write
 from ..metrics import extra
-from ..picture import save_bytes
 from ..plan import plan_tasks
 from ..synth import parse
 from .checks import input_as_published, remarks
+from .outputs import check_outputs
 from .published import rows_of
 from .report import Report, cite, save_png, to_csv
 from .run import NO_MODEL, Record, Request, evaluate, header
@@ -158,13 +159,17 @@ class Session:
         report: folder for the page and the run; None for none.
         resume: go on with the run in that folder.
         images: folder for the restored images, as PNG; None for none.
+        csv: file for a line per pair; None for none.
+        overwrite: images and lines may replace files that exist. Inputs are never written to.
+        read: further files that are inputs.
 
     Attributes:
         head: the run's header, its first record.
         records: of the pairs, so far.
 
     Raises:
-        UsageError: as `Report`; or a resumed run is to have a FID, which needs the features of all images.
+        UsageError: as `Report` and `check_outputs`; or a resumed run is to have a FID, which needs the features of all
+            images.
     """
 
     def __init__(
@@ -175,8 +180,14 @@ class Session:
         report: Path | None = None,
         resume: bool = False,
         images: Path | None = None,
+        csv: Path | None = None,
+        overwrite: bool = False,
+        read: Sequence[Path] = (),
     ) -> None:
-        self.pairs, self.images, self.records = pairs, images, list[Record]()
+        local = [Path(m.removeprefix("local:")) for m in (request.model, request.detector) if m.startswith("local:")]
+        check_outputs(pairs.found, csv=csv, images=images, report=report, read=[*read, *local], overwrite=overwrite)
+        self.pairs, self.images, self.csv, self.overwrite = pairs, images, csv, overwrite
+        self.records: list[Record] = []
         self.request = replace(request, keep=self._keep)
         self.head = header(self.request)
         self.page = Report(report, self.head, resume) if report is not None else None
@@ -187,7 +198,7 @@ class Session:
         if self.page is not None:
             self.page.keep(name, before, after, truth)
         if self.images is not None:
-            save_png(self.images, name, after)
+            save_png(self.images, name, after, replace=self.overwrite)
 
     def run(self, listener: Listener) -> Iterator[Record]:
         """Score pair after pair; each record is on the disk before it is passed on."""
@@ -205,14 +216,11 @@ class Session:
             for _ in evaluate(replace(self.request, extras=(), keep=self.page.keep), rest, listener.begin):
                 pass
 
-    def conclude(
-        self, against: bool = False, csv: Path | None = None
-    ) -> tuple[Record, str, Sequence[Any], Path | None]:
+    def conclude(self, against: bool = False) -> tuple[Record, str, Sequence[Any], Path | None]:
         """The figures of the run.
 
         Args:
             against: beside what the literature has.
-            csv: also write a line per pair into this file.
 
         Returns:
             The summary, a title for it, the published rows, and the page.
@@ -233,6 +241,6 @@ class Session:
         page = None
         if self.page is not None:
             page = self.page.finish(self.records, summary, title=title, notes=notes, rows=rows)
-        if csv is not None:
-            save_bytes(to_csv(self.records).encode(), csv)
+        if self.csv is not None:
+            atomic_write(self.csv, to_csv(self.records), replace=self.overwrite)
         return summary, title, rows, page

@@ -21,7 +21,8 @@ _SRGB_TO_XYZ = np.array(
         [0.0139322, 0.0971045, 0.7141733],
     ]
 )
-_STRIP = 1 << 20  # pixels worked on at a time: bounds the float64 temporaries to some 50 MB
+_MAX_CURVE = 1 << 16  # entries of a tone curve; profiles have 4096 at most
+_STRIP = 1 << 17  # pixels worked on at a time: bounds the float64 temporaries to some 10 MB
 
 
 def srgb_decode(values: np.ndarray) -> np.ndarray:
@@ -121,7 +122,7 @@ class Profile:
 
 
 def strips(array: np.ndarray) -> list[slice]:
-    """Row slices of about a million pixels each."""
+    """Row slices of some hundred thousand pixels each."""
     step = max(1, _STRIP // array.shape[1])
     return [slice(top, top + step) for top in range(0, array.shape[0], step)]
 
@@ -154,10 +155,11 @@ def _parse(icc: bytes) -> Profile:
     if icc[20:24] != b"XYZ ":
         raise ValueError("not a matrix profile")
     (count,) = struct.unpack_from(">I", icc, 128)
+    view = memoryview(icc)  # slices of it copy nothing: all tags of a hostile profile may span the whole of it
     tags = {}
     for at in range(132, 132 + 12 * min(count, 256), 12):
         name, where, size = struct.unpack_from(">4sII", icc, at)
-        tags[name] = icc[where : where + size]
+        tags[name] = view[where : where + size]
     if channels(icc) == 1:
         grey = Profile((_curve(tags[b"kTRC"]),), None, None)
         return Profile(grey.curves, None, None, plain=_is_plain(grey, 1))
@@ -184,7 +186,7 @@ def _is_plain(profile: Profile, n: int) -> bool:
 _PARAMETERS = ("g", "gab", "gabc", "gabcd", "gabcdef")
 
 
-def _curve(tag: bytes) -> _Power | _Table:
+def _curve(tag: memoryview) -> _Power | _Table:
     if tag[:4] == b"para":
         (kind,) = struct.unpack_from(">H", tag, 8)
         names = _PARAMETERS[kind]
@@ -207,7 +209,7 @@ def _curve(tag: bytes) -> _Power | _Table:
         if not 0.1 <= gamma <= 10:
             raise ValueError("senseless gamma")
         return _Power(gamma)
-    if 12 + 2 * count > len(tag):
+    if count > _MAX_CURVE or 12 + 2 * count > len(tag):
         raise ValueError("curve runs past its tag")
     values = np.frombuffer(tag, ">u2", count, 12) / 65535
     return _rising(_Table(values), values)

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
-from io import BufferedIOBase, RawIOBase
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+from PIL import Image
 
 from ..errors import IrtoolError, PictureError, UnavailableError
+from ..memory import Budget
 from . import exif as exif_room
-from .colour import converter, profile_of
+from . import xmp as xmp_room
+from .colour import channels, converter, profile_of, strips
 from .formats import FORMATS, sniff
 from .loaders import load
 from .model import Picture
-from .raw import Raw, Refused
+from .raw import Guard, Raw, Refused, to_srgb
+from .sources import reason as _reason
+from .sources import source_bytes
 
 MAX_PIXELS = 300_000_000
 """The default limit: three times a 100-megapixel photograph, 3.6 GB as float32."""
 
-_HEAD = 4096
+# The most that decoding holds for each pixel beside the file, in bytes, as measured (tests/test_memory.py): three
+# float32 channels and the codes they are made of; and what 16 bits, transparency and a profile add.
+_PLAIN, _DEEP, _ALPHA, _PROFILE = 18, 9, 10, 14
+_FILE_BYTES = 8  # for each pixel allowed: no file needs more, two times 16-bit RGBA
+
+# Above 40 megapixels a file must hold a hundredth of a bit for each pixel. A blank JPEG has 0.14, a photograph 0.5 to
+# 8; files of some hundred bytes that claim gigabytes of pixels have 0.0001.
+_SURE_PIXELS, _LEAST_BITS = 40_000_000, 0.01
 
 
 def hush() -> None:
@@ -40,13 +55,22 @@ def hush() -> None:
 hush()
 
 
-def read(source: str | Path | bytes | IO[bytes], *, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Picture:
+def read(
+    source: str | Path | bytes | IO[bytes],
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    budget: Budget | None = None,
+) -> Picture:
     """Decode one picture. Its content decides the format, not its name.
 
     Args:
-        source: a path, the bytes of a file, or a binary stream read to its end.
+        source: a path, the bytes of a file, or a binary stream read to its end, once. A path is that of a regular file
+            or of a pipe that somebody writes to.
         name: what messages call it; by default the path, or "picture".
         max_pixels: larger pictures are refused before they are decoded.
+        budget: the memory allowed; a picture that will not fit is refused before it is decoded. By default half of
+            what is available.
 
     Returns:
         the picture upright, in sRGB float32.
@@ -57,24 +81,105 @@ def read(source: str | Path | bytes | IO[bytes], *, name: str | None = None, max
     """
     path = Path(source) if isinstance(source, (str, os.PathLike)) else None
     name = name or (str(path) if path is not None else "picture")
-    data = _content(source, name)
+    budget = budget or Budget()
+    data = source_bytes(source, name, limit=max_pixels * _FILE_BYTES, room=budget.room())
+    format = _format_of(data, name)
+    guard = partial(_guard, name, len(data), max_pixels, budget)
+    with _errors(name, format):
+        raw = _decoded(format, data, guard)
+        _check_size(name, len(data), max_pixels, (raw.colour.shape[1], raw.colour.shape[0]))
+        return replace(_picture(raw, format, name, path), original=data)
+
+
+def read_stored(data: bytes, name: str) -> np.ndarray:
+    """The samples that a file stores: neither turned upright nor converted from its colour profile.
+
+    Args:
+        data: the bytes of a file.
+        name: what messages call it.
+
+    Returns:
+        (H, W, 1 or 3) uint8 or uint16.
+
+    Raises:
+        PictureError, UnavailableError: as `read`.
+    """
+    format = _format_of(data, name)
+    with _errors(name, format):
+        return _decoded(format, data, partial(_guard, name, len(data), MAX_PIXELS, Budget())).colour
+
+
+def probe(source: str | Path | bytes | IO[bytes], *, name: str | None = None) -> tuple[str, int, int]:
+    """Format, width and height as the header has them (before a picture is turned upright); no pixel is decoded.
+
+    Raises:
+        PictureError, UnavailableError: as `read`, as far as the header shows it.
+    """
+    name = name or (str(source) if isinstance(source, (str, os.PathLike)) else "picture")
+    data = source_bytes(source, name, limit=MAX_PIXELS * _FILE_BYTES)
     format = _format_of(data, name)
 
-    def guard(size: tuple[int, int]) -> None:
-        width, height = size
-        if width <= 0 or height <= 0:
-            raise PictureError(f"{name}: the picture has no pixels", "")
-        if width * height > max_pixels:
-            raise PictureError(
-                f"{name}: {width} x {height} is {width * height / 1e6:.1f} megapixels, more than the limit of "
-                f"{max_pixels / 1e6:.1f} (max_pixels={max_pixels})",
-                "If the file is to be trusted, reduce it or raise the limit.",
-            )
+    def stop(size: tuple[int, int], /, **_: object) -> None:
+        raise _Size(size)
 
+    with _errors(name, format):
+        try:
+            load(format, data, stop)
+        except _Size as found:
+            return format, *found.size
+    raise PictureError(f"{name}: the picture has no pixels", "")
+
+
+class _Size(BaseException):
+    """Thrown by `probe` out of a loader; no `Exception`, so that none of them takes it for a damaged file."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+
+def _guard(
+    name: str,
+    file_bytes: int,
+    max_pixels: int,
+    budget: Budget,
+    size: tuple[int, int],
+    /,
+    *,
+    deep: bool = False,
+    alpha: bool = False,
+    profile: bool = False,
+    more: int = 0,
+) -> None:
+    """Refuse a picture by its header: too many pixels, more than its file can hold, or than memory can."""
+    _check_size(name, file_bytes, max_pixels, size)
+    budget.require(name, size, _PLAIN + _DEEP * deep + _ALPHA * alpha + _PROFILE * profile + more)
+
+
+def _check_size(name: str, file_bytes: int, max_pixels: int, size: tuple[int, int]) -> None:
+    width, height = size
+    pixels = width * height
+    if width <= 0 or height <= 0:
+        raise PictureError(f"{name}: the picture has no pixels", "")
+    if pixels > max_pixels:
+        raise PictureError(
+            f"{name}: {width} x {height} is {pixels / 1e6:.1f} megapixels, more than the limit of "
+            f"{max_pixels / 1e6:.1f}",
+            "Reduce it first; from Python, irtool.picture.read takes max_pixels.",
+        )
+    if pixels > _SURE_PIXELS and 8 * file_bytes < _LEAST_BITS * pixels:
+        raise PictureError(
+            f"{name}: {width} x {height} pixels in {file_bytes} bytes are no photograph, and decoding them would take "
+            f"{pixels * 24 / 1e9:.1f} GB",
+            "Reduce it first with a program that you trust it to.",
+        )
+
+
+@contextlib.contextmanager
+def _errors(name: str, format: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into one kind of error."""
     try:
-        raw = load(format, data, guard)
-        guard((raw.colour.shape[1], raw.colour.shape[0]))
-        return _picture(raw, format, name, path)
+        yield
     except Refused as error:
         raise PictureError(f"{name} {error}", error.hint) from error
     except UnavailableError as error:
@@ -90,42 +195,21 @@ def read(source: str | Path | bytes | IO[bytes], *, name: str | None = None, max
         ) from error
 
 
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    # Pillow names the in-memory stream in some messages, which says nothing to anyone.
-    if not text or "BytesIO" in text:
-        return type(error).__name__
-    return text if len(text) <= 120 else text[:117] + "..."
+_pillow_limit = threading.Lock()
 
 
-def _content(source: str | Path | bytes | IO[bytes], name: str) -> bytes:
+def _decoded(format: str, data: bytes, guard: Guard) -> Raw:
+    """`load`, also of pictures above Pillow's own limit: `guard` has ours, and knows the memory there is."""
     try:
-        if isinstance(source, (bytes, bytearray, memoryview)):
-            return bytes(source)
-        if isinstance(source, (str, os.PathLike)):
-            with Path(source).open("rb") as file:
-                return _stream(file)
-        return _stream(source)
-    except IsADirectoryError as error:
-        raise PictureError(
-            f"{name} is a folder, not a picture", "Give the pictures in it, or use a folder run."
-        ) from error
-    except FileNotFoundError as error:
-        raise PictureError(f"{name}: no such file", "Check the spelling and the folder.") from error
-    except PermissionError as error:
-        raise PictureError(f"{name}: not allowed to read it", "Check its permissions.") from error
-    except MemoryError as error:
-        raise PictureError(f"{name}: too large to read into memory", "") from error
-    except (OSError, ValueError) as error:
-        raise PictureError(f"{name}: cannot be read ({_reason(error)})", "Check the path and the disk.") from error
-
-
-def _stream(file: IO[bytes] | BufferedIOBase | RawIOBase) -> bytes:
-    # A look at the beginning first: what is no picture (a video, a device) is not read into memory whole.
-    head = file.read(_HEAD) or b""
-    if sniff(head) is None:
-        return head
-    return head + (file.read() or b"")
+        return load(format, data, guard)
+    except Image.DecompressionBombError:
+        # The limit is a global of Pillow: lifted for a moment, and only where it matters.
+        with _pillow_limit:
+            before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                return load(format, data, guard)
+            finally:
+                Image.MAX_IMAGE_PIXELS = before
 
 
 def _format_of(data: bytes, name: str) -> str:
@@ -152,22 +236,30 @@ def _picture(raw: Raw, format: str, name: str, path: Path | None) -> Picture:
         alpha = None if alpha is None else upright(alpha, orientation)
     if exif is not None:
         exif = exif_room.with_dimensions(exif, colour.shape[1], colour.shape[0])
-    xmp = raw.xmp
-    if xmp is not None and (orientation != 1 or raw.turned):
-        xmp = exif_room.settle_xmp(xmp)
+    # Also where only XMP states an orientation: nothing turns pixels by that, but some programs would after us.
+    xmp = raw.xmp and xmp_room.upright(raw.xmp)
     top = np.float32(np.iinfo(colour.dtype).max)
     grey = colour.shape[2] == 1
-    pixels, beyond = _srgb(colour, raw.icc, notes)
+    swapped = orientation >= 5
+    icc = raw.icc
+    if icc and colour.dtype == np.uint8 and not grey and profile_of(icc) is None and channels(icc) == 3:
+        converted = to_srgb(Image.fromarray(colour), icc)
+        if converted is not None:
+            colour, icc = converted, None
+            notes.append("its colour profile is one of lookup tables: the colours were converted to sRGB")
+    pixels, beyond = _srgb(colour, icc, notes)
     return Picture(
         pixels=pixels,
         alpha=None if alpha is None else alpha.astype(np.float32) / top,
         bits=16 if colour.dtype == np.uint16 else 8,
         grey=grey,
+        neutral=not grey and _is_neutral(colour),
         format=format if FORMATS[format].writable else "PNG",
-        icc=raw.icc,
+        icc=icc,
         exif=exif,
         xmp=xmp,
-        dpi=raw.dpi if orientation < 5 or raw.dpi is None else (raw.dpi[1], raw.dpi[0]),
+        dpi=(raw.dpi[1], raw.dpi[0]) if raw.dpi and swapped else raw.dpi,
+        aspect=(raw.aspect[1], raw.aspect[0]) if raw.aspect and swapped else raw.aspect,
         jpeg=raw.jpeg and replace(raw.jpeg, orientation=orientation if raw.jpeg.orientation else 0),
         lossless=raw.lossless,
         comment=raw.comment,
@@ -188,6 +280,11 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         array = array[:, ::-1]
     return np.ascontiguousarray(array)
+
+
+def _is_neutral(colour: np.ndarray) -> bool:
+    """Whether the three channels of a picture are equal everywhere."""
+    return all(bool((colour[rows, :, :1] == colour[rows, :, 1:]).all()) for rows in strips(colour))
 
 
 def _srgb(colour: np.ndarray, icc: bytes | None, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:

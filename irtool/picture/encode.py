@@ -13,8 +13,11 @@ from PIL import Image
 from ..errors import PictureError, UnavailableError, UsageError
 from . import exif as exif_room
 from . import png
+from .bmff import with_code_points
+from .bmp import encode_bmp
 from .colour import channels, converter, strips
 from .formats import Format, format_named
+from .jpeg import with_metadata
 from .model import JpegSettings, Picture
 from .tiff import encode_tiff
 
@@ -26,7 +29,14 @@ JPEG_FLOOR = 85
 heavy compression would be damaged again in the same way."""
 
 
-def encode(picture: Picture, format: str | None = None, *, quality: int | None = None, strip: bool = False) -> bytes:
+def encode(
+    picture: Picture,
+    format: str | None = None,
+    *,
+    quality: int | None = None,
+    strip: bool = False,
+    notes: list[str] | None = None,
+) -> bytes:
     """The bytes of a picture file.
 
     Args:
@@ -35,10 +45,11 @@ def encode(picture: Picture, format: str | None = None, *, quality: int | None =
         quality: 1 to 100 for JPEG, WebP, AVIF and HEIF; by default like the source JPEG, lossless for a lossless WebP,
             and high otherwise. Other formats are always lossless.
         strip: leave out EXIF, XMP, comments and text. The colour profile stays, since colours need it.
+        notes: gets a plain sentence for whatever the format could not keep.
 
     Raises:
         UsageError: unknown format, one that is not written, or a quality out of range.
-        PictureError: the picture does not fit the format.
+        PictureError: the picture does not fit the format, or some of its values are not finite.
         UnavailableError: the format needs an optional package.
     """
     kind = format_named(format or picture.format)
@@ -57,10 +68,14 @@ def encode(picture: Picture, format: str | None = None, *, quality: int | None =
         picture = replace(picture, exif=None, xmp=None, comment=None, blocks=kept)
     try:
         codes, icc = _codes(picture, kind)
-        return _ENCODERS[kind.name](replace(picture, icc=icc), codes, quality)
+        if picture.icc and not icc:
+            # The pixels are no longer in the colours that these chunks state.
+            blocks = tuple(block for block in picture.blocks if block[0] not in png.COLOUR_CHUNKS)
+            picture = replace(picture, blocks=blocks)
+        return _ENCODERS[kind.name](replace(picture, icc=icc), codes, quality, [] if notes is None else notes)
     except MemoryError as error:
         raise PictureError(f"{picture.name}: not enough memory to encode it as {kind.name}", "") from error
-    except UnavailableError:
+    except (UnavailableError, PictureError):
         raise
     except (OSError, ValueError, struct.error, RuntimeError, TypeError, OverflowError, SyntaxError) as error:
         hint = "Use --strip to leave metadata out, or another format."
@@ -72,6 +87,8 @@ def _codes(picture: Picture, kind: Format) -> tuple[np.ndarray, bytes | None]:
     n = 1 if picture.grey and kind.grey else 3
     # A profile for fewer channels than are written (grey made RGB) or more (CMYK) cannot go with the pixels: sRGB then.
     icc = picture.icc if picture.icc and channels(picture.icc) in ((1, 3) if n == 1 else (3,)) else None
+    if not kind.icc or (kind.name != "PNG" and icc == _gamma_profile(picture.blocks, n)):
+        icc = None
     values = picture.pixels
     profile = converter(icc, n)
     if profile is not None:
@@ -80,8 +97,10 @@ def _codes(picture: Picture, kind: Format) -> tuple[np.ndarray, bytes | None]:
         if profile.channels == 1:
             values = values.mean(axis=2, keepdims=True)
         values = profile.from_srgb(values)
-    if n == 1 and values.shape[2] == 3:
+    if (n == 1 or picture.grey or picture.neutral) and values.shape[2] == 3:
         values = values.mean(axis=2, keepdims=True)
+    if n == 3 and values.shape[2] == 1:
+        values = np.broadcast_to(values, (*values.shape[:2], 3))
     alpha = picture.alpha
     if alpha is not None and not kind.alpha:
         # As a viewer would show it, on white. (Blended in encoded values, as viewers do.)
@@ -90,14 +109,36 @@ def _codes(picture: Picture, kind: Format) -> tuple[np.ndarray, bytes | None]:
     if alpha is not None:
         values = np.concatenate([values, alpha[..., None]], axis=2)
     deep = picture.bits == 16 and kind.deep
-    return quantise(values, deep), icc
+    try:
+        return quantise(values, deep), icc
+    except ValueError as error:
+        raise PictureError(
+            f"{picture.name}: some of the values to be written are not numbers (NaN or infinite)",
+            "The model or its weights are broken: nothing was written.",
+        ) from error
+
+
+def _gamma_profile(blocks: tuple[tuple[str, bytes], ...], n: int) -> bytes | None:
+    """The profile that a PNG's gamma, with the primaries of sRGB, stands for. Eight bits of such a gamma (often linear
+    light) are too few for dark colours, so that other formats get sRGB instead."""
+    stated = [block for block in blocks if block[0] in ("gAMA", "cHRM")]
+    if any(name == "cICP" for name, _ in blocks) or not stated:
+        return None
+    found, bare = (png.stated_profile(part, n == 1) for part in (stated, [b for b in stated if b[0] == "gAMA"]))
+    return found if found == bare else None
 
 
 def quantise(values: np.ndarray, deep: bool) -> np.ndarray:
-    """Float in [0, 1] to uint8, or uint16 if `deep`; values outside are clipped and NaN counts as 0."""
+    """Float in [0, 1] to uint8, or uint16 if `deep`; values outside are clipped.
+
+    Raises:
+        ValueError: some are NaN or infinite.
+    """
     out = np.empty(values.shape, np.uint16 if deep else np.uint8)
     for rows in strips(values):
-        out[rows] = np.rint(np.nan_to_num(values[rows]).clip(0, 1) * np.float32(65535 if deep else 255))
+        if not np.isfinite(values[rows]).all():
+            raise ValueError("not finite")
+        out[rows] = np.rint(values[rows].clip(0, 1) * np.float32(65535 if deep else 255))
     return out
 
 
@@ -111,7 +152,7 @@ def _saved(codes: np.ndarray, format: str, **options: Any) -> bytes:
     return out.getvalue()
 
 
-def _jpeg(picture: Picture, codes: np.ndarray, quality: int | None) -> bytes:
+def _jpeg(picture: Picture, codes: np.ndarray, quality: int | None, notes: list[str]) -> bytes:
     settings = picture.jpeg
     options: dict[str, Any] = {"quality": quality or JPEG_QUALITY, "subsampling": 0}
     if settings is not None:
@@ -120,19 +161,15 @@ def _jpeg(picture: Picture, codes: np.ndarray, quality: int | None) -> bytes:
         if quality is None:
             del options["quality"]
             options["qtables"] = [list(t) for t in _floored(settings, codes.shape[2])]
-    iptc = b"".join(
-        b"\xff\xed" + struct.pack(">H", len(body) + 2) + body for name, body in picture.blocks if name == "APP13"
-    )
-    return _saved(
-        codes,
-        "JPEG",
-        icc_profile=picture.icc,
-        exif=b"Exif\0\0" + picture.exif if picture.exif else None,
+    bare = _saved(codes, "JPEG", icc_profile=picture.icc, dpi=picture.dpi, **options)
+    return with_metadata(
+        bare,
+        exif=picture.exif,
         xmp=picture.xmp,
-        dpi=picture.dpi,
         comment=picture.comment,
-        extra=iptc or None,
-        **options,
+        iptc=tuple(body for name, body in picture.blocks if name == "APP13"),
+        aspect=None if picture.dpi else picture.aspect,
+        notes=notes,
     )
 
 
@@ -146,16 +183,22 @@ def _floored(settings: JpegSettings, n: int) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(min(a, b) for a, b in zip(table, limit, strict=True)) for table, limit in pairs)
 
 
-def _png(picture: Picture, codes: np.ndarray, quality: int | None) -> bytes:
-    extra = png.metadata_chunks(picture.icc, picture.exif, picture.xmp, picture.dpi, picture.blocks)
+def _png(picture: Picture, codes: np.ndarray, quality: int | None, notes: list[str]) -> bytes:
+    icc = picture.icc
+    try:
+        if icc and icc == png.stated_profile(picture.blocks, codes.shape[2] < 3):
+            icc = None  # its chunks say the same
+    except (ValueError, struct.error):
+        pass
+    extra = png.metadata_chunks(icc, picture.exif, picture.xmp, picture.dpi, picture.aspect, picture.blocks)
     return png.encode_png(codes, extra)
 
 
-def _tiff(picture: Picture, codes: np.ndarray, quality: int | None) -> bytes:
+def _tiff(picture: Picture, codes: np.ndarray, quality: int | None, notes: list[str]) -> bytes:
     return encode_tiff(codes, icc=picture.icc, exif=picture.exif, xmp=picture.xmp, dpi=picture.dpi)
 
 
-def _webp(picture: Picture, codes: np.ndarray, quality: int | None) -> bytes:
+def _webp(picture: Picture, codes: np.ndarray, quality: int | None, notes: list[str]) -> bytes:
     # exact keeps the colours under transparent pixels.
     return _saved(
         codes,
@@ -169,14 +212,14 @@ def _webp(picture: Picture, codes: np.ndarray, quality: int | None) -> bytes:
     )
 
 
-def _avif(picture: Picture, codes: np.ndarray, quality: int | None) -> bytes:
+def _avif(picture: Picture, codes: np.ndarray, quality: int | None, notes: list[str]) -> bytes:
     from PIL import features
 
     if not features.check("avif"):
         raise UnavailableError("this build of Pillow cannot write AVIF", "pip install --upgrade pillow")
     # AVIF keeps the orientation in its own box, and Pillow would re-serialise an EXIF block that has one.
     exif = exif_room.without_orientation(picture.exif) if picture.exif else None
-    return _saved(
+    data = _saved(
         codes,
         "AVIF",
         quality=quality or AVIF_QUALITY,
@@ -185,9 +228,12 @@ def _avif(picture: Picture, codes: np.ndarray, quality: int | None) -> bytes:
         exif=exif or None,
         xmp=picture.xmp,
     )
+    stated = next((body for name, body in picture.blocks if name == "cICP" and len(body) == 4), None)
+    # The code points of the source beside the profile that says the same: some readers look at these alone.
+    return data if stated is None else with_code_points(data, stated[0], stated[1])
 
 
-def _heif(picture: Picture, codes: np.ndarray, quality: int | None) -> bytes:
+def _heif(picture: Picture, codes: np.ndarray, quality: int | None, notes: list[str]) -> bytes:
     try:
         import pillow_heif
     except ImportError:
@@ -205,18 +251,10 @@ def _heif(picture: Picture, codes: np.ndarray, quality: int | None) -> bytes:
     return out.getvalue()
 
 
-def _bmp(picture: Picture, codes: np.ndarray, quality: int | None) -> bytes:
+def _bmp(picture: Picture, codes: np.ndarray, quality: int | None, notes: list[str]) -> bytes:
     if codes.shape[2] in (1, 3):
         return _saved(codes, "BMP", dpi=picture.dpi)
-    if codes.shape[2] == 2:
-        codes = codes[..., [0, 0, 0, 1]]
-    # Pillow writes 32-bit rows that it reads back without alpha; a V4 header names the alpha mask.
-    rows = np.ascontiguousarray(codes[::-1, :, [2, 1, 0, 3]]).tobytes()
-    dots = [round(d / 0.0254) for d in picture.dpi or (0, 0)]
-    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
-    header = struct.pack("<IiiHHIIiiII", 108, picture.width, picture.height, 1, 32, 3, len(rows), *dots, 0, 0)
-    header += masks + b"BGRs" + bytes(48)  # the colour space is sRGB, so end points and gammas are unused
-    return struct.pack("<2sIHHI", b"BM", 14 + 108 + len(rows), 0, 0, 14 + 108) + header + rows
+    return encode_bmp(codes, picture.dpi)
 
 
 _ENCODERS = {

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import secrets
-import stat
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import PictureError
+from ..errors import FileError, PictureError
+from ..fileio import atomic_write
 from .encode import encode
 from .formats import SUFFIXES, format_for, format_named
 from .model import Picture
-
-# Hidden, so that an unfinished file left by a killed process is never taken for a picture; and short, so that a target
-# with the longest name a file system allows can still be written.
-_TEMPORARY = ".irtool-"
 
 
 def write(
@@ -26,59 +21,54 @@ def write(
     format: str | None = None,
     quality: int | None = None,
     strip: bool = False,
+    replace: bool = True,
+    notes: list[str] | None = None,
 ) -> Path:
     """Encode and write a picture; the file appears whole or not at all.
 
-    It is written beside its target under a hidden name and then renamed, so that neither an error nor an interruption
-    leaves half a file. A file that is replaced hands on its permissions.
+    It is written beside its target under a hidden name, to the disk, and then renamed, so that neither an error nor an
+    interruption nor a power cut leaves half a file. A file that is replaced hands on its permissions; a new one is no
+    more open than the picture's source.
 
     Args:
         path: the file to write; its folder must exist.
         format: a format name; by default the one the suffix names.
         quality: as in `encode`.
         strip: as in `encode`.
+        replace: whether a file that is there already, by the moment of writing, is replaced.
+        notes: as in `encode`.
 
     Returns:
         the path written.
 
     Raises:
         UsageError: the suffix or the format is unknown.
-        PictureError: the target is the picture's own source, cannot be written, or the picture does not fit the format.
+        PictureError: the target is the picture's own source, is there already or no regular file, or cannot be written;
+            or the picture does not fit the format.
         UnavailableError: the format needs an optional package.
     """
     path = Path(path)
     kind = format_named(format) if format is not None else format_for(path)
     if picture.source is not None and _same(path, picture.source):
         raise PictureError(f"{path} is the input, which is never written to", "Choose another name or folder.")
-    return save_bytes(encode(picture, kind.name, quality=quality, strip=strip), path)
+    data = encode(picture, kind.name, quality=quality, strip=strip, notes=notes)
+    return save_bytes(data, path, replace=replace, like=picture.source)
 
 
-def save_bytes(data: bytes, path: str | Path) -> Path:
+def save_bytes(data: bytes, path: str | Path, *, replace: bool = True, like: Path | None = None) -> Path:
     """Write a file whole or not at all, as `write` does, for bytes that are encoded already.
 
+    Args:
+        data, path: what to write, and where.
+        replace, like: as in `irtool.fileio.atomic_open`.
+
     Raises:
-        PictureError: the target cannot be written.
+        PictureError: the target is there already, no regular file, or cannot be written.
     """
-    path = Path(path)
     try:
-        if path.is_dir():
-            raise PictureError(f"{path} is a folder, not a file to write", "Add a file name.")
-        temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}.tmp")
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-            with contextlib.suppress(FileNotFoundError):
-                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-            temporary.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        hint = "Check that its folder exists, is writable and has room."
-        raise PictureError(f"{path}: cannot be written ({reason})", hint) from error
-    return path
+        return atomic_write(path, data, replace=replace, like=like)
+    except FileError as error:
+        raise PictureError(error.message, error.hint) from error
 
 
 def _same(a: Path, b: Path) -> bool:
@@ -115,25 +105,45 @@ def find(inputs: Sequence[str | Path], *, recursive: bool = False) -> list[Found
     """
     found: dict[Path, Found] = {}
     for item in map(Path, inputs):
-        listed = _listing(item, recursive) if item.is_dir() else [item]
-        root = item if item.is_dir() else item.parent
-        for path in listed:
+        folder = is_folder(item)
+        root = item if folder else item.parent
+        for path in _listing(item, recursive) if folder else [item]:
             found.setdefault(path, Found(path, root))
     return list(found.values())
 
 
-def _listing(folder: Path, recursive: bool) -> Iterator[Path]:
+def is_folder(path: Path) -> bool:
+    """Whether a path is that of a folder; what cannot be looked at is none."""
     try:
-        entries = sorted(folder.iterdir())
-    except OSError:
-        yield folder
-        return
-    for path in entries:
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            # A linked folder could lead back up.
-            if recursive and not path.is_symlink():
-                yield from _listing(path, recursive)
-        elif path.suffix.lower() in SUFFIXES:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _listing(folder: Path, recursive: bool) -> Iterator[Path]:
+    """The pictures below a folder in the order of their names, a folder's where its name comes."""
+    waiting = [folder]
+    while waiting:
+        path = waiting.pop()
+        if path is not folder and not is_folder(path):
             yield path
+            continue
+        try:
+            with os.scandir(path) as entries:
+                inside = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+        except OSError:
+            yield path
+            continue
+        waiting += [path / entry.name for entry in reversed(inside) if _is_wanted(entry, recursive)]
+
+
+def _is_wanted(entry: os.DirEntry[str], recursive: bool) -> bool:
+    """Whether what a folder holds is a picture by its name, or a folder to look into. No device, pipe or socket is."""
+    try:
+        if entry.is_dir():
+            # A linked folder could lead back up.
+            return recursive and not entry.is_symlink()
+        odd = not entry.is_file() and not entry.is_symlink()
+    except OSError:
+        odd = False
+    return not odd and Path(entry.name).suffix.lower() in SUFFIXES

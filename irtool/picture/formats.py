@@ -20,6 +20,7 @@ class Format:
         deep: carries 16 bits.
         alpha: carries transparency.
         grey: carries a single channel.
+        icc: carries a colour profile; where not, colours are written as sRGB.
         writable: irtool writes it.
     """
 
@@ -29,6 +30,7 @@ class Format:
     deep: bool = False
     alpha: bool = True
     grey: bool = True
+    icc: bool = True
     writable: bool = True
 
 
@@ -39,7 +41,7 @@ FORMATS: dict[str, Format] = {
         Format("PNG", (".png",), deep=True),
         Format("TIFF", (".tif", ".tiff"), deep=True),
         Format("WEBP", (".webp",), max_side=16383, grey=False),
-        Format("BMP", (".bmp", ".dib")),
+        Format("BMP", (".bmp", ".dib"), icc=False),
         Format("AVIF", (".avif",), max_side=32768, grey=False),
         Format("HEIF", (".heic", ".heif", ".hif"), max_side=16384, grey=False),
         Format("GIF", (".gif",), writable=False),

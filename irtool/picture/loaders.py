@@ -7,48 +7,21 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+from PIL import ImageFile
 
 from ..errors import UnavailableError
-from . import png
-from .model import JpegSettings
-from .raw import Guard, Raw, common, from_cmyk, join, samples, sane_dpi, single
+from . import png, stated
+from .bmff import Boxes, boxes_of
+from .bmp import load_bmp
+from .jpeg import load_jpeg
+from .raw import Guard, Raw, common, join, samples, sane_dpi, single
 from .tiff import load_tiff
+from .xmp import without_dangling
 
 
 def load(format: str, data: bytes, guard: Guard) -> Raw:
     """Decode `data`, which `sniff` found to be of `format`."""
     return _LOADERS[format](data, guard)
-
-
-def _jpeg(data: bytes, guard: Guard) -> Raw:
-    from PIL import JpegImagePlugin
-
-    # The class itself, not Image.open: a phone's JPEG with a second picture behind (preview, gain map) stays a JPEG.
-    im = JpegImagePlugin.JpegImageFile(BytesIO(data))
-    guard(im.size)
-    im.load()
-    meta = common(im)
-    notes = []
-    if "mp" in im.info:
-        notes.append("the second picture in the file (a preview or gain map) is not kept")
-    sampling = JpegImagePlugin.get_sampling(im)
-    tables = tuple(tuple(table) for _, table in sorted(im.quantization.items()))
-    # A layout Pillow cannot write (4:1:1, 4:4:0) becomes 4:4:4: larger, but nothing is lost. At most two tables, which
-    # is what its writer assigns to luma and chroma.
-    # As for what the file says of its picture: only where its planes are luma and chroma, of a layout that is known.
-    known = len(tables) <= 2 and (im.mode == "L" or (sampling >= 0 and im.info.get("adobe_transform") != 0))
-    progressive = bool(im.info.get("progressive"))
-    settings = JpegSettings(tables[:2], max(sampling, 0), progressive, int(known)) if tables else None
-    comment = im.info.get("comment")
-    blocks = tuple((name, body) for name, body in im.applist if name == "APP13")
-    if im.mode == "CMYK":
-        colour, note = from_cmyk(im, meta["icc"])
-        notes.append(note)
-        meta["icc"] = None
-        settings = None
-    else:
-        colour, _ = samples(im)
-    return Raw(colour, jpeg=settings, comment=comment or None, blocks=blocks, notes=tuple(notes), **meta)
 
 
 def _png(data: bytes, guard: Guard) -> Raw:
@@ -63,7 +36,9 @@ def _png(data: bytes, guard: Guard) -> Raw:
     if len(found.get(b"acTL", b"")) == 8:
         single(struct.unpack(">I", found[b"acTL"][:4])[0], "an animation")
     width, height, depth, colour_type = struct.unpack(">IIBB", found[b"IHDR"][:10])
-    guard((width, height))
+    stated_colors = any(kind in found for kind in (b"iCCP", b"cICP", b"gAMA", b"cHRM"))
+    transparent = colour_type in (4, 6) or b"tRNS" in found
+    guard((width, height), deep=depth == 16, alpha=transparent, profile=stated_colors)
     # Pillow sees only the chunks that make pixels: its limits on metadata must not refuse a picture.
     bare = png.pixels_only(parts)
 
@@ -91,27 +66,58 @@ def _png(data: bytes, guard: Guard) -> Raw:
         key = np.frombuffer(found[b"tRNS"], ">u2", colour.shape[2])
         alpha = np.where((colour == key).all(axis=-1), 0, 65535).astype(np.uint16)
 
-    meta: dict[str, Any] = {"xmp": None, "dpi": None}
+    notes = [] if parts[-1][0] == b"IEND" else ["its end marker is missing, but no pixel is"]
+    meta: dict[str, Any] = _png_metadata(parts, found)
+    if b"iCCP" in found and meta["icc"] is None:
+        notes.append("its colour profile is damaged or unreasonably large and was dropped")
+    blocks, dropped = png.carried((kind, body) for kind, body in parts if png.raw_profile(kind, body) is None)
+    if dropped:
+        notes.append(f"{dropped} damaged or oversized text or colour chunks were dropped")
+    try:
+        # cICP goes before iCCP, iCCP before all else.
+        names = {name for name, _ in blocks}
+        if "cICP" in names or not meta["icc"]:
+            meta["icc"] = png.stated_profile(blocks, colour.shape[2] == 1)
+    except ValueError as error:
+        notes.append(f"its colours are stated in a way that is not converted ({error}): they are treated as sRGB")
+    return Raw(colour, alpha, blocks=tuple(blocks), notes=tuple(notes), **meta)
+
+
+def _png_metadata(parts: list[tuple[bytes, bytes]], found: dict[bytes, bytes]) -> dict[str, Any]:
+    """Profile, EXIF, XMP and resolution from chunks; where they are missing, from ImageMagick's raw profiles."""
+    meta: dict[str, Any] = {"dpi": None, "aspect": None}
     meta["icc"] = png.read_icc(found[b"iCCP"]) if b"iCCP" in found else None
     meta["exif"] = found.get(b"eXIf", b"").removeprefix(b"Exif\0\0") or None
+    packet = next((body for kind, body in parts if png.is_xmp(kind, body)), None)
+    meta["xmp"] = packet and png.read_xmp(packet)
     if len(found.get(b"pHYs", b"")) == 9:
         x, y, unit = struct.unpack(">IIB", found[b"pHYs"])
         meta["dpi"] = sane_dpi((x * 0.0254, y * 0.0254)) if unit == 1 else None
-    blocks = []
+        meta["aspect"] = (x, y) if unit == 0 and x != y and min(x, y) > 0 and max(x, y) < 2**31 else None
     for kind, body in parts:
-        packet = png.read_xmp(body) if kind == b"iTXt" else None
-        if packet is not None:
-            meta["xmp"] = packet
-        elif kind.decode("latin-1") in (*png.COLOUR_CHUNKS, *png.TEXT_CHUNKS):
-            blocks.append((kind.decode("latin-1"), body))
-    return Raw(colour, alpha, blocks=tuple(blocks), **meta)
+        profile = png.raw_profile(kind, body) if kind in (b"tEXt", b"zTXt", b"iTXt") else None
+        if profile is None:
+            continue
+        name, content = profile
+        if name in ("exif", "app1") and content.startswith(b"Exif\0\0"):
+            meta["exif"] = meta["exif"] or content[6:]
+        elif name in ("xmp", "app1"):
+            meta["xmp"] = meta["xmp"] or content.removeprefix(b"http://ns.adobe.com/xap/1.0/\0")
+        elif name in ("icc", "icm"):
+            meta["icc"] = meta["icc"] or content
+    return meta
+
+
+def _contents(im: ImageFile.ImageFile) -> dict[str, bool]:
+    """What Pillow says of a file before it is decoded, as a guard wants to know it."""
+    return {"alpha": im.has_transparency_data, "profile": bool(im.info.get("icc_profile"))}
 
 
 def _webp(data: bytes, guard: Guard) -> Raw:
     from PIL import WebPImagePlugin
 
     im = WebPImagePlugin.WebPImageFile(BytesIO(data))
-    guard(im.size)
+    guard(im.size, more=2, **_contents(im))
     single(im.n_frames, "an animated WebP")
     im.load()
     colour, alpha = samples(im)
@@ -135,11 +141,31 @@ def _avif(data: bytes, guard: Guard) -> Raw:
     if not AvifImagePlugin.SUPPORTED:
         raise UnavailableError("this build of Pillow cannot read AVIF", "pip install --upgrade pillow")
     im = AvifImagePlugin.AvifImageFile(BytesIO(data))
-    guard(im.size)
+    guard(im.size, more=2, **_contents(im))
     single(im.n_frames, "an AVIF sequence")
     im.load()
     colour, alpha = samples(im)
-    return Raw(colour, alpha, **common(im))
+    return Raw(colour, alpha, **_with_boxes(boxes_of(data), common(im)))
+
+
+def _with_boxes(boxes: Boxes, meta: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of an AVIF or HEIF with the colours that its boxes state, and notes on what is left out."""
+    notes = []
+    if boxes.code_points is not None and not meta["icc"]:
+        primaries, transfer, _ = boxes.code_points
+        # As PNG says it, so that it goes into AVIF and PNG alike: RGB, full range.
+        meta["blocks"] = (("cICP", bytes([min(primaries, 255), min(transfer, 255), 0, 1])),)
+        try:
+            meta["icc"] = stated.from_code_points(primaries, transfer)
+        except ValueError as error:
+            notes.append(f"its colours are stated in a way that is not converted ({error}): they are treated as sRGB")
+    if boxes.gain_map:
+        notes.append("its gain map is not kept")
+    if boxes.depth_map:
+        notes.append("its depth map is not kept")
+    if notes and meta["xmp"]:
+        meta["xmp"] = without_dangling(meta["xmp"])
+    return {**meta, "notes": tuple(notes)}
 
 
 def _heif(data: bytes, guard: Guard) -> Raw:
@@ -148,28 +174,18 @@ def _heif(data: bytes, guard: Guard) -> Raw:
     except ImportError:
         raise UnavailableError("HEIF pictures need an optional package", "pip install 'irtool[heif]'") from None
     im = pillow_heif.HeifImageFile(BytesIO(data))
-    guard(im.size)
+    guard(im.size, more=8, **_contents(im))
     im.load()
     colour, alpha = samples(im)
     # pillow-heif turns the pixels upright and resets the orientation by itself.
-    return Raw(colour, alpha, turned=True, **common(im))
-
-
-def _bmp(data: bytes, guard: Guard) -> Raw:
-    from PIL import BmpImagePlugin
-
-    im = BmpImagePlugin.BmpImageFile(BytesIO(data))
-    guard(im.size)
-    im.load()
-    colour, alpha = samples(im)
-    return Raw(colour, alpha, **common(im))
+    return Raw(colour, alpha, turned=True, **_with_boxes(boxes_of(data), common(im)))
 
 
 def _gif(data: bytes, guard: Guard) -> Raw:
     from PIL import GifImagePlugin
 
     im = GifImagePlugin.GifImageFile(BytesIO(data))
-    guard(im.size)
+    guard(im.size, **_contents(im))
     single(im.n_frames, "an animated GIF")
     im.load()
     colour, alpha = samples(im)
@@ -177,12 +193,12 @@ def _gif(data: bytes, guard: Guard) -> Raw:
 
 
 _LOADERS = {
-    "JPEG": _jpeg,
+    "JPEG": load_jpeg,
     "PNG": _png,
     "TIFF": load_tiff,
     "WEBP": _webp,
     "AVIF": _avif,
     "HEIF": _heif,
-    "BMP": _bmp,
+    "BMP": load_bmp,
     "GIF": _gif,
 }

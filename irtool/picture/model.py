@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +35,14 @@ class Picture:
         alpha: (H, W) float32 in [0, 1], not premultiplied, or None.
         bits: 8 or 16, the depth it is written with where the format allows.
         grey: written as one channel where the format allows.
+        neutral: black and white stored in three equal channels; what is written has three equal channels too.
         format: a name in `FORMATS` that it is written as unless told otherwise: the source's format, or "PNG"
             for a source that irtool reads but does not write (GIF).
         icc: the source's colour profile; on write the pixels are converted back to it.
         exif: EXIF as a TIFF structure without the "Exif" prefix, orientation already set to 1.
         xmp: the XMP packet.
         dpi: horizontal and vertical dots per inch.
+        aspect: horizontal and vertical density of pixels that are not square, where only their ratio is stated.
         jpeg: how a JPEG source was compressed.
         lossless: a WebP source was compressed without loss.
         comment: the free comment of a JPEG or GIF.
@@ -48,25 +50,29 @@ class Picture:
         beyond: (H, W, 3) float32 or None: what the source's gamut had outside [0, 1] of sRGB. It is added to `pixels`
             before they go back to the profile, so that a wide-gamut picture keeps its strongest colours.
         source: the file it came from, if any; `write` refuses to overwrite it.
+        original: the bytes of that file as they were read; None once the pixels are no longer its.
         name: what messages call it.
         notes: plain sentences on what was converted or could not be kept.
     """
 
-    pixels: np.ndarray
-    alpha: np.ndarray | None = None
+    pixels: np.ndarray = field(repr=False)
+    alpha: np.ndarray | None = field(default=None, repr=False)
     bits: int = 8
     grey: bool = False
+    neutral: bool = False
     format: str = "PNG"
-    icc: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
+    icc: bytes | None = field(default=None, repr=False)
+    exif: bytes | None = field(default=None, repr=False)
+    xmp: bytes | None = field(default=None, repr=False)
     dpi: tuple[float, float] | None = None
+    aspect: tuple[int, int] | None = None
     jpeg: JpegSettings | None = None
     lossless: bool = False
     comment: bytes | None = None
     blocks: tuple[tuple[str, bytes], ...] = ()
-    beyond: np.ndarray | None = None
+    beyond: np.ndarray | None = field(default=None, repr=False)
     source: Path | None = None
+    original: bytes | None = field(default=None, repr=False)
     name: str = "picture"
     notes: tuple[str, ...] = ()
 
@@ -92,10 +98,15 @@ class Picture:
     def with_pixels(self, pixels: np.ndarray) -> Picture:
         """The same picture with other colours: (H, W, 3) of the same size; everything else is kept.
 
+        Black and white stays black and white: of a grey or neutral picture the channels become their mean.
+
         Raises:
             ValueError: the size differs from this picture's.
         """
         if pixels.shape != self.pixels.shape:
             raise ValueError(f"pixels must be {self.pixels.shape}, got {pixels.shape}")
+        pixels = np.asarray(pixels, dtype=np.float32)
+        if self.grey or self.neutral:
+            pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
         jpeg = self.jpeg and replace(self.jpeg, orientation=0)
-        return replace(self, pixels=np.asarray(pixels, dtype=np.float32), jpeg=jpeg)
+        return replace(self, pixels=pixels, jpeg=jpeg, original=None)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -31,6 +30,7 @@ class Raw:
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    aspect: tuple[int, int] | None = None
     jpeg: JpegSettings | None = None
     lossless: bool = False
     comment: bytes | None = None
@@ -46,8 +46,14 @@ class Refused(Exception):
         self.hint = hint
 
 
-Guard = Callable[[tuple[int, int]], None]
-"""Called with (width, height) before pixels are decoded; raises if that is too many."""
+class Guard(Protocol):
+    """Called before pixels are decoded; raises if there are too many for the limit or for the memory allowed."""
+
+    def __call__(
+        self, size: tuple[int, int], /, *, deep: bool = False, alpha: bool = False, profile: bool = False, more: int = 0
+    ) -> None:
+        """`size` is (width, height). What makes a pixel take more memory than three colours of 8 bits do: 16 bits
+        (`deep`), transparency, a colour profile; and `more` bytes that the decoder holds by itself."""
 
 
 def single(frames: int, what: str) -> None:
@@ -102,10 +108,18 @@ def samples(im: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 
 def from_cmyk(im: Image.Image, icc: bytes | None) -> tuple[np.ndarray, str]:
     """(H, W, 3) uint8 sRGB of a CMYK picture with a profile, and the note to leave."""
-    from PIL import ImageCms
-
     if not icc:
         raise Refused("is CMYK without a colour profile, so its colours are unknown", "Convert it to RGB first.")
+    rgb = to_srgb(im, icc)
+    if rgb is None:
+        raise Refused("is CMYK and its colour profile cannot be used", "Convert it to RGB first.")
+    return rgb, "CMYK was converted to sRGB"
+
+
+def to_srgb(im: Image.Image, icc: bytes) -> np.ndarray | None:
+    """(H, W, 3) uint8 sRGB of an 8-bit picture by LittleCMS, which knows lookup tables; None where it cannot."""
+    from PIL import ImageCms
+
     try:
         rgb = ImageCms.profileToProfile(
             im,
@@ -115,10 +129,9 @@ def from_cmyk(im: Image.Image, icc: bytes | None) -> tuple[np.ndarray, str]:
             outputMode="RGB",
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
-    except (ImageCms.PyCMSError, OSError) as error:
-        raise Refused("is CMYK and its colour profile cannot be used", "Convert it to RGB first.") from error
-    assert rgb is not None  # only in-place conversion returns nothing
-    return np.asarray(rgb), "CMYK was converted to sRGB"
+    except (ImageCms.PyCMSError, OSError):
+        return None
+    return None if rgb is None else np.asarray(rgb)
 
 
 def join(high: np.ndarray, low: np.ndarray) -> np.ndarray:

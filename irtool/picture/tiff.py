@@ -1,17 +1,15 @@
 """TIFF: read through Pillow (both bytes of 16-bit colour), written here because Pillow writes no 16-bit colour.
 
-Layout: TIFF 6.0, sections 2, 4, 8, 14 (predictor) and 18 (alpha); deflate as in Adobe Photoshop TIFF Technical Notes.
+Layout: TIFF 6.0, sections 2, 4, 8, 14 (predictor) and 18 (alpha); deflate as in Adobe Photoshop TIFF Technical Notes;
+BigTIFF as in libtiff.
 """
 
 from __future__ import annotations
 
-import contextlib
 import struct
 import sys
 import zlib
-from functools import cache
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,95 +18,93 @@ from . import exif as exif_room
 from .raw import Guard, Raw, Refused, common, from_cmyk, join, samples, sane_dpi, single
 
 _CONVERT = "Convert it to 8-bit or 16-bit RGB or grey first."
+_MAX_METADATA = 16 << 20
+
+_REDUCED, _MASK = 1, 4  # bits of NewSubfileType
+_DEFLATE = (8, 32946)
 
 
 def load_tiff(data: bytes, guard: Guard) -> Raw:
-    """Decode a TIFF of one full picture."""
-    from PIL import Image, TiffImagePlugin
+    """Decode a TIFF of one full picture, perhaps with smaller copies before or behind it."""
+    from PIL import TiffImagePlugin
 
-    _hush_libtiff()
-
-    class Tiff(TiffImagePlugin.TiffImageFile):
-        def load_prepare(self) -> None:
-            # Pillow would check the size here against a global limit of its own; `guard` has done so with ours.
-            if self._im is None:
-                self.im = Image.core.new(self.mode, self._tile_size)
-            super().load_prepare()
-
-    try:
-        order, directory = exif_room.parse(data)
-    except ValueError:
-        order, directory = "<", {}  # BigTIFF: Pillow reads the pixels, the EXIF is left behind
-    bits = _number(order, directory.get(258), 1)
-    if bits > 16 or _number(order, directory.get(339), 1) == 3:
-        raise Refused("holds floating-point or 32-bit pixels", _CONVERT)
-    if 50706 in directory or _number(order, directory.get(254), 0) & 1 or data[8:10] == b"CR":
+    order: exif_room.Order = "<" if data.startswith(b"II") else ">"
+    pages = list(exif_room.directories(data))
+    whole = [i for i, page in enumerate(pages) if not _first(order, page, 254, 0) & (_REDUCED | _MASK)]
+    if data[8:10] == b"CR" or any(50706 in page for page in pages) or not whole:
         raise Refused("is a camera raw file", "Develop it to a 16-bit TIFF or a JPEG first.")
-    metadata = exif_room.metadata_of(directory)
-    exif = exif_room.block_of(order, metadata) if metadata else None
-    if bits == 16 and _number(order, directory.get(277), 1) == 2:
-        return _grey_alpha16(data, guard, exif)
+    single(len(whole), "a TIFF")
+    number = whole[0]
+    directory = pages[number]
+    width, height = _first(order, directory, 256, 0), _first(order, directory, 257, 0)
+    bits, channels = _first(order, directory, 258, 1), _first(order, directory, 277, 1)
+    if bits > 16 or _first(order, directory, 339, 1) == 3:
+        raise Refused("holds floating-point or 32-bit pixels", _CONVERT)
+    if _first(order, directory, 262, 1) in (32803, 34892):
+        raise Refused("is a camera raw file", "Develop it to a 16-bit TIFF or a JPEG first.")
+    deep, transparent, profile = bits > 8, channels in (2, 4), 34675 in directory
+    guard((width, height), deep=deep, alpha=transparent, profile=profile)
+    notes = []
+    if more := _unexplained(order, directory, channels):
+        notes.append(more)
+    # What the page itself does not say may stand in the first one.
+    metadata = exif_room.metadata_of(pages[0]) | exif_room.metadata_of(directory)
+    exif = None
+    if metadata:
+        exif, dropped = exif_room.fitted(exif_room.block_of(order, metadata), _MAX_METADATA)
+        if dropped:
+            notes.append(f"private metadata of more than {_MAX_METADATA >> 20} MiB was dropped")
+    if bits == 16 and channels == 2:
+        return _gray_alpha16(data, number, order, directory, exif, notes)
 
-    im = Tiff(BytesIO(data))
-    guard(im.size)
-    single(_pages(im), "a TIFF")
-    meta = {**common(im), "exif": exif}
+    def opened() -> TiffImagePlugin.TiffImageFile:
+        im = TiffImagePlugin.TiffImageFile(BytesIO(data))
+        im.seek(number)
+        # Without an EXIF orientation Pillow would turn the picture as its XMP says, which nothing else does.
+        im.info.pop("xmp", None)
+        return im
+
+    im = opened()
+    guard(im.size, deep=deep, alpha=transparent, profile=profile)
+    packet = directory.get(700) or pages[0].get(700)
+    meta = {**common(im), "exif": exif, "xmp": packet[2] if isinstance(packet, tuple) and packet[2] else None}
     if 282 not in directory:
         meta["dpi"] = None  # Pillow makes up 1 dpi
-    notes: tuple[str, ...] = ()
+    # Pillow applies the orientation itself when it loads a TIFF, if its tag has the usual type.
+    turned = im.getexif().get(exif_room.ORIENTATION) in range(2, 9)
     alpha: np.ndarray | None
     if bits == 16 and im.mode in ("RGB", "RGBA"):
-        colour, alpha = _colour16(im, Tiff(BytesIO(data)), order)
+        colour, alpha = _colour16(im, opened(), order)
     else:
         im.load()
         if im.mode == "CMYK":
             colour, note = from_cmyk(im, meta["icc"])
-            alpha, meta["icc"], notes = None, None, (note,)
+            alpha, meta["icc"] = None, None
+            notes.append(note)
         else:
             colour, alpha = samples(im)
         if colour.dtype == np.uint16:
             if bits == 12:
                 colour = ((colour.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
-            if _number(order, directory.get(262), 1) == 0:  # white is zero; Pillow turns over 8 bits only
+            if _first(order, directory, 262, 1) == 0:  # white is zero; Pillow turns over 8 bits only
                 colour = 65535 - colour
-    # Pillow applies the orientation itself when it loads a TIFF.
-    return Raw(colour, alpha, turned=True, notes=notes, **meta)
+    return Raw(colour, alpha, turned=turned, notes=tuple(notes), **meta)
 
 
-@cache
-def _hush_libtiff() -> None:
-    """Keep libtiff from printing on stderr about damaged files.
-
-    Pillow turns its warnings off but not its errors. The library is private to Pillow's wheels, where it lies in one of
-    two places; a Pillow built otherwise goes on printing, which does no harm.
-    """
-    import ctypes
-
-    import PIL
-
-    home = Path(PIL.__file__).parent
-    for file in (*(home.parent / "pillow.libs").glob("libtiff*"), *(home / ".dylibs").glob("libtiff*")):
-        with contextlib.suppress(OSError, AttributeError):
-            setter = ctypes.CDLL(str(file)).TIFFSetErrorHandler
-            setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
-            setter(None)
+def _first(order: str, directory: exif_room.Directory, tag: int, default: int) -> int:
+    """The first number of an integer entry."""
+    return next(iter(exif_room.numbers(order, directory.get(tag))), default)
 
 
-def _number(order: str, entry: exif_room.Entry | exif_room.Directory | None, default: int) -> int:
-    """The first number of a SHORT or LONG entry."""
-    if not isinstance(entry, tuple) or entry[0] not in (3, 4) or not entry[1]:
-        return default
-    return int(struct.unpack_from(order + ("H" if entry[0] == 3 else "I"), entry[2])[0])
-
-
-def _pages(im: Any) -> int:
-    """Full pictures in a TIFF; reduced-size copies (thumbnails, pyramid levels) do not count."""
-    full = 0
-    for page in range(min(im.n_frames, 1000)):
-        im.seek(page)
-        full += not (im.tag_v2.get(254, 0) & 1)
-    im.seek(0)
-    return full
+def _unexplained(order: str, directory: exif_room.Directory, channels: int) -> str:
+    """The note on samples that are neither colour nor transparency (infrared, depth), empty where there are none."""
+    colors = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}.get(_first(order, directory, 262, 1), channels)
+    kinds = exif_room.numbers(order, directory.get(338))
+    extra = max(0, channels - colors)
+    lost = extra - min(extra, sum(kind in (1, 2) for kind in kinds[:1]))
+    if not lost:
+        return ""
+    return f"{lost} further channel(s) in it, such as infrared, are not kept"
 
 
 def _colour16(first: Any, second: Any, order: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -138,20 +134,47 @@ def _one_byte(rawmode: str, order: str, low: bool) -> str:
     return f"{layout};16{'L' if little != low else 'B'}"
 
 
-def _grey_alpha16(data: bytes, guard: Guard, exif: bytes | None) -> Raw:
-    """16-bit grey with alpha, which Pillow does not read."""
+def _gray_alpha16(
+    data: bytes, page: int, order: str, directory: exif_room.Directory, exif: bytes | None, notes: list[str]
+) -> Raw:
+    """16-bit gray with a second channel, which Pillow does not read."""
     import tifffile
 
+    _check_strips(data, order, directory)
     with tifffile.TiffFile(BytesIO(data)) as file:
-        page = file.pages.first
-        guard((page.imagewidth, page.imagelength))
-        single(len(file.pages), "a TIFF")
-        if page.photometric != 1 or page.samplesperpixel != 2 or page.dtype != np.uint16 or page.planarconfig != 1:
+        found = file.pages[page]
+        assert isinstance(found, tifffile.TiffPage)
+        odd = found.photometric not in (0, 1) or found.samplesperpixel != 2 or found.dtype != np.uint16
+        if odd or found.planarconfig != 1 or found.imagedepth != 1:
             raise Refused("holds pixels in an unusual layout", _CONVERT)
-        array = page.asarray()
-        icc, xmp = (page.tags[t].value if t in page.tags else None for t in (34675, 700))
-        dpi = sane_dpi(page.get_resolution(unit=2)) if 282 in page.tags else None
-    return Raw(array[..., :1], array[..., 1], icc=icc, xmp=xmp, exif=exif, dpi=dpi)
+        array = found.asarray()
+        icc, xmp = (found.tags[t].value if t in found.tags else None for t in (34675, 700))
+        dpi = sane_dpi(found.get_resolution(unit=2)) if 282 in found.tags else None
+    colour = 65535 - array[..., :1] if found.photometric == 0 else array[..., :1]
+    transparent = _first(order, directory, 338, 0) in (1, 2)
+    return Raw(colour, array[..., 1] if transparent else None, icc=icc, xmp=xmp, exif=exif, dpi=dpi, notes=tuple(notes))
+
+
+def _check_strips(data: bytes, order: str, directory: exif_room.Directory) -> None:
+    """Refuse strips that inflate to more than the picture holds: tifffile does not bound them."""
+    numbers = exif_room.numbers
+    offsets = numbers(order, directory.get(273)) or numbers(order, directory.get(324))
+    lengths = numbers(order, directory.get(279)) or numbers(order, directory.get(325))
+    compression = _first(order, directory, 259, 1)
+    if compression not in (1, *_DEFLATE):
+        raise Refused("holds 16-bit gray with a second channel in a compression that is not read", _CONVERT)
+    width, height = _first(order, directory, 256, 0), _first(order, directory, 257, 0)
+    # A tile may reach over the edge by its own size.
+    whole = 4 * (width + _first(order, directory, 322, 0)) * (height + _first(order, directory, 323, 0))
+    left = whole + 4096 * len(offsets)
+    for offset, length in zip(offsets, lengths, strict=False):
+        if compression in _DEFLATE:
+            engine = zlib.decompressobj()
+            left -= len(engine.decompress(data[offset : offset + length], left + 1))
+        else:
+            left -= length
+        if left < 0:
+            raise ValueError("its strips hold more than its pixels")
 
 
 def encode_tiff(

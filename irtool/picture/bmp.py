@@ -1,0 +1,117 @@
+"""BMP files: what Pillow does not read of them (colour spaces, free bit fields), and files with transparency.
+
+Layout: BITMAPINFOHEADER, BITMAPV4HEADER and BITMAPV5HEADER of the Windows GDI reference.
+"""
+
+from __future__ import annotations
+
+import struct
+from io import BytesIO
+
+import numpy as np
+
+from . import stated
+from .raw import Guard, Raw, Refused, common, samples
+
+_BITFIELDS, _ALPHA_BITFIELDS = 3, 6
+_CONVERT = "Convert it to PNG with the program that made it."
+
+
+def load_bmp(data: bytes, guard: Guard) -> Raw:
+    """Decode a BMP."""
+    from PIL import BmpImagePlugin
+
+    try:
+        im = BmpImagePlugin.BmpImageFile(BytesIO(data))
+    except OSError as error:
+        fields = _bit_fields(data, guard)
+        if fields is not None:
+            return fields
+        if "nsupported" in str(error) or "nknown" in str(error):
+            raise Refused(f"is a BMP of a kind that irtool does not read ({error})", _CONVERT) from error
+        raise
+    guard(im.size, alpha=im.mode == "RGBA")
+    im.load()
+    colour, alpha = samples(im)
+    notes: tuple[str, ...] = ()
+    if data[14 + 56 : 14 + 60] == b"KNIL" and _header_size(data) >= 124:
+        notes = ("the colour profile that it names lies in another file: the pixels are treated as sRGB",)
+    return Raw(colour, alpha, notes=notes, **{**common(im), "icc": _profile(data, colour.shape[2] == 1)})
+
+
+def _header_size(data: bytes) -> int:
+    return int.from_bytes(data[14:18], "little")
+
+
+def _profile(data: bytes, gray: bool) -> bytes | None:
+    """The colours that a header of version 4 or 5 states, as a profile."""
+    if _header_size(data) < 108 or len(data) < 14 + 108:
+        return None
+    space = data[14 + 56 : 14 + 60]
+    if space == b"DEBM" and _header_size(data) >= 124 and len(data) >= 14 + 124:
+        offset, size = struct.unpack_from("<II", data, 14 + 112)
+        return data[14 + offset : 14 + offset + size] or None if size <= 8 << 20 else None
+    if space != bytes(4):  # "sRGB" and "Win " are sRGB
+        return None
+    ends = np.array(struct.unpack_from("<9i", data, 14 + 60), float).reshape(3, 3) / 2**30
+    gammas = [value / 65536 for value in struct.unpack_from("<3I", data, 14 + 96)]
+    if not (ends.sum(axis=1) > 0.1).all() or not all(0.2 <= gamma <= 5 for gamma in gammas):
+        return None  # a header of zeros states nothing
+    white = ends.sum(axis=0)
+    xy = [(x / (x + y + z), y / (x + y + z)) for x, y, z in (white, *ends)]
+    return stated.from_gamma(sum(gammas) / 3, tuple(xy), gray)
+
+
+def _bit_fields(data: bytes, guard: Guard) -> Raw | None:
+    """A picture of 16 or 32 bits a pixel whose channels lie wherever masks say; None if the file is none."""
+    size = _header_size(data)
+    if size < 40 or len(data) < 14 + 40 + 12:
+        return None
+    start = int.from_bytes(data[10:14], "little")
+    width, height, _, depth, kind = struct.unpack_from("<iiHHI", data, 18)
+    if kind not in (_BITFIELDS, _ALPHA_BITFIELDS) or depth not in (16, 32):
+        return None
+    count = 4 if size >= 56 or kind == _ALPHA_BITFIELDS else 3
+    masks = struct.unpack_from(f"<{count}I", data, 14 + 40)
+    guard((width, abs(height)), more=24)
+    stride = (width * depth // 8 + 3) // 4 * 4
+    if width <= 0 or not height or start + stride * abs(height) > len(data):
+        raise ValueError("the file ends early")
+    rows = np.frombuffer(data, np.uint8, stride * abs(height), start).reshape(abs(height), stride)
+    pixels = np.ascontiguousarray(rows[:, : width * depth // 8]).view(f"<u{depth // 8}")
+    pixels = pixels[::-1] if height > 0 else pixels
+    if any(mask and (mask >> _low(mask)) & ((mask >> _low(mask)) + 1) for mask in masks):
+        raise Refused("is a BMP whose channels are scattered bits", _CONVERT)
+    if not all(masks[:3]):
+        raise Refused("is a BMP without one of its colours", _CONVERT)
+    deep = any(bin(mask).count("1") > 8 for mask in masks)
+    channels = [_scaled(pixels, mask, deep) for mask in masks if mask]
+    colour = np.stack(channels[:3], axis=-1)
+    return Raw(colour, channels[3] if len(channels) > 3 else None, icc=_profile(data, False))
+
+
+def _low(mask: int) -> int:
+    return (mask & -mask).bit_length() - 1
+
+
+def _scaled(pixels: np.ndarray, mask: int, deep: bool) -> np.ndarray:
+    """The channel (H, W) under a mask, uint8, or uint16 if `deep`."""
+    most, top = mask >> _low(mask), 65535 if deep else 255
+    values = (pixels & pixels.dtype.type(mask)) >> pixels.dtype.type(_low(mask))
+    if most == top:
+        return values.astype(np.uint16 if deep else np.uint8)
+    return ((values.astype(np.uint64) * top + most // 2) // most).astype(np.uint16 if deep else np.uint8)
+
+
+def encode_bmp(codes: np.ndarray, dpi: tuple[float, float] | None) -> bytes:
+    """A BMP of (H, W, 2 or 4) uint8 with transparency. Pillow's have rows of 32 bits that it reads back without alpha;
+    a header of version 4 names the mask of it."""
+    if codes.shape[2] == 2:
+        codes = codes[..., [0, 0, 0, 1]]
+    height, width = codes.shape[:2]
+    rows = np.ascontiguousarray(codes[::-1, :, [2, 1, 0, 3]]).tobytes()
+    dots = [min(round(d / 0.0254), 2**31 - 1) for d in dpi or (0, 0)]
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(rows), *dots, 0, 0)
+    header += masks + b"BGRs" + bytes(48)  # the colour space is sRGB, so end points and gammas are unused
+    return b"".join([struct.pack("<2sIHHI", b"BM", 14 + 108 + len(rows), 0, 0, 14 + 108), header, rows])
