@@ -19,6 +19,15 @@ MOVED |= {path.relative_to(ROOT).as_posix(): f"benchmarks/{path.name}" for path 
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
+def on_config(config: Any) -> Any:
+    """Pages right under docs/ that the navigation does not name come last in its section "Guide"."""
+    named = str(config.nav)
+    more = sorted(path.name for path in (ROOT / "docs").glob("*.md") if f"'{path.name}'" not in named)
+    guide = next(section["Guide"] for section in config.nav if isinstance(section, dict) and "Guide" in section)
+    guide += more
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages from outside docs/."""
     for source, page in MOVED.items():
