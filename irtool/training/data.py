@@ -99,13 +99,15 @@ class Sample:
 
 def join(parts: Sequence[Sample]) -> Sample:
     """One sample after the other."""
-    first = parts[0]
-
-    def cat(name: str) -> Tensor:
-        return torch.cat([getattr(p, name) for p in parts])
-
-    extras = {k: torch.cat([p.extras[k] for p in parts]) for k in first.extras}
-    return Sample(cat("degraded"), cat("clean"), cat("context"), cat("labels"), cat("asked"), extras)
+    extras = {k: torch.cat([p.extras[k] for p in parts]) for k in parts[0].extras}
+    return Sample(
+        torch.cat([p.degraded for p in parts]),
+        torch.cat([p.clean for p in parts]),
+        torch.cat([p.context for p in parts]),
+        torch.cat([p.labels for p in parts]),
+        torch.cat([p.asked for p in parts]),
+        extras,
+    )
 
 
 def seed_of(*numbers: int) -> int:
