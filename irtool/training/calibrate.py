@@ -1,16 +1,17 @@
 """Probabilities and thresholds of the detector, from fresh samples.
 
-Probabilities: the logit of each degradation is scaled and shifted (Platt 1999) to minimize the cross-entropy on fresh
-samples, and scale and shift are folded into the last layer. Training draws the degradations with other frequencies than
-photographs have them, and networks are overconfident.
+Probabilities: the logit of each kind is stretched and shifted (Platt 1999) so that its cross-entropy on fresh samples
+is least, and that is folded into the last layer. In training the kinds are not as frequent as elsewhere, and a network
+is surer than it should be.
 
-Thresholds: for each degradation the lowest (in steps of 0.01) with a false positive rate of at most 1.5 % on clean
-samples and 4 % on samples with other degradations, but at least 0.5, or `LEAST`: higher for what photographs contain by
-themselves more often than the samples show (shadows, round objects, dusk, glitter, white paper), lower for what may be
-removed on suspicion, since removing it in vain hardly changes a picture (noise, JPEG). A degradation whose recall is
-then below a tenth is switched off (threshold 1), because most of its detections would be wrong.
+Thresholds: for each kind the lowest (in steps of 0.01) at which it is found in no more than 1.5 % of the clean samples
+and in no more than 4 % of those that have something else, but never under 0.5, or `LEAST`: more for what pictures
+have by themselves more often than the samples show (shadows, round things, dusk, sparkle, sheets of white paper), less
+for what is worth undoing on suspicion, since undoing it in vain hardly changes a picture (noise, JPEG). A kind
+that is then found in less than a tenth of the samples that have it is switched off (threshold 1): its findings would
+mostly be wrong.
 
-Whether a dark clean picture lacks light is unknown, so its low-light label is ignored.
+Whether a picture that is dark by itself has too little light is not known: it counts neither way.
 
     python -m irtool.training.calibrate CHECKPOINT TARGET.safetensors --data DATA --folders train_clean/pop_os ...
 """
@@ -38,7 +39,7 @@ from .jobs import job
 from .pictures import gather as find
 from .recipe import Recipe
 
-# The last two were held out of training, but are wallpapers (planets, night skies, shapes), not typical photographs.
+# The last two were not learned from, but are wallpapers (planets, night skies, shapes), alone no measure of photos.
 FOLDERS = ["train_clean/clic2025", "train_clean/gb82", "train_clean/pop_os", "train_clean/elementary"]
 LOWEST, CLEAN_RATE, OTHER_RATE, USEFUL = 0.5, 0.015, 0.04, 0.1
 LEAST = {"noise": 0.3, "jpeg": 0.3, "shadow": 0.88, "raindrop": 0.8, "lowlight": 0.7, "snow": 0.7, "missing": 0.8}
@@ -47,7 +48,7 @@ LEAST = {"noise": 0.3, "jpeg": 0.3, "shadow": 0.88, "raindrop": 0.8, "lowlight":
 def gather(net: DetectorNet, recipe: Recipe, data: Path, folders: Sequence[str], pools: int) -> tuple[Tensor, Tensor]:
     """Logits and labels, each (samples, 10), of fresh samples made from `folders`; half of them are clean.
 
-    A label that is unknown is NaN.
+    A label is not a number where it is not known.
     """
     singles = dict.fromkeys(IDS, 1.0)
     weights = {**singles, "mixed": 2.0, CLEAN: len(IDS) + 2.0}
@@ -65,14 +66,14 @@ def gather(net: DetectorNet, recipe: Recipe, data: Path, folders: Sequence[str],
 
 
 def platt(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and shift, each (10,), of the logits (N, 10) with the least cross-entropy."""
+    """Stretch and shift (10,) each of the logits (N, 10) with the least cross-entropy."""
     stretch, shift, known = torch.ones(logits.shape[1]), torch.zeros(logits.shape[1]), ~labels.isnan()
     stretch.requires_grad_(), shift.requires_grad_()
     search = torch.optim.LBFGS([stretch, shift], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         search.zero_grad()
-        # The last term bounds the scale of a class that is always separated.
+        # The last term keeps a kind that is always told apart from being stretched without end.
         cross = F.binary_cross_entropy_with_logits(logits * stretch + shift, labels.nan_to_num(), reduction="none")
         value = (cross * known).mean(0).sum() + 1e-3 * ((stretch - 1).square() + shift.square()).sum()
         value.backward()
@@ -83,7 +84,7 @@ def platt(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fold(net: DetectorNet, stretch: Tensor, shift: Tensor) -> None:
-    """Fold scale and shift into the network's last layer."""
+    """Make the network's own logits the stretched and shifted ones."""
     last = net.head[-1]
     assert isinstance(last, torch.nn.Linear)
     with torch.no_grad():
@@ -111,7 +112,7 @@ def _share(hit: np.ndarray) -> float:
 
 
 def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = 5) -> list[tuple[float, float, float, int]]:
-    """(lower edge, mean score, fraction that is positive, count) of equal bins over all scores."""
+    """(from, mean score, share that is right, count) of equal bins over all scores."""
     s, y = scores.ravel()[~np.isnan(labels.ravel())], labels.ravel()[~np.isnan(labels.ravel())]
     rows = []
     for i in range(bins):

@@ -1,4 +1,4 @@
-"""The training of `DetectorNet`: which degradations a picture has, and where."""
+"""The training of `DetectorNet`: which degradations does a picture have, and where?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .detector_data import CHANGE, DetectorPools
 from .jobs import Preview, Share, Source
 from .recipe import Recipe
 
-# Positive weights: cells with raindrops or shadows are rare and hard to detect.
+# A cell with a drop or a shadow is rare and hard to tell: one missed counts for as many called wrongly.
 _MISSED = {"raindrop": 6.0, "shadow": 3.0}
 
 
@@ -49,7 +49,7 @@ class DetectorJob:
         near_target, far_target = where(batch.extras[CHANGE].float(), near, far)
         weight = torch.tensor([_MISSED.get(i, 1.5) for i in LOCAL], device=logits.device)[:, None, None]
         kinds = F.binary_cross_entropy_with_logits(logits.float(), batch.labels)
-        # The maps are an auxiliary loss: without it, raindrops and shadows are not learned.
+        # What is where is asked for the sake of what there is: without it, drops and shadows are not learned.
         maps = F.binary_cross_entropy_with_logits(near.float(), near_target, pos_weight=weight)
         maps = maps + F.binary_cross_entropy_with_logits(far.float(), far_target, pos_weight=weight)
         right = ((logits > 0) == (batch.labels > 0.5)).all(dim=1)

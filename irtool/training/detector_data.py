@@ -1,4 +1,4 @@
-"""Training samples of the detector: many sizes, each content degraded in two ways, with maps of the change."""
+"""Samples to train the detector on: many sizes, each content damaged in two ways, with maps of what changed."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from .recipe import Recipe
 
 CHANGE = "change"
 """Name in `Sample.extras`: (N, len(LOCAL), H, W) mean absolute change of every pixel by each of the local kinds."""
-# Height and width of the samples of a pool, in units of the recipe's region, and their frequency.
+# Height and width of the samples of a pool, in units of the recipe's region, and how often they come: what people have
+# is seldom square or small.
 SHAPES = (
     (1.0, 1.0, 2.0), (1.22, 1.22, 2.0), (1.33, 1.0, 2.0), (1.0, 1.33, 2.0), (1.56, 1.11, 2.0), (1.11, 1.56, 2.0),
     (1.78, 1.33, 1.5), (1.33, 1.78, 1.5), (1.78, 1.78, 1.0), (1.67, 2.5, 0.7), (2.5, 1.67, 0.7),
 )  # fmt: skip
 _FARTHEST = 3.0
-BRIGHT = 0.25  # mean above which a clean picture counts as well exposed
+BRIGHT = 0.25  # mean from which a picture is not dark by itself
 
 
 class DetectorPools(Dataset[Sample]):
     """Pool `i` of a run: `recipe.pool` samples of one size, or the share of them that is this process's.
 
-    The samples of a group show the same content, each degraded differently, so that content does not predict the label.
+    The samples of a group show the same content, each damaged in its own way: what the content is then tells nothing.
 
     Args:
         pictures: where the content comes from.
@@ -71,7 +72,7 @@ class DetectorPools(Dataset[Sample]):
         """One sample of a kind of `recipe.weights` from content (3, H, W), or from a brighter one for low light."""
         kinds = MIXED[_draw(g, len(MIXED))] if kind == "mixed" else () if kind == CLEAN else (kind,)
         for _ in range(6 if "lowlight" in kinds else 0):
-            if float(content.mean()) >= BRIGHT:  # darker content makes the low-light label ambiguous
+            if float(content.mean()) >= BRIGHT:  # how dark is too dark has no answer below
                 break
             content = self._region(g, *content.shape[-2:])
         h, w = content.shape[-2:]
@@ -83,20 +84,20 @@ class DetectorPools(Dataset[Sample]):
             if each in LOCAL:
                 change[:, LOCAL.index(each)] = (degraded - before).abs().mean(1)
         if "jpeg" not in kinds and _draw(g, 2):
-            # Most photographs are JPEG files of harmless quality, whatever else is wrong with them.
+            # Whatever else is wrong with it, a photograph mostly comes as a JPEG of a quality that harms nobody.
             degraded = synth.parse(f"jpeg(q={80 + _draw(g, 18)})").apply(degraded, g)
         degraded = (degraded * 255).round() / 255
         made = Sample(degraded, content[None], torch.zeros(1, 0), labels, labels.clone(), {CHANGE: change.half()})
         return made.to(self.share.device)
 
     def _region(self, g: torch.Generator, h: int, w: int) -> Tensor:
-        """A clean (3, h, w) region at the picture's own scale or reduced, up to the whole picture."""
+        """A clean (3, h, w) region, seen at the picture's own size or smaller, so that it may show all of it."""
         for _ in range(50):
             pixels = self.pictures.clean[_draw(g, len(self.pictures.clean))].pixels
             if pixels.shape[0] >= h and pixels.shape[1] >= w:
                 break
         else:
-            if h > w:  # no picture is tall enough: a rotated one
+            if h > w:  # none is tall enough: one that lies on its side
                 return self._region(g, w, h).rot90(1, (1, 2))
         most = max(1.0, min(pixels.shape[0] / h, pixels.shape[1] / w, _FARTHEST))
         factor = 1.0 if _draw(g, 2) else _uniform(g, 1, most)
@@ -112,9 +113,9 @@ class DetectorPools(Dataset[Sample]):
 
 
 def _varied(region: Tensor, g: torch.Generator) -> Tensor:
-    """Random exposure, white balance and saturation."""
+    """Another exposure, white balance and saturation, as another camera or hour might have given."""
     gain = 1 + 0.08 * (2 * torch.rand(3, 1, 1, generator=g) - 1)
-    # Darker more often than brighter: exposing for the highlights is not low light.
+    # Darker more often than brighter: a picture exposed for its lights is not one with too little light.
     region = region.clamp(min=1e-4) ** math.exp(_uniform(g, -0.2, 0.55)) * gain
     grey = region.mean(0, keepdim=True)
     return (grey + (region - grey) * _uniform(g, 0.6, 1.25)).clamp(0, 1)
