@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from motion_samples import photograph, shaken
 from PIL import Image
+from test_motion import photograph, shaken
 from training_samples import CPU, tiny
 
 from irtool.degradation import IDS, INDEX
