@@ -30,7 +30,7 @@ from .picture import Picture
 from .picture.quantised import within
 from .plan import Plan, plan_auto, plan_rest, plan_tasks
 from .result import Result
-from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, companions, locate, needs
+from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, companions, locate
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
