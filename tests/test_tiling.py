@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from compact_samples import random_net
 from hypothesis import given
 from hypothesis import strategies as st
-from test_compact import random_net
 
 from irtool import engine
 from irtool.engine import tiling
