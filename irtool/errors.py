@@ -40,6 +40,13 @@ class PictureError(IrtoolError):
     """One picture cannot be read, restored or written; the others of a run can."""
 
 
+def out_of_memory(error: BaseException) -> PictureError | None:
+    """What to say where an error is one of memory that ran out, of Python or of torch; None where it is not."""
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error) or "CUDA out of memory" in str(error):
+        return PictureError("Not enough memory.", "Close other programs, reduce the picture, or set `max_memory`.")
+    return None
+
+
 class UsageError(IrtoolError):
     """The request itself is wrong: an unknown name, a value out of range, a flag that fits nothing."""
 

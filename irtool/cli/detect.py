@@ -55,7 +55,7 @@ def detect(
     api.prepare(detector=detector, device=device)
     return run.carry_out(
         items,
-        lambda item, loaded: api.detect(loaded[0], model=detector, device=device),
+        lambda item, picture: api.detect(picture, model=detector, device=device),
         lambda item, diagnosis: diagnosis,
         report,
     )

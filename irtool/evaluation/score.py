@@ -21,15 +21,9 @@ def read_stored(path: Path) -> np.ndarray:
     Raises:
         PictureError: it cannot be read.
     """
-    from ..picture import read, sniff
-    from ..picture.loaders import load
+    from ..picture import stored
 
-    try:
-        data = path.read_bytes()
-        raw = load(sniff(data[:4096]) or "", data, lambda size: None)
-    except Exception:
-        return read(path).pixels  # which says what is wrong with it
-    colour = raw.colour
+    colour = stored(path)
     scale = 65535 if colour.dtype == np.uint16 else 255
     return np.repeat(colour, 3 // colour.shape[2], axis=2).astype(np.float32) / np.float32(scale)
 

@@ -91,6 +91,25 @@ def read(
         return replace(_picture(raw, format, name, path), original=data)
 
 
+def stored(
+    source: str | Path | bytes | IO[bytes],
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    budget: Budget | None = None,
+) -> np.ndarray:
+    """(H, W, 1 or 3) uint8 or uint16 codes as the file has them: not turned upright, no profile applied.
+
+    Arguments and errors are those of `read`.
+    """
+    name = name or (str(source) if isinstance(source, (str, os.PathLike)) else "picture")
+    budget = budget or Budget()
+    data = source_bytes(source, name, limit=max_pixels * _FILE_BYTES, room=budget.room())
+    format = _format_of(data, name)
+    with _errors(name, format):
+        return _decoded(format, data, partial(_guard, name, len(data), max_pixels, budget)).colour
+
+
 def probe(source: str | Path | bytes | IO[bytes], *, name: str | None = None) -> tuple[str, int, int]:
     """Format, width and height as the header has them (before a picture is turned upright); no pixel is decoded.
 

@@ -152,6 +152,11 @@ def _saved(codes: np.ndarray, format: str, **options: Any) -> bytes:
     return out.getvalue()
 
 
+def encode_page(page: np.ndarray) -> bytes:
+    """A JPEG of (H, W, 3) uint8, without metadata."""
+    return _saved(page, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+
+
 def _jpeg(picture: Picture, codes: np.ndarray, quality: int | None, notes: list[str]) -> bytes:
     settings = picture.jpeg
     options: dict[str, Any] = {"quality": quality or JPEG_QUALITY, "subsampling": 0}
