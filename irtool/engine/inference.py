@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import PictureError, UsageError
-from ..memory import resident_bytes
+from ..memory import give_back, resident_bytes
 from ..models.base import Bound, ModelInfo, Progress, not_finite
 from .device import available_bytes, peak_bytes, pick_dtype
 from .tiling import Tiler, TooLittleMemory
@@ -122,7 +122,10 @@ def run(
         raise _too_small(pixels.shape[-1], pixels.shape[-2]) from None
     del source
     restored = restored[0, :, : pixels.shape[-2], : pixels.shape[-1]].float().cpu()
-    if not bool(restored.isfinite().all()):
+    if max_memory is not None:
+        give_back()  # what the tiles took
+    # NaN and infinity show in the extremes, which unlike isfinite take no copy of the picture.
+    if not bool(torch.stack(restored.aminmax()).isfinite().all()):
         if kind == torch.float32:
             raise not_finite(info.name)
         return run(
