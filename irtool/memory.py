@@ -16,9 +16,9 @@ from .errors import PictureError
 LOADED = 300 << 20
 """What a process that has torch and a network loaded holds at least; larger builds of torch hold more."""
 
-LOOKED_AT, RESTORED, BESIDE = 40, 52, 32
+LOOKED_AT, RESTORED, BESIDE, AS_AVIF = 40, 44, 32, 20
 """What a picture's way holds for each pixel, decoded, worked on and encoded: to be diagnosed; to be restored, tiles
-left out; and more where a page with the picture before is drawn (measured: docs/security.md)."""
+left out; and more where a page with the picture before is drawn, or AVIF is written (measured: docs/security.md)."""
 
 
 def resident_bytes() -> int:

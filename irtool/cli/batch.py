@@ -170,7 +170,7 @@ class Run:
 
         def stages_of(work: Callable[[Item, Picture], B]) -> Generator[Done[Item, C], None, None]:
             ahead = AHEAD if budget is None or budget.limit is None else 0
-            return overlap(items, partial(read, budget=budget), work, write, ahead=ahead)
+            return overlap(items, partial(read, budget=budget or Budget()), work, write, ahead=ahead)
 
         last: Exception | None = None
         try:
@@ -224,10 +224,12 @@ class Run:
         return code
 
 
-def read(item: Item, budget: Budget | None = None) -> Picture:
+def read(item: Item, budget: Budget) -> Picture:
     """Decode the input of an item."""
     from .. import picture
 
+    if item.format == "AVIF":
+        budget = Budget(budget.limit, per_pixel=budget.per_pixel + memory.AS_AVIF, fixed=budget.fixed)
     if item.source is not None:
         return picture.read(item.source, budget=budget)
     return picture.read(sys.stdin.buffer, name="stdin", budget=budget)

@@ -16,7 +16,7 @@ from .tiling import Tiler, TooLittleMemory
 DEFAULT_WORK = 768 << 20  # bytes for activations on a CPU when nothing else is said: 12 megapixels stay under 2 GiB
 # The same for networks that see their picture best whole: one megapixel of the published U-Nets is.
 WHOLE_WORK = 4 << 30
-RESULT_BYTES = 2 * 3 * 4  # for each pixel: the result, and the copy of it that the picture takes
+RESULT_BYTES = 14  # for each pixel: the result; what is copied of it takes the room of the tiles and of their source
 PADDINGS = ("auto", "reflect", "zeros")
 
 
@@ -62,7 +62,6 @@ def tile_pixels(
     if device.type == "cuda":
         work = min(int(0.7 * available_bytes(device)), max_memory or 1 << 62)
     elif max_memory is not None:
-        # Beside the tile: the result, and the copy of it that the picture takes.
         work = max_memory - resident_bytes() - RESULT_BYTES * height * width
     else:
         work = min(WHOLE_WORK if info.tiling == "blended" else DEFAULT_WORK, available_bytes(device) // 2)
