@@ -123,8 +123,8 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "png whose profile is one block 256 times": lambda: png(
         16, 16, 8, 2, SMALL, make.chunk(b"iCCP", b"x\0\0" + zlib.compress(profile_of_one_block(256, 7 << 20), 9))
     ),
-    "png with a thousand packets": lambda: png(
-        16, 16, 8, 2, SMALL, make.chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zeros(60 << 20)) * 1000
+    "png with many packets": lambda: png(
+        16, 16, 8, 2, SMALL, make.chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zeros(60 << 20)) * 150
     ),
     "png with ten thousand texts": lambda: png(
         16, 16, 8, 2, SMALL, make.chunk(b"zTXt", b"a\0\0" + zeros(1 << 20)) * 10_000
@@ -202,7 +202,7 @@ def test_a_picture_that_does_not_fit_is_refused_by_its_header(kind: str, tmp_pat
     path.write_bytes(sample(kind))
     with pytest.raises(PictureError, match=r"2000 x 1600 \(3.2 megapixels\) needs about .* MB"):
         read(path, budget=memory.Budget(memory.resident_bytes() + (40 << 20)))
-    found = measured(path, limit=110 << 20)
+    found = measured(path, limit=80 << 20)
     assert "needs about" in found["told"]
     assert found["bytes"] < 12 << 20
 
