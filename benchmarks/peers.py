@@ -134,7 +134,7 @@ def measure(bench: Bench, model: str, shared: Path, truth_ratio: bool = False) -
         degraded = degrader(pair.name, truth) if degrader or pair.degraded is None else read_stored(pair.degraded)
         begun = time.process_time()
         if truth_ratio:
-            net = api._restorer(model).net
+            net = api.cached_model(model).net
             with torch.inference_mode():
                 sides = [torch.from_numpy(x).permute(2, 0, 1)[None] for x in (degraded, truth)]
                 restored = net(*sides)[0].permute(1, 2, 0).numpy()
@@ -152,7 +152,7 @@ def measure(bench: Bench, model: str, shared: Path, truth_ratio: bool = False) -
         "output": {name: means[2 + 2 * i : 4 + 2 * i].tolist() for i, name in enumerate(bench.protocols)},
         "seconds": seconds / len(figures),
         "peak": engine.device.peak_bytes(torch.device("cpu")),
-        "parameters": api._restorer(model).info.parameters,
+        "parameters": api.cached_model(model).info.parameters,
     }
 
 

@@ -19,18 +19,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import (
-        LoadedModel,
-        clear_cache,
-        detect,
-        instruct,
-        load_model,
-        restore,
-        restore_folder,
-    )
+    from .api import clear_cache, detect, instruct, restore, restore_folder
     from .detect.detector import Diagnosis
     from .diffusion.sampling import Sampling
     from .errors import IrtoolError, NothingToDoError, PictureError, UnavailableError, UsageError
+    from .loaded import LoadedModel, load_model
     from .picture import Picture
     from .plan import Plan, Step
     from .result import Result
@@ -42,9 +35,9 @@ _HOMES = {
     "restore": "api",
     "instruct": "api",
     "clear_cache": "api",
-    "load_model": "api",
+    "load_model": "loaded",
     "restore_folder": "api",
-    "LoadedModel": "api",
+    "LoadedModel": "loaded",
     "Result": "result",
     "Sampling": "diffusion.sampling",
     "Diagnosis": "detect",

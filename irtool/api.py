@@ -1,20 +1,18 @@
 """The Python API: an image in, a diagnosis or a restored image out.
 
 Calls of `restore`, `detect` and `instruct` share the last few networks, so that a loop loads them once; `clear_cache`
-lets them go. A `LoadedModel` (`load_model`) is shared with nobody and freed when it is dropped.
+lets them go. A model of one's own is loaded by `irtool.load_model` (`irtool.loaded`).
 """
 
 from __future__ import annotations
 
-import json
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial, singledispatch
+from functools import lru_cache, partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -22,8 +20,9 @@ from torch import Tensor
 from . import engine
 from .detect import Detector, Diagnosis
 from .detect import load as load_detector
+from .diffusion.observation import tasks_of
 from .diffusion.sampling import Sampling
-from .errors import UsageError
+from .errors import UsageError, closest
 from .inputs import Image, to_picture, to_tensor
 from .memory import RESTORED, Budget
 from .models import loading, modulation
@@ -33,15 +32,16 @@ from .picture import Picture, read
 from .picture.quantised import within
 from .plan import Plan, plan_auto, plan_rest, plan_tasks
 from .result import Result
-from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, locate, needs
+from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, companions, locate
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .batch import Done
     from .detect.daclip import DaclipDetector
+    from .engine.folder import Done
+    from .targets import Item
 
-DEFAULT_TEXT_MODEL = "irtool-words.v1"
+DEFAULT_TEXT_MODEL = "irtool-words.v2"
 Planner = Callable[[Diagnosis], Plan]
 
 
@@ -146,7 +146,7 @@ def restore(
         UsageError: an unknown name, a value out of range, or no image.
         UnavailableError: the weights or the device are not here, or a network gave values that are not finite.
     """
-    return _restore(_restorer, image, tasks, plan, planner, model, options)
+    return restore_with(cached_model, image, tasks, plan, planner, model, options)
 
 
 def instruct(
@@ -172,18 +172,17 @@ def instruct(
     Raises:
         UsageError: nothing was said, it was not understood, or irtool cannot do it; and as `restore`.
     """
-    from .language import understand
-    from .language.wish import Own, check, looks, plan_wishes
+    from .language import CustomTask, check, needs_diagnosis, parse, plan_intents
 
     if not sentences:
         raise UsageError("Say what is to be done.", 'irtool.instruct("photo.jpg", "remove the rain")')
-    wishes = understand(sentences, text_model=text_model, own=tuple(adapters or ()))
-    check(wishes)
-    own = {word: Own(str(path), modulation.begins(Path(path))) for word, path in (adapters or {}).items()}
-    planner = partial(plan_wishes, wishes, model=model, own=own, **_attributes(options))
-    if looks(wishes):
-        return _restore(_restorer, image, None, None, planner, model, options)
-    return _restore(_restorer, image, None, planner(), None, model, options)
+    intents = parse(sentences, text_model=text_model, own=tuple(adapters or ()))
+    check(intents)
+    own = {word: CustomTask(str(path), modulation.begins(Path(path))) for word, path in (adapters or {}).items()}
+    planner = partial(plan_intents, intents, model=model, own=own, **_attributes(options))
+    if needs_diagnosis(intents):
+        return restore_with(cached_model, image, None, None, planner, model, options)
+    return restore_with(cached_model, image, None, planner(), None, model, options)
 
 
 def restore_folder(
@@ -200,7 +199,7 @@ def restore_folder(
     planner: Planner | None = None,
     model: str = DEFAULT_RESTORER,
     **options: Unpack[Wanted],
-) -> Iterator[Done]:
+) -> Iterator[Done[Item, Result]]:
     """Restore many images, as the command line does: one decoded ahead, one written behind, going on past errors.
 
     Args:
@@ -220,8 +219,8 @@ def restore_folder(
         UsageError: two inputs share an output, an output is an input, and as `restore`.
         NothingToDoError: there is no picture.
     """
-    from .batch import Done, run
-    from .targets import Item, make_folder, make_items, resolve_existing
+    from .engine.folder import Done, overlap
+    from .targets import make_folder, make_items, resolve_existing
 
     one_or_more = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     folder = None if output is None else f"{Path(output)}/"
@@ -233,7 +232,7 @@ def restore_folder(
     prepared = None if mask is None else to_picture(mask, "mask")
 
     def work(item: Item, picture: Picture) -> Result:
-        return _restore(_restorer, picture, None, plan, planner, model, {**options, "mask": prepared})
+        return restore_with(cached_model, picture, None, plan, planner, model, {**options, "mask": prepared})
 
     def write(item: Item, result: Result) -> Result:
         assert item.target is not None
@@ -242,103 +241,13 @@ def restore_folder(
         return result
 
     yield from (Done(item) for item in skipped)
-    yield from run(items, work, write)
-
-
-class LoadedModel:
-    """A restorer in memory, freed when it is dropped. Made by `load_model`.
-
-    Attributes:
-        info: what the network does and needs.
-        device, dtype: where and in which type it computes unless told otherwise.
-    """
-
-    def __init__(self, model: Model, reference: str, device: str, dtype: str) -> None:
-        engine.pick_device(device)
-        self._model, self._reference, self.device, self.dtype = model, reference, device, dtype
-        self.info: ModelInfo = model.info
-
-    def __repr__(self) -> str:
-        size = f"{self.info.parameters / 1e6:.1f} M parameters"
-        return f"<irtool.LoadedModel {self._reference} ({self.info.name}, {size}) on {self.device}>"
-
-    def restore(
-        self,
-        image: Image,
-        *,
-        tasks: Sequence[str] | str | None = None,
-        plan: Plan | None = None,
-        planner: Planner | None = None,
-        **options: Unpack[Wanted],
-    ) -> Result:
-        """As `irtool.restore`, with this model."""
-        own: Wanted = {"device": self.device, "dtype": self.dtype}
-        return _restore(self._of, image, tasks, plan, planner, self._reference, {**own, **options})
-
-    def _of(self, reference: str, controller: str = "") -> Model:
-        return self._model if reference == self._reference else _restorer(reference, controller)
-
-
-def load_model(
-    source: str | PathLike[str] | Mapping[str, Tensor],
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    controller: str = "",
-    **hyperparameters: object,
-) -> LoadedModel:
-    """Load a restorer once, to restore many images.
-
-    Args:
-        source: the id of a record in weights.toml ("irtool-small"), ``local:PATH``, ``hf-hub:REPO``, a `Path`, or a
-            state dict with published names.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        dtype: "auto", "fp32", "bf16" or "fp16".
-        controller: id or ``local:PATH`` of the DA-CLIP that steers the model; empty for its own.
-        hyperparameters: what the file does not tell, such as ``num_heads=12``; they go before what is read off its
-            tensors.
-
-    Raises:
-        UsageError: an unknown id or device.
-        UnavailableError: the weights are not here or fit no architecture, or tensors do not tell a hyperparameter.
-    """
-    model, reference = _model_of(source, controller, hyperparameters)
-    if model.info.assumed:
-        warnings.warn(
-            f"{reference}: its tensors do not tell {', '.join(model.info.assumed)}; assumed, as published. "
-            "Give it to load_model to be sure.",
-            stacklevel=2,
-        )
-    return LoadedModel(model, reference, device, dtype)
-
-
-@singledispatch
-def _model_of(source: object, controller: str, hyperparameters: Mapping[str, object]) -> tuple[Model, str]:
-    raise UsageError(f"`source` is {type(source).__name__}, no model.", "Give an id, a path, or a state dict.")
-
-
-@_model_of.register
-def _(source: str, controller: str, hyperparameters: Mapping[str, object]) -> tuple[Model, str]:
-    return _load(source, controller, hyperparameters), source
-
-
-@_model_of.register
-def _(source: PathLike, controller: str, hyperparameters: Mapping[str, object]) -> tuple[Model, str]:  # type: ignore[type-arg]
-    return _model_of(f"local:{Path(source)}", controller, hyperparameters)
-
-
-@_model_of.register
-def _(source: Mapping, controller: str, hyperparameters: Mapping[str, object]) -> tuple[Model, str]:  # type: ignore[type-arg]
-    net, header = loading.from_tensors(source, **hyperparameters)
-    beside = (controller,) if controller else needs("local:", header["architecture"])
-    companions = [loading.read(locate(companion))[0] for companion in beside]
-    return loading.wrap(net, header, companions), f"tensors:{header['architecture']}"
+    yield from overlap(items, lambda item: to_picture(item.source), work, write)
 
 
 def clear_cache() -> None:
     """Let go of the networks that `restore`, `detect` and `instruct` keep."""
     _detector.cache_clear()
-    _restorer.cache_clear()
+    cached_model.cache_clear()
 
 
 def prepare(
@@ -353,7 +262,7 @@ def prepare(
         UsageError, UnavailableError: as `restore`.
     """
     where = engine.pick_device(device)
-    loaded = {model: _restorer(model, controller).info for model in models}
+    loaded = {model: cached_model(model, controller).info for model in models}
     if detector is not None:
         _detector(detector, where)
     return loaded
@@ -365,7 +274,7 @@ def info(model: str, controller: str = "") -> ModelInfo:
     Raises:
         UsageError, UnavailableError: as `restore`.
     """
-    return _restorer(model, controller).info
+    return cached_model(model, controller).info
 
 
 def _attributes(options: Wanted) -> Attributes:
@@ -383,12 +292,22 @@ def _attributes(options: Wanted) -> Attributes:
 def _planned(
     tasks: Sequence[str] | str | None, plan: Plan | None, planner: Planner | None, model: str, options: Wanted
 ) -> tuple[Plan | None, Planner | None]:
-    """The plan that was asked for, or what makes one of a diagnosis."""
+    """The plan that was asked for, or what makes one of a diagnosis.
+
+    Raises:
+        TypeError: there is no such option.
+        UsageError: more than one of them is given, or a value is out of range.
+    """
+    if unknown := [name for name in options if name not in Wanted.__optional_keys__]:
+        raise TypeError(f"unexpected keyword argument '{unknown[0]}'. {closest(unknown[0], Wanted.__optional_keys__)}")
     if (tasks is not None) + (plan is not None) + (planner is not None) > 1:
         raise UsageError("Give `tasks`, `plan` or `planner`, not several of them.")
     attributes = _attributes(options)
     if plan is not None or planner is not None:
         return plan, planner
+    sampling = options.get("sampling")
+    if tasks is None and sampling is not None and sampling.operator:
+        tasks = tasks_of(sampling.operator)
     if tasks is None and options.get("mask") is not None:
         tasks = "missing"
     if tasks is not None:
@@ -396,7 +315,7 @@ def _planned(
     return None, partial(plan_auto, model=model, **attributes)
 
 
-def _restore(
+def restore_with(
     model_of: Callable[[str, str], Model],
     image: Image,
     tasks: Sequence[str] | str | None,
@@ -507,18 +426,16 @@ def _detector(reference: str, device: torch.device) -> Detector | DaclipDetector
 
 
 @lru_cache(maxsize=2)
-def _restorer(reference: str, controller: str = "") -> Model:
-    return _load(reference, controller, {})
+def cached_model(reference: str, controller: str = "") -> Model:
+    return load_reference(reference, controller, {})
 
 
-def _load(reference: str, controller: str, hyperparameters: Mapping[str, object]) -> Model:
+def load_reference(reference: str, controller: str, hyperparameters: Mapping[str, Any]) -> Model:
     def companions_of(architecture: str, header: Mapping[str, str]) -> list[Path]:
-        beside: tuple[str, ...] = tuple(json.loads(header.get("needs", "[]"))) or needs(reference, architecture)
-        if controller:
-            if not get(architecture).steered:
-                known = ", ".join(name for name in names() if get(name).steered)
-                raise UsageError(f"{reference} takes no controller.", f"Architectures that do: {known}.")
-            beside = (controller,)
+        if controller and not get(architecture).steered:
+            known = ", ".join(name for name in names() if get(name).steered)
+            raise UsageError(f"{reference} takes no controller.", f"Architectures that do: {known}.")
+        beside = (controller,) if controller else companions(reference, architecture, header)
         return [locate(companion) for companion in beside]
 
     return loading.load(locate(reference), companions_of=companions_of, **hyperparameters)

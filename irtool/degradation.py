@@ -6,11 +6,10 @@ order, and is the order of every vector indexed by degradation (detector logits,
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from functools import cache
 
-from .errors import UsageError
+from .errors import UsageError, closest
 
 CLEAN = "clean"
 
@@ -96,6 +95,5 @@ def lookup(word: str) -> Degradation:
     found = words.get(word.strip().lower())
     if found is not None:
         return found
-    close = difflib.get_close_matches(word.strip().lower(), words, n=1)
-    hint = f"Did you mean '{close[0]}'?" if close else "Known: " + ", ".join(d.task for d in DEGRADATIONS) + "."
+    hint = closest(word.strip(), words, "Known: " + ", ".join(d.task for d in DEGRADATIONS) + ".")
     raise UsageError(f"Unknown degradation or task '{word}'.", hint)

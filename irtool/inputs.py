@@ -92,7 +92,7 @@ def _array(image: np.ndarray, name: str = "image") -> Picture:
         if not (values.min() >= 0 and values.max() <= 1):
             raise PictureError(f"`{name}` has floats outside [0, 1], or that are not finite.", "Divide or clip it.")
     color, alpha = (values[:, :, :3], values[:, :, 3].copy()) if channels == 4 else (values, None)
-    pixels = np.ascontiguousarray(np.broadcast_to(color, (*image.shape[:2], 3)))
+    pixels = np.repeat(color, 3, axis=2) if channels == 1 else np.ascontiguousarray(color)
     return Picture(pixels, alpha, _DTYPES[image.dtype], grey=channels == 1, name=name)
 
 

@@ -67,7 +67,10 @@ class Step:
         """For JSON."""
         told: dict[str, Any] = {"mixture": dict(self.mixture), "model": self.model, "strength": self.strength}
         if self.sampling is not None:
-            told["sampling"] = asdict(self.sampling)
+            # Guidance is of few models: what is not said of it is not told.
+            told["sampling"] = {
+                k: v for k, v in asdict(self.sampling).items() if k in ("steps", "sampler", "seed") or v
+            }
         return told | {k: v for k, v in (("controller", self.controller), ("offsets", self.offsets)) if v}
 
     def __str__(self) -> str:

@@ -105,7 +105,7 @@ def make_items(
     output: str | None,
     recursive: bool,
     format: str | None,
-    side_by_side: bool,
+    side_by_side: bool = False,
     preview_steps: bool = False,
     root: Path | None = None,
     others: Sequence[Path] = (),

@@ -6,6 +6,7 @@ Large files are redirected to a store under another host name, as on the hub; th
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import io
 import json
@@ -61,12 +62,12 @@ def digest_of(content: Content) -> str:
     return digest.hexdigest()
 
 
-def pieces_of(content: Content, start: int, end: int) -> Iterator[bytes]:
-    """The bytes from `start` to `end`, 64 KiB at a time."""
+def pieces_of(content: Content, start: int, end: int, piece: int = PIECE) -> Iterator[bytes]:
+    """The bytes from `start` to `end`, some at a time."""
     with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
         file.seek(start)
-        for at in range(start, end, PIECE):
-            yield file.read(min(PIECE, end - at))
+        for at in range(start, end, piece):
+            yield file.read(min(piece, end - at))
 
 
 @dataclass
@@ -78,12 +79,31 @@ class Faults:
         ignores_range: sends the whole file whatever part is asked for.
         pause: seconds between pieces of 64 KiB.
         stall_after: bytes after which it says nothing more, for ever.
+        piece: bytes sent at once.
+        etag, commit: said in place of the true ones.
+        size: said of a file, in place of the true one.
+        flip: one bit of the first byte is another.
+        encoding: the body is compressed and said to be.
+        length: "none" leaves the length of a body out, "endless" besides never ends it.
+        headers: further ones, of every answer.
+        listing: the body of a listing, in place of the true one.
+        elsewhere: address that files are redirected to, in place of the store.
     """
 
     cuts: list[int] = field(default_factory=list)
     ignores_range: bool = False
     pause: float = 0.0
     stall_after: int | None = None
+    piece: int = PIECE
+    etag: str | None = None
+    commit: str | None = None
+    size: int | None = None
+    flip: bool = False
+    encoding: str = ""
+    length: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    listing: bytes | None = None
+    elsewhere: str = ""
 
 
 class HubServer:
@@ -146,7 +166,8 @@ def _handler(server: HubServer) -> type[BaseHTTPRequestHandler]:
             return self._plain(404, {})
 
         def _resolve(self, repo: str, revision: str, path: str, token: str | None) -> None:
-            about = {"X-Repo-Commit": COMMIT}
+            faults = server.faults
+            about = {"X-Repo-Commit": COMMIT if faults.commit is None else faults.commit}
             held = server.repositories.get(repo)
             if held is None:
                 return self._plain(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository Not Found"})
@@ -158,19 +179,23 @@ def _handler(server: HubServer) -> type[BaseHTTPRequestHandler]:
                 return self._plain(404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "not found", **about})
             content = held.files[path]
             digest = digest_of(content)
-            about |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(size_of(content))}
-            return self._plain(302, {**about, "Location": f"http://localhost:{server.port}/store/{digest}"})
+            size = size_of(content) if faults.size is None else faults.size
+            tag = f'"{digest}"' if faults.etag is None else faults.etag
+            about |= {"X-Linked-Etag": tag, "X-Linked-Size": str(size)}
+            place = faults.elsewhere or f"http://localhost:{server.port}/store/{digest}"
+            return self._plain(302, {**about, "Location": place})
 
         def _tree(self, repo: str) -> None:
             held = server.repositories.get(repo)
             if held is None:
                 return self._plain(404, {"X-Error-Code": "RepoNotFound"})
             listed = [{"type": "file", "path": p, "size": size_of(b), "oid": "0" * 40} for p, b in held.files.items()]
-            return self._plain(200, {"Content-Type": "application/json"}, json.dumps(listed).encode())
+            body = json.dumps(listed).encode() if server.faults.listing is None else server.faults.listing
+            return self._plain(200, {"Content-Type": "application/json"}, body)
 
         def _plain(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
             self.send_response(status)
-            for name, value in headers.items():
+            for name, value in {**headers, **server.faults.headers}.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -190,25 +215,39 @@ def _handler(server: HubServer) -> type[BaseHTTPRequestHandler]:
             self.send_response(206 if start else 200)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
-            self.send_header("Content-Length", str(size - start))
+            if faults.encoding:
+                content = gzip.compress(content if isinstance(content, bytes) else content.read_bytes())
+                size = len(content)
+                self.send_header("Content-Encoding", faults.encoding)
+            if faults.length:
+                self.close_connection = True
+                self.send_header("Connection", "close")
+            else:
+                self.send_header("Content-Length", str(size - start))
+            for name, value in faults.headers.items():
+                self.send_header(name, value)
             self.send_header("Accept-Ranges", "bytes")
             self.end_headers()
             if self.command == "HEAD":
                 return None
             cut = faults.cuts.pop(0) if faults.cuts else None
-            self.close_connection = cut is not None
+            self.close_connection = self.close_connection or cut is not None
             with contextlib.suppress(OSError):  # the client may have gone
                 self._send(content, start, size if cut is None else min(start + cut, size))
             return None
 
         def _send(self, content: Content, start: int, end: int) -> None:
             faults, sent = server.faults, 0
-            for piece in pieces_of(content, start, end):
+            for piece in pieces_of(content, start, end, faults.piece):
+                if faults.flip and not start and not sent:
+                    piece = bytes([piece[0] ^ 1]) + piece[1:]
                 self.wfile.write(piece)
                 self.wfile.flush()
                 sent += len(piece)
                 if faults.stall_after is not None and sent >= faults.stall_after:
                     server.stopping.wait()
                 time.sleep(faults.pause)
+            while faults.length == "endless" and not server.stopping.is_set():
+                self.wfile.write(bytes(PIECE))
 
     return Handler

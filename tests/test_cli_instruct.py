@@ -199,8 +199,8 @@ def test_a_task_of_ones_own_by_a_word(cli, using, photo, moire, tmp_path):
 
 def test_words_are_understood_without_torch(environment, tmp_path):
     code = (
-        "import sys, irtool.language as l; w = l.understand('remove the noise')[0]; "
-        "assert dict(w.undo) == {'noise': 1.0}; l.plan_wishes([w]); assert 'torch' not in sys.modules"
+        "import sys, irtool.language as l; w = l.parse('remove the noise')[0]; "
+        "assert dict(w.tasks) == {'noise': 1.0}; l.plan_intents([w]); assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -213,3 +213,28 @@ def test_a_mask_works_on_sides_of_any_length(size: tuple[int, int]) -> None:
     assert (results[0] - results[1])[hole].abs().max() < (pixels * mask)[hole].abs().max() / 2
     assert all(r.shape == pixels.shape for r in results)
     assert set(model.info.tasks) == set(IDS)
+
+
+def test_damaged_weights_end_in_an_error_and_no_picture(
+    models_dir: Path, photo: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from irtool.cli.app import main
+
+    net, header = loading.read(models_dir / "restorer.safetensors")
+    with torch.no_grad():
+        net.get_parameter("head.bias").fill_(torch.nan)
+    loading.save(net, tmp_path / "broken.safetensors", architecture="compact", config=json.loads(header["config"]))
+    photo(tmp_path / "a.png")
+    model = f"local:{tmp_path / 'broken.safetensors'}"
+    assert main(["restore", str(tmp_path / "a.png"), "--task", "denoise", "--model", model]) == 3
+    assert "not finite" in capsys.readouterr().err and not (tmp_path / "a.restored.png").exists()
+
+
+def test_a_network_that_is_asked_for_in_another_type_does_not_forget_its_own(models_dir: Path) -> None:
+    model = loading.load(models_dir / "restorer.safetensors")
+    pixels = torch.rand(3, 40, 56)
+    first, rough, again = (
+        engine.run(model.bind(Condition({"rain": 1.0})), pixels, device=CPU, dtype=dtype).pixels
+        for dtype in ("fp32", "bf16", "fp32")
+    )
+    assert torch.equal(first, again) and not torch.equal(first, rough)

@@ -210,7 +210,7 @@ def test_what_the_hub_does_not_have_is_named(server, source, told):
 def test_a_hub_that_cannot_be_reached_is_said(server, monkeypatch):
     server.close()
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
-    with pytest.raises(UnavailableError, match=r"net\.pth could not be downloaded") as raised:
+    with pytest.raises(UnavailableError, match=r"net\.pth is not here, and the hub cannot be reached") as raised:
         weights.obtain(record(b"x"))
     assert "same command again" in raised.value.hint
 
@@ -263,26 +263,155 @@ def test_a_full_disk_is_said_before_anything_is_fetched(server, monkeypatch):
     weights.obtain(record(data))
 
 
-def test_a_process_that_is_killed_leaves_its_half_to_the_next(server, home, environment, environment_of):
-    data = to_safetensors({"weight": torch.zeros(6 << 20)})
+def test_of_a_killed_process_an_address_goes_on_and_the_hub_begins_anew(server, home, environment, environment_of):
+    data = to_safetensors({"weight": torch.zeros(1 << 20)})
     server.repositories[REPO] = Repository({"net.safetensors": data})
-    server.faults = Faults(stall_after=23 << 20)
-    program = f"from irtool import weights; print(weights.locate('hf-hub:{REPO}@{COMMIT}'))"
-    running = subprocess.Popen([sys.executable, "-c", program], env=environment | environment_of)
-    half = home / "hub" / "models--acme--nets" / "blobs" / (hashlib.sha256(data).hexdigest() + ".incomplete")
-    deadline = time.monotonic() + 60
-    while not (half.exists() and half.stat().st_size >= 20 << 20):
-        assert time.monotonic() < deadline and running.poll() is None
-        time.sleep(0.02)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
-    kept = half.stat().st_size
-    found = scan_cache_dir(home / "hub")
-    assert [file.file_path for file in found.incomplete_files] == [half] and not found.warnings
+    server.raw["net.safetensors"] = data
+    address = File(f"{server.address}/raw/net.safetensors", len(data), hashlib.sha256(data).hexdigest())
+    on_hub = File(f"hf-hub:{REPO}@{COMMIT}:net.safetensors")
+    for wanted, goes_on in ((address, True), (on_hub, False)):
+        server.faults = Faults(stall_after=3 << 20)
+        program = f"from irtool.weights import File, hub; hub.fetch({wanted!r})"
+        running = subprocess.Popen([sys.executable, "-c", program], env=environment | environment_of)
+        deadline = time.monotonic() + 120
+
+        def half() -> list[Path]:
+            return [p for p in home.rglob("*.incomplete") if p.stat().st_size >= (2 << 20 if goes_on else 0)]  # noqa: B023
+
+        while not half() or not [r for r in server.downloads() if not r.range]:
+            assert time.monotonic() < deadline and running.poll() is None
+            time.sleep(0.02)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        (left,) = half()
+        kept = left.stat().st_size
+        server.faults = Faults()
+        assert hub.fetch(wanted).read_bytes() == data
+        assert server.downloads()[-1].range == (f"bytes={kept}-" if goes_on else None)
+        if goes_on:
+            assert not left.exists()
+        else:  # which the client of the hub knows and clears away
+            assert left in [file.file_path for file in scan_cache_dir(home / "hub").incomplete_files]
+
+
+def everything_in(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"etag": '"/ABSOLUTE/x"'},
+        {"etag": '"../../../../ABSOLUTE"'},
+        {"etag": '".."'},
+        {"etag": '"a/../../b"'},
+        {"etag": '"a\\b"'},
+        {"etag": '"a\x1b[31m"'},
+        {"etag": '""'},
+        {"commit": "../../x"},
+        {"commit": "/ABSOLUTE"},
+        {"commit": "x" * 40},
+        {"headers": {"X-Xet-Hash": "../../x", "Link": '<http://localhost/x>; rel="xet-auth"'}},
+        {"headers": {"X-HF-Warning": "\x1b]0;mine\x07"}},
+        {"size": 10**18},
+        {"size": 3},
+    ],
+)
+def test_a_server_names_no_place_on_this_disk(server, home, tmp_path, lie):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    lie = {k: v.replace("ABSOLUTE", str(outside).lstrip("/")) if isinstance(v, str) else v for k, v in lie.items()}
+    server.repositories[REPO] = Repository({"net.pth": pickled(state())})
+    before = everything_in(tmp_path)
+    server.faults = Faults(**lie)
+    with pytest.raises(UnavailableError) as raised:
+        weights.locate(f"hf-hub:{REPO}@main:net.pth")
+    assert raised.value.hint and not list(outside.iterdir())
+    assert {name for name in everything_in(tmp_path) - before if not name.startswith("home")} == set()
+    assert not [p for p in home.rglob("*") if p.is_file() and {"blobs", "snapshots", ".no_exist"} & set(p.parts)]
     server.faults = Faults()
-    path = weights.locate(f"hf-hub:{REPO}@{COMMIT}:net.safetensors")
-    assert path.read_bytes() == data and not half.exists()
-    assert server.downloads()[-1].range == f"bytes={kept}-"
+    assert weights.locate(f"hf-hub:{REPO}@main:net.pth").is_file()
+
+
+@pytest.mark.parametrize("source", ["hub", "address"])
+@pytest.mark.parametrize(
+    ("lie", "told"),
+    [
+        ({"flip": True}, "not what the hub has announced|is not the file"),
+        ({"encoding": "gzip"}, "compressed"),
+        ({"encoding": "br"}, "compressed"),
+        ({"length": "endless"}, "more than the"),
+    ],
+)
+def test_a_body_that_is_not_the_one_announced_is_not_taken(server, home, source, lie, told):
+    data = to_safetensors(state())
+    server.repositories[REPO] = Repository({"net.safetensors": data})
+    server.raw["net.safetensors"] = data
+    server.faults = Faults(**lie)
+    address = record(data, f"{server.address}/raw/net.safetensors")
+    with pytest.raises(UnavailableError, match=told):
+        _ = weights.locate(f"hf-hub:{REPO}@main:net.safetensors") if source == "hub" else weights.obtain(address)
+    assert sum(p.stat().st_size for p in home.rglob("*") if p.is_file()) < 2 * len(data) + (1 << 17)
+    server.faults = Faults(length="none")  # which is no fault
+    found = weights.locate(f"hf-hub:{REPO}@main:net.safetensors") if source == "hub" else weights.obtain(address)
+    assert found.is_file()
+
+
+@pytest.mark.parametrize("source", ["hub", "address"])
+def test_a_server_that_drips_is_given_up(server, monkeypatch, source):
+    from irtool.weights import transfer
+
+    monkeypatch.setattr(transfer, "PATIENCE", 0.5)
+    data = to_safetensors(state(size=400))
+    server.repositories[REPO] = Repository({"net.safetensors": data})
+    server.raw["net.safetensors"] = data
+    server.faults = Faults(piece=2, pause=0.02)
+    begun = time.monotonic()
+    with pytest.raises(UnavailableError, match="bytes a second"):
+        hub.fetch(
+            File(f"hf-hub:{REPO}@main:net.safetensors" if source == "hub" else f"{server.address}/raw/net.safetensors")
+        )
+    assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        b"{}", b"null", b"[1]", b'"x"', b'[{"type": "file"}]', b'[{"type": "file", "path": 3, "size": 1, "oid": "0"}]',
+        b"[" * 100_000, b"not json", b"", b'{"error": "\x1b[31m"}', b"[" + b"9" * 5000 + b"]",
+        *(
+            json.dumps([{"type": "file", "path": name, "size": 1, "oid": "0" * 40}]).encode()
+            for name in ("/x.pth", "../x.pth", "a/../../x.pth", "a\0.pth", "a\x1b[31m.pth", "a\\b.pth", "c:x.pth")
+        ),
+    ],
+)  # fmt: skip
+def test_a_listing_of_another_shape_is_one_clear_error(server, capsys, listing):
+    server.repositories[REPO] = Repository({"net.pth": b"x"})
+    server.faults = Faults(listing=listing)
+    with pytest.raises((UnavailableError, UsageError)):
+        hub.only_model(REPO, "main")
+    assert cli.main(["download", f"hf-hub:{REPO}"]) in (2, 3)
+    told = capsys.readouterr().err
+    assert "a bug in irtool" not in told and "\x1b" not in told
+
+
+def test_an_endless_listing_is_given_up(server, monkeypatch):
+    monkeypatch.setattr(hub, "LARGEST_LISTING", 1000)
+    server.repositories[REPO] = Repository({f"{i}.pth": b"x" for i in range(100)})
+    with pytest.raises(UnavailableError, match="at most 1,000 are taken"):
+        hub.only_model(REPO, "main")
+
+
+def test_a_planted_link_in_place_of_a_half_file_is_not_written_through(server, tmp_path):
+    data = pickled(state())
+    server.raw["net.pth"] = data
+    wanted = record(data, f"{server.address}/raw/net.pth").files[0]
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    place = hub._address_path(wanted)
+    place.parent.mkdir(parents=True)
+    place.with_name(place.name + ".incomplete").symlink_to(victim)
+    assert hub.fetch(wanted).read_bytes() == data and victim.read_bytes() == b"mine"
 
 
 def test_a_proxy_and_a_cache_of_its_own_are_taken_from_the_environment(server, environment, tmp_path):

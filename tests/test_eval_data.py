@@ -122,6 +122,33 @@ def test_clean_pictures_alone(lay: Callable[..., Path]) -> None:
     assert discover(root, only_clean=True).pairs == clean([root]).pairs
 
 
+def test_clean_pictures_of_one_stem_are_both_taken(lay: Callable[..., Path]) -> None:
+    root = lay("gt/a.jpg", "gt/a.png", "gt/b.png", "gt/a.jpg.webp", "more/b.png", "more/c.png")
+    found = clean([root / "gt"])
+    assert [(p.name, p.truth and p.truth.name) for p in found.pairs] == [
+        ("a.jpg", "a.jpg"), ("a.jpg.webp", "a.jpg.webp"), ("a.png", "a.png"), ("b", "b.png"),
+    ]  # fmt: skip
+    found = clean([root / "gt", root / "more"])
+    assert len(found.pairs) == len({p.truth for p in found.pairs}) == 6
+    assert {"gt/b", "more/b", "more/c"} <= {p.name for p in found.pairs}
+
+
+def test_degraded_pictures_of_one_stem_find_the_truth_of_their_suffix(lay: Callable[..., Path]) -> None:
+    root = lay(
+        "lq/a.jpg", "lq/a.png", "lq/b.png", "lq/c.png", "gt/a.jpg", "gt/a.png", "gt/b.webp", "gt/c.jpg", "gt/c.bmp"
+    )
+    found = between(root / "lq", [root / "gt"])
+    assert {p.name: p.truth and p.truth.name for p in found.pairs} == {
+        "a.jpg": "a.jpg", "a.png": "a.png", "b": "b.webp", "c": None,  # c.jpg or c.bmp: nobody can tell
+    }  # fmt: skip
+    assert [p.name for p in found.broken] == ["c"]
+    both = lay("one/a_rain.jpg", "one/a_rain.png", "one/a_clean.png")
+    found = discover(both / "one")
+    assert [(p.name, p.truth and p.truth.name) for p in found.pairs] == [
+        ("a_rain.jpg", "a_clean.png"), ("a_rain.png", "a_clean.png"),
+    ]  # fmt: skip
+
+
 def test_nothing_there_says_what_is_expected(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError) as caught:
         discover(tmp_path, "rain/ and norain/")
@@ -181,7 +208,7 @@ def test_mistakes_in_a_set_are_named_together(tmp_path: Path) -> None:
     )
     with pytest.raises(IrtoolError) as caught:
         parse(text, "mine.toml")
-    for part in ("rainn", "no", "'pairs' must be int", "unknown key 'colour'", "nois"):
+    for part in ("rainn", "no", "pairs: expected int", "unknown key 'colour'", "nois"):
         assert part in caught.value.message
     own = tmp_path / "mine.toml"
     own.write_text(text)

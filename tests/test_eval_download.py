@@ -116,7 +116,19 @@ def test_nothing_leaves_its_folder(tmp_path: Path) -> None:
         archive.write_bytes(bad)
         with pytest.raises(UnavailableError, match="could not be unpacked"):
             unpack(archive, tmp_path / "other", ("*",))
-        assert not (tmp_path / "other").exists() and not (tmp_path / "other.partial").exists()
+        assert not (tmp_path / "other").exists() and not list(tmp_path.glob(".irtool-unpacking*"))
+
+
+def test_unpacking_removes_no_folder_but_its_own(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(packed())
+    (tmp_path / "set.partial").mkdir()
+    (tmp_path / "set.partial/mine.png").write_bytes(b"mine")
+    (tmp_path / ".irtool-unpacking-set-killed").mkdir()
+    unpack(archive, tmp_path / "set", ("*blur/*",))
+    assert (tmp_path / "set.partial/mine.png").read_bytes() == b"mine"
+    assert not list(tmp_path.glob(".irtool-unpacking*")) and (tmp_path / "set/test/GOPR1/blur/001.png").is_file()
+    assert (tmp_path / "set").stat().st_mode & 0o077 == (tmp_path / "set.partial").stat().st_mode & 0o077
 
 
 def test_the_command(environment: dict[str, str], server: HubServer, tmp_path: Path) -> None:

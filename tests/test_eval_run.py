@@ -174,7 +174,7 @@ def test_a_large_set_leaves_few_copies_and_the_same_page(
         page.add(record)
         records.append(record)
     assert page.lacking(records) == ["1"]  # the median; the worst and the best are there
-    assert len(list((folder / "pictures").iterdir())) == 6
+    assert len(list((folder / report.SHOWN).iterdir())) == 6
     rest = {r["name"]: r for r in records if r["name"] != "1"}
     for _ in evaluate(replace(request, keep=page.keep), rest):
         pass

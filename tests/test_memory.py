@@ -266,8 +266,8 @@ def test_a_refusal_comes_before_torch(tmp_path: Path, cli: Callable, using: Call
 
 
 def test_memory_that_runs_out_is_no_bug_of_ours() -> None:
-    from irtool.errors import out_of_memory
+    from irtool.errors import explained
 
-    assert out_of_memory(MemoryError()) is not None
-    assert out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")) is not None
-    assert out_of_memory(RuntimeError("shape mismatch")) is None
+    assert explained(MemoryError()) is not None
+    assert explained(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")) is not None
+    assert explained(RuntimeError("shape mismatch")) is None

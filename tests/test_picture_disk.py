@@ -16,8 +16,9 @@ import numpy as np
 import picture_samples as make
 import pytest
 
+from irtool import fileio
 from irtool.errors import PictureError
-from irtool.picture import Picture, files, find, read, save_bytes, sources, write
+from irtool.picture import Picture, find, read, save_bytes, sources, write
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes, devices and permissions as POSIX has them")
 PNG = make.png(make.noise(9, 9, 3))
@@ -230,9 +231,9 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path, monkeypat
     assert done.returncode < 0
     left = [entry.name for entry in tmp_path.iterdir()]
     assert len(left) == 1
-    others = {".irtool-mine.tmp", f".irtool-{os.getpid()}-{'0' * 16}.tmp", ".irtool-999999999-short.tmp", "b.tmp"}
+    others = {".irtool-mine.tmp", ".irtool-999999999-short.tmp", "b.tmp"}
     for name in others:
         (tmp_path / name).write_bytes(b"")
-    monkeypatch.setattr(files, "_cleaned", set())
+    monkeypatch.setattr(fileio, "_swept", set())
     save_bytes(b"x", tmp_path / "b.png")
     assert {entry.name for entry in tmp_path.iterdir()} == others | {"b.png"}

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from irtool.errors import PictureError, UnavailableError, UsageError
-from irtool.picture import Found, Picture, encode, files, find, format_for, format_named, read, save_bytes, sniff, write
+from irtool.picture import Found, Picture, encode, find, format_for, format_named, read, save_bytes, sniff, write
 from irtool.picture.exif import settle
 
 SMALL = Picture(np.linspace(0, 1, 12, dtype=np.float32).reshape(2, 2, 3))
@@ -366,7 +366,7 @@ def test_find(tmp_path: Path) -> None:
         "a.png",
         "z.txt",
         ".hidden.png",
-        f"{files._TEMPORARY}12.tmp",
+        ".irtool-12.tmp",
         "sub/c.webp",
         "sub/deep/d.HEIC",
         ".git/e.png",

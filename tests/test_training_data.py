@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,89 @@ def test_pairs_by_stem(tmp_path):
     assert "wide.png is 70x64, its clean twin 64x64" in told
     with pytest.raises(UsageError, match="No usable clean picture"):
         pictures.gather(tiny(data=["none.tsv"][:0], pairs=[entry]), tmp_path)
+
+
+def pairs_of(root: Path, degraded: str, clean: str, **more: object) -> tuple[dict[str, str], list[str]]:
+    """Degraded -> clean picture, below the root, and what was skipped."""
+    entry = {"task": "blur", "degraded": degraded, "clean": clean}
+    found = pictures.gather(tiny(data=[], weights={}, pairs=[entry], **more), root)
+    told = {str(t.degraded.source.relative_to(root)): str(t.clean.source.relative_to(root)) for t in found.pairs[0]}
+    return told, list(found.skipped)
+
+
+def test_pairs_in_sub_folders_keep_to_their_folder(shared):
+    root = shared / "cases" / "train-pairs-in-subfolders" / "data"
+    told, skipped = pairs_of(root, "blur", "sharp", region=32)
+    assert told == {f"blur/{s}/000{i}.png": f"sharp/{s}/000{i}.png" for s in "AB" for i in (1, 2)} and not skipped
+
+
+@pytest.mark.parametrize(
+    ("degraded", "clean", "folders"),
+    [
+        ("train_blur", "train_sharp", "train_{kind}/{sequence}"),  # REDS
+        ("train", "train", "train/{sequence}/{kind}"),  # GoPro
+        ("blur", "sharp", "{kind}/deep/{sequence}"),
+        ("blur", "sharp", "{kind}/{sequence}/{kind}"),
+        ("blur", "sharp", "{kind}/{other}"),  # folders that are called like kinds of damage are sequences here
+    ],
+)
+def test_layouts_of_training_pairs(tmp_path, degraded, clean, folders):
+    for kind in ("blur", "sharp"):
+        for sequence, other in (("A", "rain"), ("B", "snow")):
+            place = tmp_path / folders.format(kind=kind, sequence=sequence, other=other)
+            for i in (1, 2):
+                save(place / f"{i}.png")
+    told, skipped = pairs_of(tmp_path, degraded, clean)
+    assert told == {name: name.replace("blur", "sharp") for name in told} and len(told) == 4 and not skipped
+
+
+def test_a_degraded_picture_is_never_paired_with_that_of_another_sub_folder(tmp_path):
+    for name in ("blur/A/1.png", "blur/A/2.png", "blur/B/1.png", "sharp/A/1.png", "sharp/B/1.png", "sharp/B/2.png"):
+        save(tmp_path / name)
+    told, skipped = pairs_of(tmp_path, "blur", "sharp")
+    assert told == {"blur/A/1.png": "sharp/A/1.png", "blur/B/1.png": "sharp/B/1.png"}
+    assert len(skipped) == 1 and "blur/A/2.png has no clean twin" in skipped[0]
+
+
+def test_clean_pictures_in_one_folder_belong_to_degraded_ones_in_many(tmp_path):
+    for name in ("hazy/near/1_0.png", "hazy/far/1_1.png", "gt/1.png"):
+        save(tmp_path / name)
+    assert pairs_of(tmp_path, "hazy", "gt")[0] == {"hazy/near/1_0.png": "gt/1.png", "hazy/far/1_1.png": "gt/1.png"}
+
+
+def test_of_clean_pictures_with_one_stem_the_suffix_decides_or_nobody(tmp_path):
+    for name in ("blur/1.png", "blur/2.png", "sharp/1.png", "sharp/1.jpg", "sharp/2.webp", "sharp/2.jpg"):
+        save(tmp_path / name)
+    told, skipped = pairs_of(tmp_path, "blur", "sharp")
+    assert told == {"blur/1.png": "sharp/1.png"}
+    assert len(skipped) == 1 and "2.png has 2 clean twins" in skipped[0]
+
+
+def test_a_cached_picture_that_was_cut_short_is_decoded_again(tmp_path):
+    save(tmp_path / "a.png")
+    cache = tmp_path / "cache"
+    (whole,) = pictures.decode([tmp_path / "a.png"], cache, None, [])
+    content = whole.path.read_bytes()
+    for damaged in (b"", content[:-5], content[:50], b"not an array"):
+        whole.path.write_bytes(damaged)
+        (again,) = pictures.decode([tmp_path / "a.png"], cache, None, [])
+        assert again.path.read_bytes() == content and (again.height, again.width) == (whole.height, whole.width)
+
+
+def test_a_pipe_among_the_pictures_does_not_stop_the_run(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    skipped: list[str] = []
+    assert pictures.decode([tmp_path / "pipe.png", tmp_path / "a\0.png"], tmp_path / "cache", None, skipped) == []
+    assert "no regular file" in skipped[0] and "cannot be read" in skipped[1]
+
+
+def test_a_list_separated_by_semicolons_is_read(tmp_path):
+    save(tmp_path / "a.png")
+    (tmp_path / "list.csv").write_text("\ufefffile;licence\na.png;CC0\n", encoding="utf-8")
+    assert pictures.manifest(tmp_path / "list.csv", ("clean",)) == [{"clean": tmp_path / "a.png"}]
+    (tmp_path / "list.csv").write_text("file,licence\na\0.png,CC0\n")
+    with pytest.raises(UsageError, match="NUL"):
+        pictures.manifest(tmp_path / "list.csv", ("clean",))
 
 
 def test_manifests(tmp_path):
@@ -237,3 +321,18 @@ def test_a_thread_feeds_as_processes_do(photos):
     assert next(items) == 2
     with pytest.raises(ValueError, match="no such thing"):
         next(items)
+
+
+def test_a_folder_with_the_files_of_another_run_is_not_written_to(photos, tmp_path):
+    from irtool.training import loop
+
+    for name, text in (("step-00000900.pt", "mine"), ("log.jsonl", "a log of another program\n")):
+        out = tmp_path / name
+        out.mkdir()
+        (out / name).write_text(text)
+        with pytest.raises(UsageError, match="not of a run that could go on here"):
+            loop._require_own(out)
+        assert (out / name).read_text() == text
+    for text in ("", '{"step": 0, "loss": 1.0}\n'):  # a run that was killed before its first checkpoint
+        (tmp_path / "log.jsonl" / "log.jsonl").write_text(text)
+        loop._require_own(tmp_path / "log.jsonl")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -111,6 +112,38 @@ def test_every_mistake_of_a_recipe_is_named_at_once():
     ):
         _, problems = recipe.check({**TINY, **wrong})
         assert len(problems) == 1 and said in problems[0], problems
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"weights": {"noise": float("nan")}}, "weights.noise: a finite number"),
+        ({"weights": {"noise": float("inf")}}, "weights.noise: a finite number"),
+        ({"weights": {"noise": 1e300}}, "none may be below 0 or above"),
+        ({"decay": float("nan")}, "decay: a finite number"),
+        ({"minutes": float("nan")}, "minutes: a finite number"),
+        ({"minutes": 1e300}, "minutes: 0 or more and at most"),
+        ({"steps": 10**400}, "steps: at most"),
+        ({"pool": 10**12}, "pool: 1 or more and at most 65536"),
+        ({"model": {"encoder": [10**9]}}, "cannot be built (it would have more than"),
+        ({"model": {"width": 10**400}}, "model.width: a finite number"),
+        ({"model": {"width": {"a": {"b": {"c": {"d": {}}}}}}}, "model.width.a.b.c.d: nested more than"),
+        ({"phases": [{"until": 1.0, "crop": 2**40, "batch": 8}]}, "phases: entry 1: crop: 16 or more and at most"),
+        ({"pairs": [{"task": "haze", "degraded": "a", "clean": "b", "weight": float("inf")}]}, "weight: a finite"),
+    ],
+)
+def test_numbers_without_bound_are_refused_at_once(wrong, said):
+    begun = time.monotonic()
+    _, problems = recipe.check({**TINY, **wrong})
+    assert any(said in problem for problem in problems), problems
+    assert time.monotonic() - begun < 20  # the network of a billion blocks is never made
+
+
+def test_a_recipe_nested_thousands_deep_is_no_toml(tmp_path):
+    for text in ("a = " + "[" * 3000 + "]" * 3000, "a = " + "{b = " * 3000 + "1" + "}" * 3000, "a = " + "9" * 5000):
+        (tmp_path / "deep.toml").write_text(text)
+        with pytest.raises(UsageError, match=r"not valid TOML|unknown key"):
+            recipe.load(tmp_path / "deep.toml")
 
 
 def test_unknown_recipes_and_bad_toml(tmp_path):

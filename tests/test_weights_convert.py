@@ -6,6 +6,9 @@ import argparse
 import os
 import pickle
 import struct
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from safetensors.torch import load_file
 from irtool import weights
 from irtool.errors import UnavailableError
 from irtool.models import loading
+from irtool.models.header import look
 from irtool.weights import files
 from irtool.weights.convert import convert, is_intact, read_published
 from irtool.weights.registry import File
@@ -309,7 +313,7 @@ def test_real_published_files_are_the_registered_ones_and_convert(shared, tmp_pa
     for file, name in zip(record.originals, names, strict=True):
         (tmp_path / file.name).write_bytes((shared / "peers" / name).read_bytes())
     path = weights.obtain(record, tmp_path)
-    header, shapes = loading._look(path)
+    header, shapes = look(path)
     assert header["architecture"] == record.family and header["licence"] == record.licence
     assert len(shapes) == tensors and sum(int(np.prod(s)) for s in shapes.values()) == numbers
     assert [name for name in loading.ARCHITECTURES if loading.recognise(shapes, [name])] == [record.family]
@@ -318,3 +322,89 @@ def test_real_published_files_are_the_registered_ones_and_convert(shared, tmp_pa
     assert weights.state(record) == "here" and weights.locate(id) == path
     files.verify.cache_clear()
     weights.verify(record)
+
+
+@pytest.mark.parametrize("name", ["codecs_hex_34.pth", "stride0_2e9.pth"])
+def test_small_hostile_pickles_take_neither_memory_nor_time(shared, tmp_path, name):
+    code = (
+        "import resource, sys; from pathlib import Path; from irtool.weights.convert import read_published\n"
+        "from irtool.errors import UnavailableError\n"
+        "import torch\n"
+        "base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    read_published(Path(sys.argv[1]))\n"
+        "except UnavailableError as error:\n    print(error.message)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(shared / "cases_attacks" / name)], capture_output=True, text=True, timeout=120,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}, check=True,
+    )  # fmt: skip
+    message, grown = done.stdout.splitlines()
+    assert name in message and int(grown) < 150_000, done.stdout
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is_is_not_opened(tmp_path):
+    torch.save({"a.weight": torch.zeros(1 << 20)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for member in plain.infolist():
+            bomb.writestr(member.filename, plain.read(member))
+    assert read_published(tmp_path / "plain.pth")["a.weight"].numel() == 1 << 20
+    with pytest.raises(UnavailableError, match="compressed archive"):
+        read_published(tmp_path / "bomb.pth")
+
+
+def test_tensors_larger_than_their_file_are_refused(tmp_path):
+    for weights_ in ({"a": torch.zeros(1).expand(1 << 28)}, {"a": torch.zeros(9).as_strided((3000, 3000), (0, 0))}):
+        torch.save(weights_, tmp_path / "net.pth")
+        with pytest.raises(UnavailableError, match="larger than itself"):
+            read_published(tmp_path / "net.pth")
+    many = torch.zeros(10_000)
+    torch.save({f"{i}": many[i:] for i in range(200)}, tmp_path / "net.pth")
+    with pytest.raises(UnavailableError, match="larger than itself"):
+        read_published(tmp_path / "net.pth")
+    shared_ = torch.zeros(10_000)
+    torch.save({f"{i}": shared_ for i in range(200)}, tmp_path / "net.pth")  # one tensor under many names
+    assert len(read_published(tmp_path / "net.pth")) == 200
+
+
+@pytest.mark.parametrize("size", [4, 4_000_000])
+def test_a_caffe_model_of_ones_is_no_network_at_once(tmp_path, size):
+    (tmp_path / "net.caffemodel").write_bytes(b"\xff" * size)
+    with pytest.raises(UnavailableError, match="no Caffe network"):
+        read_published(tmp_path / "net.caffemodel")
+
+
+def test_a_checkpoint_of_a_training_run_names_the_command_that_exports_it(tmp_path):
+    torch.save({"net": {}, "ema": {"a": torch.zeros(1)}, "step": 1, "recipe": {}}, tmp_path / "best.pt")
+    with pytest.raises(UnavailableError, match="a checkpoint of irtool train") as raised:
+        read_published(tmp_path / "best.pt")
+    assert raised.value.hint == f"irtool train export {tmp_path / 'best.pt'} FILE.safetensors"
+
+
+def test_another_file_of_the_same_name_size_and_time_is_converted_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ASSETS_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "net.pth"
+    found = []
+    for value in (1.0, 2.0, 1.0):
+        torch.save({"a.weight": torch.full((4,), value)}, path)
+        os.utime(path, ns=(10**18, 10**18))
+        found.append(weights.locate(f"local:{path}"))
+    assert found[0] == found[2] != found[1]
+    assert load_file(found[1])["a.weight"][0] == 2
+
+
+def test_what_is_no_readable_regular_file_is_said(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.pth")
+    for reference in (
+        f"local:{tmp_path / 'pipe.pth'}",
+        "local:~nobody-of-that-name/x.pth",
+        "local:a\0b",
+        "local:" + "x" * 300,
+    ):
+        with pytest.raises(UnavailableError, match="There is no model file"):
+            weights.locate(reference)
+    with pytest.raises(UnavailableError, match="no regular file"):
+        read_published(tmp_path / "pipe.pth")

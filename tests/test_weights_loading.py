@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 
 from irtool import weights
 from irtool.degradation import IDS
-from irtool.errors import UnavailableError
+from irtool.errors import UnavailableError, UsageError
 from irtool.models import architectures, loading
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -116,14 +117,8 @@ def test_an_unknown_file_says_what_was_looked_for_and_found(tmp_path):
     save_file({"conv.weight": torch.zeros(2, 2)}, path)
     with pytest.raises(UnavailableError, match="no network that irtool knows") as raised:
         loading.read(path)
-    for part in (
-        "'architecture' in the header",
-        "clip.visual.conv1.weight",
-        "latent-unet: init_conv.weight",
-        "wild-unet, universal-unet, irsde-unet, denoising-unet: init_conv.weight",
-        "found conv.weight",
-    ):
-        assert part in raised.value.hint
+    assert "conv.weight" in raised.value.hint and raised.value.hint.count(" lacks ") == loading.NEAREST
+    assert len(raised.value.hint) < 400  # not every tensor of every family
     # A published file is called by the name its user knows, not by that of what it was converted to.
     save_file({"conv.weight": torch.zeros(2, 2)}, path, metadata={"source": "theirs.pth"})
     with pytest.raises(UnavailableError, match=r"^theirs\.pth holds no network"):
@@ -132,7 +127,7 @@ def test_an_unknown_file_says_what_was_looked_for_and_found(tmp_path):
     save_file({"conv.weight": torch.zeros(2, 2)}, path, metadata={"architecture": "latent-unet"})
     with pytest.raises(UnavailableError) as raised:
         loading.read(path)
-    assert "latent_conv.weight" in raised.value.hint and "clip" not in raised.value.hint
+    assert raised.value.hint.count(" lacks ") == 1 and "latent-unet lacks" in raised.value.hint
 
 
 @pytest.mark.parametrize(
@@ -143,6 +138,14 @@ def test_an_unknown_file_says_what_was_looked_for_and_found(tmp_path):
         ({"architecture": "compact", "config": '{"wide": 3}'}, "does not fit its own description"),
         ({"architecture": "latent-unet", "config": "{}"}, "does not fit its own description"),
         ({"architecture": "compact", "config": "{}", "aliases": '{"b": "absent"}'}, "damaged header"),
+        ({"architecture": "compact", "config": "{}", "aliases": '{"b": []}'}, "damaged header"),
+        ({"architecture": "compact", "config": "{}", "aliases": "[" * 5000}, "damaged header"),
+        ({"architecture": "compact", "config": "[" * 5000}, "damaged header"),
+        ({"architecture": "compact", "config": "3"}, "damaged header"),
+        ({"architecture": "compact", "config": '{"width": 1e30}'}, "damaged header"),
+        ({"architecture": "compact", "config": '{"width": NaN}'}, "damaged header"),
+        ({"architecture": "compact", "config": '{"encoder": [1000000]}'}, "more than 20000 parts"),
+        ({"architecture": "compact", "config": '{"width": "8"}'}, "does not fit its own description"),
     ],
 )
 def test_a_file_with_a_wrong_header_is_an_error(tmp_path, header, told):
@@ -198,3 +201,50 @@ def test_loading_a_restorer_hands_over_its_companions(tmp_path, monkeypatch):
     assert header["settings"] == '{"steps": 3}'
     with pytest.raises(UnavailableError, match="not a restorer"):
         loading.load(two)
+
+
+FAMILIES = [name for name in architectures.names() if architectures.get(name).keys]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 0, 1, 1), (1, 1), (2, 3, 5, 7), (4, 4, 4, 4, 4)])
+def test_the_names_of_a_family_with_other_shapes_are_no_bug(family, shape):
+    shapes = dict.fromkeys(architectures.get(family).keys, shape)
+    loading.recognise(shapes)  # raises nothing, whatever it finds
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "prenet_0d.safetensors",
+        "st_aliases_unhashable.safetensors",
+        "st_arch_huge_blocks.safetensors",
+        "st_tensor_esc.safetensors",
+    ],
+)
+def test_small_hostile_model_files_are_refused_quickly(shared, name):
+    begun = time.monotonic()
+    with pytest.raises(UnavailableError):
+        loading.read(shared / "cases_attacks" / name)
+    assert time.monotonic() - begun < 60
+
+
+def test_a_model_file_makes_nobody_fetch_what_was_not_asked_for(tmp_path):
+    (tmp_path / "controller.safetensors").write_bytes(b"")
+    here = f"local:{tmp_path / 'net.safetensors'}"
+
+    def beside(needs: object, reference: str = here) -> tuple[str, ...]:
+        return weights.companions(reference, "universal-unet", {"needs": json.dumps(needs)})
+
+    known = weights.needs("local:", "universal-unet")
+    assert known and beside([]) == known and beside(list(known)) == known
+    assert beside(["local:/elsewhere/controller.safetensors"]) == (f"local:{tmp_path / 'controller.safetensors'}",)
+    for wanted in ("hf-hub:evil/tracker", "https://example.org/x", "evil/tracker", "nobody.v1", "", "local:x"):
+        with pytest.raises(UsageError, match="neither a known one nor a local file") as raised:
+            beside([wanted], "hf-hub:acme/net" if wanted == "local:x" else here)
+        assert "--controller" in raised.value.hint
+    for damaged in ("hf-hub:x", {"a": 1}, [1], [["x"]], ["x"] * 9, 3):
+        with pytest.raises(UnavailableError, match="damaged header"):
+            beside(damaged)
+    with pytest.raises(UnavailableError, match="damaged header"):
+        weights.companions(here, "compact", {"needs": "[" * 5000})

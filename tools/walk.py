@@ -3,7 +3,7 @@
     python tools/walk.py [PICTURE] [--list]
 
 Every call of a function of irtool counts, in all threads, in the order in which they happen; what runs while a module
-is imported, comprehensions and generated code do not. A *move* is a call into another file than that of the call before.
+is imported, comprehensions and generated code do not. A *move* is a call into another file than the call before it.
 A stretch that is repeated at once, such as one block of a network after the other, counts once.
 """
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, IrtoolError
+from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, IrtoolError, explained
 from .compare import compare
 from .degrade import degrade
 from .detect import detect
@@ -22,7 +22,7 @@ from .download import download
 from .eval import eval
 from .instruct import instruct
 from .models import models
-from .output import debugging, print_bug, print_error
+from .output import debugging, discard_stdout, print_bug, print_error
 from .restore import restore
 from .train import train
 
@@ -59,33 +59,56 @@ def irtool(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; `arguments` are `sys.argv[1:]` unless given."""
-    for stream in (sys.stdout, sys.stderr):
-        # A file name that the terminal cannot show must not end a run.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    if threading.current_thread() is threading.main_thread():
-        # To be asked to end is handled like Ctrl-C: nothing half-written stays behind.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _prepare_streams()
+    _catch_signals()
     try:
         code = typer.main.get_command(app).main(
             args=None if arguments is None else list(arguments), prog_name="irtool", standalone_mode=False
         )
         sys.stdout.flush()
         return int(code or EXIT_OK)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as error:
+        if isinstance(error.__cause__ or error.__context__, EOFError):  # what typer makes of a file that ends too early
+            print_bug(error.__cause__ or error.__context__)  # type: ignore[arg-type]
+            return EXIT_SOME_FAILED
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         return _quietly()
-    except IrtoolError as error:
-        print_error(error)
-        return error.exit_code
     except Exception as error:
         # Typer's own errors have no public base class in all its versions; they know how to say what is wrong.
         if hasattr(error, "format_message"):
             return _misused(error)
-        print_bug(error)
-        return EXIT_SOME_FAILED
+        known = explained(error)
+        if known is None:
+            print_bug(error)
+            return EXIT_SOME_FAILED
+        print_error(known)
+        if isinstance(error, OSError):
+            discard_stdout()  # it may be what cannot be written
+        return known.exit_code
+
+
+def _prepare_streams() -> None:
+    # Closed by the caller: what is printed goes nowhere, and no file that is opened later takes their place.
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        # A file name that the terminal cannot show must not end a run.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _catch_signals() -> None:
+    """To be asked to end, or to lose the terminal, is handled like Ctrl-C: nothing half-written stays behind."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # nohup has it ignored, and it stays so.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _misused(error: Exception) -> int:
@@ -98,6 +121,6 @@ def _misused(error: Exception) -> int:
 
 
 def _quietly() -> int:
-    """The reader of our output has gone: end without a word, also when Python flushes at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """The reader of our output has gone: end without a word."""
+    discard_stdout()
     return EXIT_SOME_FAILED

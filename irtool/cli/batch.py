@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import memory
-from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, UsageError, out_of_memory
+from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, UsageError, explained
 from ..memory import Budget, peak_resident_bytes
 from ..targets import Item, has_folder, make_folder, make_items, resolve_existing
 from . import options
-from .output import Bar, Output, in_flags
+from .output import Bar, Output, in_flags, write_stdout
 
 if TYPE_CHECKING:
-    from ..api import Result
     from ..detect import Diagnosis
     from ..engine.folder import Done
     from ..picture import Picture
     from ..plan import Plan
+    from ..result import Result
     from .trajectory import Trajectory
 
 B = TypeVar("B")
@@ -204,9 +204,9 @@ class Run:
     def failed(self, item: Item, error: Exception | None) -> None:
         """Say what went wrong with one picture."""
         error = error or RuntimeError("no result")
-        error = out_of_memory(error) or error
         self.out.failure(error, item.name)
-        message = in_flags(error.message) if isinstance(error, IrtoolError) else f"{type(error).__name__}: {error}"
+        known = explained(error)
+        message = in_flags(known.message) if known is not None else f"{type(error).__name__}: {error}"
         self.count(item, "failed", {"error": message, "hint": in_flags(getattr(error, "hint", ""))})
 
     def summary(self, code: int) -> int:
@@ -226,13 +226,13 @@ class Run:
 
 def read(item: Item, budget: Budget) -> Picture:
     """Decode the input of an item."""
-    from .. import picture
+    from ..picture import read as decode
 
     if item.format == "AVIF":
         budget = Budget(budget.limit, per_pixel=budget.per_pixel + memory.AS_AVIF, fixed=budget.fixed)
     if item.source is not None:
-        return picture.read(item.source, budget=budget)
-    return picture.read(sys.stdin.buffer, name="stdin", budget=budget)
+        return decode(item.source, budget=budget)
+    return decode(sys.stdin.buffer, name="stdin", budget=budget)
 
 
 def restore_batch(request: Request, decide: Callable[[Path | None], Decision], models: Sequence[str]) -> int:
@@ -308,11 +308,11 @@ class _Restorer:
 
     def load(self, models: Sequence[str], items: Sequence[Item]) -> None:
         """Load what will be needed, so that what is missing is said before any picture is read."""
-        from .. import api
+        from ..api import prepare
 
         request = self.request
         looks = any(self.decisions[item.source].plan is None for item in items)
-        infos = api.prepare(
+        infos = prepare(
             models, detector=request.detector if looks else None, controller=request.controller, device=request.device
         )
         for model, info in infos.items():
@@ -325,22 +325,23 @@ class _Restorer:
 
     def work(self, item: Item, picture: Picture) -> _Made:
         """Restore a picture, or only look at it."""
-        from .. import api
+        from ..api import detect, restore
         from ..plan import Plan
+        from ..result import Result
 
         request, decision = self.request, self.decisions[item.source]
         if request.dry_run or decision.answer is not None:
-            diagnosis = api.detect(picture, model=request.detector, device=request.device)
+            diagnosis = detect(picture, model=request.detector, device=request.device)
             if decision.answer is not None:
-                return _Made(api.Result(picture, Plan((), decision.answer(diagnosis)), diagnosis))
+                return _Made(Result(picture, Plan((), decision.answer(diagnosis)), diagnosis))
             assert decision.planner is not None
-            return _Made(api.Result(picture, decision.planner(diagnosis), diagnosis))
+            return _Made(Result(picture, decision.planner(diagnosis), diagnosis))
         trajectory = None
         if item.trajectory is not None:
             from .trajectory import Trajectory
 
             trajectory = Trajectory()
-        result = api.restore(
+        result = restore(
             picture, plan=decision.plan, planner=decision.planner, mask=self.mask, detector=request.detector,
             device=request.device, dtype=request.dtype, tile=request.tile, padding=request.padding,
             max_memory=None if request.max_memory is None else options.parse_bytes(request.max_memory),
@@ -365,8 +366,7 @@ class _Restorer:
             write_page(made.trajectory.sheet(), item.trajectory, replace=self.replace)
         chosen: dict[str, Any] = {"quality": request.quality, "strip": request.strip, "notes": lost}
         if item.target is None:
-            sys.stdout.buffer.write(result.encode(item.format, **chosen))
-            sys.stdout.buffer.flush()
+            write_stdout(result.encode(item.format, **chosen))
         elif item.target in wanted:
             result.save(item.target, format=item.format, replace=self.replace, **chosen)
         done = outcome("clean" if result.untouched else "restored", result.plan, decision, result)

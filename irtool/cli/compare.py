@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import EXIT_OK, PictureError
+from ..errors import EXIT_OK, PictureError, UsageError
+from ..fileio import exists
 from . import options
 from .output import Output
 
@@ -24,6 +25,9 @@ def compare(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="PATH", help="Write the two side by side.")
     ] = None,
+    existing: Annotated[
+        str, typer.Option("--existing", metavar="overwrite|error", help="Where the output exists.")
+    ] = "error",
     json: options.Json = False,
 ) -> int:
     """Compare two pictures.
@@ -31,13 +35,16 @@ def compare(
     PSNR and SSIM on 8-bit RGB without a crop; with -o also the two side by side.
     """
     from ..metrics import to_8bit
-    from ..picture import Picture, read, side_by_side, write
+    from ..picture import Picture, encode, read, save_bytes, side_by_side
     from ..targets import Item, check_targets
 
+    overwrite = options.one_of(existing, ("overwrite", "error"), "--existing") == "overwrite"
     if output is not None:
         from ..picture import format_for
 
         format_for(output)
+        if not overwrite and exists(output):
+            raise UsageError(f"{output} exists already.", "Choose another name, or --existing overwrite.")
         check_targets([Item(path, None, None) for path in (before, after, truth) if path] + [Item(None, output, None)])
     pictures = {path: to_8bit(read(path).pixels) for path in dict.fromkeys((before, after, truth)) if path is not None}
     out = Output(json=json)
@@ -49,7 +56,8 @@ def compare(
     else:
         first, second = _measure(pictures, truth, before), _measure(pictures, truth, after)
         record |= {"truth": str(truth), "before_to_truth": first, "after_to_truth": second}
-        out.result(f"before  {_words(first)}\nafter   {_words(second)}")
+        out.result(f"before  {_words(first)}")
+        out.result(f"after   {_words(second)}")
         if first["psnr"] is not None and second["psnr"] is not None:
             gain = round(second["psnr"] - first["psnr"], 4)
             record["psnr_gain"] = gain
@@ -58,7 +66,8 @@ def compare(
         import numpy as np
 
         drawn = side_by_side(pictures[before], pictures[after])
-        write(Picture(drawn.astype(np.float32) / 255), output)
+        data = encode(Picture(drawn.astype(np.float32) / 255), format_for(output).name)
+        save_bytes(data, output, replace=overwrite)
         record["output"] = str(output)
     out.record(record)
     return EXIT_OK

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import EXIT_OK, UsageError
 from . import options
-from .output import Output
+from .output import Output, write_stdout
 
 
 def degrade(
@@ -22,7 +22,9 @@ def degrade(
         str | None,
         typer.Option("--output", "-o", metavar="PATH", help="File, or - for stdout; else NAME.degraded.png."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="The same seed gives the same result.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="The same seed gives the same result.")
+    ] = 0,
     existing: Annotated[
         str, typer.Option("--existing", metavar="overwrite|rename|error", help="Where the output exists.")
     ] = "error",
@@ -63,9 +65,9 @@ def degrade(
         drawn = picture.with_pixels(worse.contiguous().numpy())
     data = encode(drawn, kind)
     if target is None:
-        sys.stdout.buffer.write(data)
+        write_stdout(data)
         return EXIT_OK
-    save_bytes(data, target)
+    save_bytes(data, target, replace=existing == "overwrite")
     out = Output(json=json, quiet=quiet)
     words = "a sheet of all degradations" if parsed is None else str(parsed)
     if not quiet:
@@ -117,7 +119,8 @@ def _list(out: Output) -> int:
                 "parameters": parameters,
             }
         )
-        out.result(f"{spec.id}: {spec.summary}\n    after {spec.source}")
+        out.result(f"{spec.id}: {spec.summary}")
+        out.result(f"    after {spec.source}")
         for p in spec.parameters:
             out.result(f"    {p.name:<12}{p.default!s:<10}{p.range:<28}{p.meaning}")
     return EXIT_OK

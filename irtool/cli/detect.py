@@ -9,7 +9,7 @@ import typer
 
 from ..weights.registry import DEFAULT_DETECTOR
 from . import options
-from .output import Output, is_plain
+from .output import Output, is_plain, printable
 
 if TYPE_CHECKING:
     from ..detect import Diagnosis
@@ -45,17 +45,18 @@ def detect(
     run = Run(out, ("degraded", "clean"))
     options.set_threads(threads)
 
-    from .. import api
+    from ..api import detect as diagnose
+    from ..api import prepare
 
     def report(item: Item, diagnosis: Diagnosis) -> None:
         run.count(item, "clean" if diagnosis.is_clean else "degraded", {"diagnosis": diagnosis.to_dict()})
         if not json:
             _show(out, item.name, diagnosis)
 
-    api.prepare(detector=detector, device=device)
+    prepare(detector=detector, device=device)
     return run.carry_out(
         items,
-        lambda item, picture: api.detect(picture, model=detector, device=device),
+        lambda item, picture: diagnose(picture, model=detector, device=device),
         lambda item, diagnosis: diagnosis,
         report,
     )
@@ -78,7 +79,7 @@ def _show(out: Output, name: str, diagnosis: Diagnosis) -> None:
 
     from ..degradation import DEGRADATIONS, INDEX
 
-    table = Table(title=Text(name), title_justify="left", show_header=False, box=None, padding=(0, 1))
+    table = Table(title=Text(printable(name)), title_justify="left", show_header=False, box=None, padding=(0, 1))
     if diagnosis.is_clean:
         table.add_row(Text("clean", "green"), "", "nothing to undo")
     for i in rows:

@@ -58,7 +58,8 @@ def download(
         tell_models(out, [record for record in records() if record.kind != "asset"])
         for known in datasets():
             if known.archive is not None:
-                out.result(f"\ndata set {known.name}: {known.title}, {known.licence}")
+                out.result("")
+                out.result(f"data set {known.name}: {known.title}, {known.licence}")
                 out.record({"type": "dataset", "id": known.name, "licence": known.licence})
         return EXIT_OK
     sets = [found for found in datasets() if found.name in (names or ())]

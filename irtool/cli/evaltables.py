@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import EXIT_OK
-from .output import Output, is_plain
+from .output import Output, is_plain, printable
 
 if TYPE_CHECKING:
     from ..evaluation.published import Row
@@ -125,13 +125,14 @@ def table(lines: Sequence[Sequence[str]]) -> list[str]:
         return aligned(lines)
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for number, name in enumerate(lines[0]):
         figures = all(line[number][-1:].isdigit() or line[number] in ("", "equal") for line in lines[1:])
         drawn.add_column(name, justify="right" if figures and number else "left", overflow="fold")
     for line in lines[1:]:
-        drawn.add_row(*line)
+        drawn.add_row(*(Text(printable(cell)) for cell in line))
     console = Console()
     with console.capture() as captured:
         console.print(drawn)

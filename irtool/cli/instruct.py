@@ -16,11 +16,10 @@ from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
 
 if TYPE_CHECKING:
-    from ..language import Wish
-    from ..language.wish import Own
+    from ..language import CustomTask, Intent
     from .batch import Decision
 
-DEFAULT_TEXT_MODEL = "irtool-words.v1"
+DEFAULT_TEXT_MODEL = "irtool-words.v2"
 
 
 def instruct(
@@ -65,7 +64,7 @@ def instruct(
             "--text-model",
             envvar="IRTOOL_TEXT_MODEL",
             metavar="ID|encoder:NAME|local:PATH",
-            help="What understands the words: irtool-words.v1, instructir, or any sentence encoder.",
+            help="What understands the words: irtool-words.v2, instructir, or any sentence encoder.",
         ),
     ] = DEFAULT_TEXT_MODEL,
     offsets: Annotated[
@@ -87,8 +86,7 @@ def instruct(
     Understands English, Chinese, Spanish, German, French and Japanese. A question is answered and writes nothing. What
     irtool cannot do is said, with exit code 2, before any picture is touched.
     """
-    from ..language import understand
-    from ..language.wish import check
+    from ..language import check, parse
     from .batch import Request, restore_batch
 
     if not 0 <= strength <= 1:
@@ -105,10 +103,10 @@ def instruct(
             "Name a picture and say what is to be done.", 'irtool instruct photo.jpg "remove the rain and brighten it"'
         )
     own = read_own(offsets or ())
-    listen = partial(understand, text_model=text_model, own=tuple(own))
-    wishes = {path.resolve(): listen(said) for path, said in lists.items()}
+    listen = partial(parse, text_model=text_model, own=tuple(own))
+    intents = {path.resolve(): listen(said) for path, said in lists.items()}
     common = listen(sentences)
-    for heard in wishes.values() or [common]:
+    for heard in intents.values() or [common]:
         check(heard)
     more = {"sampling": options.sampling(steps, sampler, seed), "controller": controller}
     request = Request(
@@ -119,7 +117,7 @@ def instruct(
     )  # fmt: skip
 
     def decide(source: Path | None) -> Decision:
-        heard = common if source is None or not wishes else wishes[source.resolve()]
+        heard = common if source is None or not intents else intents[source.resolve()]
         return decision(heard, strength=strength, model=model, own=own, **more)
 
     return restore_batch(request, decide, [model])
@@ -193,16 +191,16 @@ def read_list(path: Path) -> dict[Path, list[str]]:
     return found
 
 
-def read_own(given: Sequence[str]) -> dict[str, Own]:
+def read_own(given: Sequence[str]) -> dict[str, CustomTask]:
     """Tasks of one's own by their words, from ``WORD=FILE`` or ``FILE``, whose task then is the word.
 
     Raises:
         UsageError: a word is missing or named twice.
         UnavailableError: a file is absent or holds no offsets.
     """
-    from ..language.wish import Own
+    from ..language import CustomTask
 
-    found: dict[str, Own] = {}
+    found: dict[str, CustomTask] = {}
     for text in given:
         from ..models import modulation  # with torch, so only where there are any
 
@@ -216,17 +214,17 @@ def read_own(given: Sequence[str]) -> dict[str, Own]:
                 f"--offsets {text}: the word {f'{word!r} is named twice' if word else 'is missing'}.",
                 "Say which word means which file: --offsets moire=my-task.safetensors",
             )
-        found[word] = Own(str(path), like)
+        found[word] = CustomTask(str(path), like)
     return found
 
 
-def decision(wishes: Sequence[Wish], **step: Any) -> Decision:
-    """What is to be done to a picture of which this was said; `step` are attributes of the plan (`plan_wishes`)."""
-    from ..language.wish import answer, looks, plan_wishes
+def decision(intents: Sequence[Intent], **step: Any) -> Decision:
+    """What is to be done to a picture of which this was said; `step` are attributes of the plan (`plan_intents`)."""
+    from ..language.intent import answer, needs_diagnosis, plan_intents
     from .batch import Decision
 
-    record = {"instruction": [wish.to_dict() for wish in wishes]}
-    planner = partial(plan_wishes, wishes, **step)
-    if all(wish.question for wish in wishes):
-        return Decision(planner=planner, record=record, answer=partial(answer, wishes))
-    return Decision(planner=planner, record=record) if looks(wishes) else Decision(planner(), record=record)
+    record = {"instruction": [intent.to_dict() for intent in intents]}
+    planner = partial(plan_intents, intents, **step)
+    if all(intent.question for intent in intents):
+        return Decision(planner=planner, record=record, answer=partial(answer, intents))
+    return Decision(planner=planner, record=record) if needs_diagnosis(intents) else Decision(planner(), record=record)

@@ -37,7 +37,8 @@ def tell_models(out: Output, known: Sequence[Record]) -> None:
     for line in table(rows):
         out.result(line)
     if any(record.id in (DEFAULT_RESTORER, DEFAULT_DETECTOR) for record in known):
-        out.result("\n* taken where no other is named")
+        out.result("")
+        out.result("* taken where no other is named")
 
 
 def in_words(size: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -11,7 +12,45 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from ..errors import IrtoolError
+from ..errors import FileError, IrtoolError, explained, reason
+
+# What moves the cursor, sets a window's title, turns the direction of writing or breaks a line: C0 and C1 controls,
+# the separators of lines and paragraphs, and the marks of Unicode's bidirectional algorithm.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Text for a terminal, with control characters spelt out: names of files come from strangers, as do the texts of
+    model files, servers and recipes."""
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def write_stdout(data: bytes) -> None:
+    """Write a picture to stdout.
+
+    Raises:
+        FileError: stdout is closed or full.
+        BrokenPipeError: its reader has gone.
+    """
+    if sys.__stdout__ is None:
+        raise FileError("stdout is closed.", "Name a file with -o.")
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_stdout()
+        raise FileError(f"stdout cannot be written: {reason(error)}.", "Name a file with -o.") from error
+
+
+def discard_stdout() -> None:
+    """Let what is still to be printed go nowhere where stdout cannot be written, also what Python flushes at exit."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def debugging() -> bool:
@@ -38,9 +77,9 @@ def print_error(error: IrtoolError, subject: str = "") -> None:
     if debugging() and error.__traceback__ is not None:
         traceback.print_exception(error)
     prefix = f"{subject}: " if subject and subject not in error.message else ""
-    print(f"error: {prefix}{in_flags(error.message)}", file=sys.stderr)
+    print(printable(f"error: {prefix}{in_flags(error.message)}"), file=sys.stderr)
     if error.hint:
-        print(f"hint: {in_flags(error.hint)}", file=sys.stderr)
+        print(printable(f"hint: {in_flags(error.hint)}"), file=sys.stderr)
 
 
 def print_bug(error: Exception, subject: str = "") -> None:
@@ -49,7 +88,7 @@ def print_bug(error: Exception, subject: str = "") -> None:
         traceback.print_exception(error)
     prefix = f"{subject}: " if subject else ""
     told = " ".join(f"{type(error).__name__}: {error}".split())
-    print(f"error: {prefix}a bug in irtool ({told}).", file=sys.stderr)
+    print(printable(f"error: {prefix}a bug in irtool ({told})."), file=sys.stderr)
     if not debugging():
         print("hint: Run it again with IRTOOL_DEBUG=1 and report what it prints.", file=sys.stderr)
 
@@ -76,7 +115,7 @@ class _RichBar(Bar):
         from rich.markup import escape
 
         short = name if len(name) <= 32 else "..." + name[-29:]
-        self.progress.update(self.task, description=escape(short))
+        self.progress.update(self.task, description=escape(printable(short)))
 
     def tiles(self, done: int, total: int) -> None:
         self.progress.update(self.task, completed=self.done + done / total)
@@ -102,9 +141,9 @@ class Output:
         self.json, self.quiet, self.verbose, self.stdout_taken = json, quiet, verbose, stdout_taken
 
     def result(self, text: str) -> None:
-        """A result in words; nothing under --json."""
+        """A result in words, one line; nothing under --json."""
         if not self.json:
-            print(text, file=sys.stderr if self.stdout_taken else sys.stdout, flush=True)
+            print(printable(text), file=sys.stderr if self.stdout_taken else sys.stdout, flush=True)
 
     def record(self, data: Mapping[str, Any]) -> None:
         """A result as one line of JSON; nothing without --json."""
@@ -114,17 +153,18 @@ class Output:
     def note(self, text: str) -> None:
         """A remark for people."""
         if not self.quiet:
-            print(text, file=sys.stderr)
+            print(printable(text), file=sys.stderr)
 
     def detail(self, text: str) -> None:
         """A remark for those who asked for more."""
         if self.verbose and not self.quiet:
-            print(text, file=sys.stderr)
+            print(printable(text), file=sys.stderr)
 
     def failure(self, error: Exception, subject: str) -> None:
         """One picture failed; the run goes on."""
-        if isinstance(error, IrtoolError):
-            print_error(error, subject)
+        known = explained(error)
+        if known is not None:
+            print_error(known, subject)
         else:
             print_bug(error, subject)
 

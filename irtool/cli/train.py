@@ -13,7 +13,7 @@ import typer
 
 from ..errors import EXIT_OK, EXIT_USAGE, UsageError
 from . import options
-from .output import Output, is_plain
+from .output import Output, is_plain, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -240,10 +240,10 @@ def _watching(printer: Output) -> Iterator[Watcher]:
                 if line.get("type") == "log":
                     shown.update(task, told=f"loss {line['loss']:.4g}")
                 if line.get("type") != "log" or any(key.startswith("held_out/") for key in line):
-                    shown.console.print(_in_words(line), markup=False, highlight=False)
+                    shown.console.print(printable(_in_words(line)), markup=False, highlight=False)
 
             def note(self, text: str) -> None:
-                shown.console.print(text, markup=False, highlight=False)
+                shown.console.print(printable(text), markup=False, highlight=False)
 
         yield Bar()
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from ..errors import UnavailableError
+from filelock import FileLock
+
+from ..errors import UnavailableError, reason
 from ..weights import hub
 from ..weights.files import compare
 from .registry import Dataset
@@ -71,21 +74,39 @@ def unpack(archive: Path, target: Path, members: tuple[str, ...]) -> None:
     Raises:
         UnavailableError: it is no zip file, is damaged, holds nothing that matches, or the disk has no room.
     """
-    partial = target.with_name(target.name + ".partial")
+    partial = None
     try:
-        with zipfile.ZipFile(archive) as packed:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.parent / f".irtool-{target.name}.lock"), zipfile.ZipFile(archive) as packed:
+            if target.is_dir():  # another process has unpacked it meanwhile
+                return
+            for left in target.parent.glob(f".irtool-unpacking-{target.name}-*"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
             wanted = [i for i in packed.infolist() if not i.is_dir() and any(fnmatch(i.filename, m) for m in members)]
             if not wanted:
                 raise UnavailableError(f"{archive} holds nothing like {', '.join(members)}.", "It is another file.")
             hub.require_space([(target, sum(i.file_size for i in wanted))])
-            shutil.rmtree(partial, ignore_errors=True)
+            partial = Path(tempfile.mkdtemp(prefix=f".irtool-unpacking-{target.name}-", dir=target.parent))
             for inside in wanted:
                 parts = PurePosixPath(inside.filename).parts
                 path = partial.joinpath(*(part for part in parts if part not in ("/", "..")))
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with packed.open(inside) as source, path.open("wb") as sink:
+                with packed.open(inside) as source, path.open("xb") as sink:
                     shutil.copyfileobj(source, sink)
-        partial.replace(target)
-    except (OSError, zipfile.BadZipFile) as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise UnavailableError(f"{archive} could not be unpacked: {error}.", "Fetch it again.") from error
+                    sink.flush()
+                    os.fsync(sink.fileno())
+            partial.chmod(0o777 & ~_umask())
+            partial.rename(target)
+    except UnavailableError:
+        raise
+    except Exception as error:  # whatever a damaged archive makes zipfile and zlib trip over
+        raise UnavailableError(f"{archive} could not be unpacked: {reason(error)}.", "Fetch it again.") from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _umask() -> int:
+    before = os.umask(0)
+    os.umask(before)
+    return before

@@ -6,11 +6,13 @@ degraded files find their truth. What finds none is kept and named: a broken pai
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import fileio
 from ..errors import UnavailableError
 from ..picture import SUFFIXES
 
@@ -111,17 +113,40 @@ def pictures(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
+def unique_names(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Names of picture files, each file under its own.
+
+    Args:
+        files: (prefix, file); the prefix, such as "sequence/", is put before the name.
+
+    Returns:
+        name -> file. The name is the stem; where files share prefix and stem (a.jpg, a.png), their whole file names.
+    """
+    every = list(dict.fromkeys(files))
+    whole: set[tuple[str, Path]] = set()
+    while True:
+        named: dict[str, list[tuple[str, Path]]] = {}
+        for prefix, path in every:
+            own = path.name if (prefix, path) in whole else path.stem
+            named.setdefault(prefix + own, []).append((prefix, path))
+        clashing = {one for same in named.values() if len(same) > 1 for one in same} - whole
+        if not clashing:
+            return {name: same[0][1] for name, same in named.items()}
+        whole |= clashing
+
+
 def match(degraded: Mapping[str, Path], truths: Mapping[str, Path], layout: str) -> Found:
     """Pair files by the rule under which most degraded ones find a truth.
 
     Args:
-        degraded, truths: name -> file; a name may have folders before it, which must then agree.
+        degraded, truths: name -> file, of `unique_names`; a name may have folders before it, which must then agree.
+            Where truths share a stem, the one with the suffix of the degraded picture is its own.
         layout: where they were found, for people.
     """
     best: tuple[int, str, dict[str, str]] = (-1, "", {})
     numbered: dict[str, str] = {}
     for name in truths:
-        folder, stem = _split(name)
+        folder, stem = _split(name, truths[name])
         digits = re.findall(r"\d+", stem)
         if digits:
             key = f"{folder}#{int(digits[-1])}"
@@ -130,12 +155,13 @@ def match(degraded: Mapping[str, Path], truths: Mapping[str, Path], layout: str)
     for said, rule in _rules():
         partners: dict[str, str] = {}
         for name in degraded:
-            folder, stem = _split(name)
+            folder, stem = _split(name, degraded[name])
             for candidate in (stem, *rule(stem)):
                 key = folder + candidate
-                key = numbered.get(key, "") if candidate.startswith("#") else key
-                if key in truths:
-                    partners[name] = key
+                keys = (numbered.get(key, ""),) if candidate.startswith("#") else (key, key + degraded[name].suffix)
+                found = next((k for k in keys if k in truths), None)
+                if found is not None:
+                    partners[name] = found
                     break
         if len(partners) > best[0]:
             best = (len(partners), said, partners)
@@ -147,9 +173,10 @@ def match(degraded: Mapping[str, Path], truths: Mapping[str, Path], layout: str)
     return Found(pairs, f"{layout}; truth: {said}", unused)
 
 
-def _split(name: str) -> tuple[str, str]:
-    folder, slash, stem = name.rpartition("/")
-    return folder + slash, stem
+def _split(name: str, path: Path) -> tuple[str, str]:
+    """The folders of a name, and the stem of its file."""
+    folder, slash, _ = name.rpartition("/")
+    return folder + slash, path.stem
 
 
 def between(lq: Path, gts: Sequence[Path]) -> Found:
@@ -171,26 +198,45 @@ def clean(gts: Sequence[Path]) -> Found:
     Raises:
         UnavailableError: there are none.
     """
-    truths = _named(gts)
+    listed = [_listed(gt) for gt in gts]
+    named = [unique_names(files) for files in listed]
+    if len({name for names in named for name in names}) < sum(map(len, named)):
+        # Pictures of one name in several folders are different pictures: the folders tell them apart.
+        above = Path(os.path.commonpath([gt.absolute() for gt in gts]))
+        truths = unique_names(
+            (f"{gt.absolute().relative_to(above).as_posix()}/{prefix}", path)
+            for gt, files in zip(gts, listed, strict=True)
+            for prefix, path in files
+        )
+    else:
+        truths = {name: path for names in named for name, path in names.items()}
     pairs = tuple(Pair(name, None, path) for name, path in sorted(truths.items()))
     return Found(pairs, f"clean pictures of {' and '.join(f'{gt.name}/' for gt in gts)}")
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:
+    """The pictures of folders by name; where two folders hold one of the same name, that of the first."""
     named: dict[str, Path] = {}
     for folder in folders:
-        if not folder.exists():
-            raise UnavailableError(f"There is no folder '{folder}'.", "Give the folder that holds the pictures.")
-        files = [folder] if folder.is_file() else pictures(folder)
-        deep = not files
-        if deep:
-            files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not files:
-            raise UnavailableError(f"'{folder}' holds no pictures.", "Give the folder that holds them.")
-        for path in files:
-            name = path.relative_to(folder).with_suffix("").as_posix() if deep else path.stem
-            named.setdefault(name, path)
+        named = unique_names(_listed(folder)) | named
     return named
+
+
+def _listed(folder: Path) -> list[tuple[str, Path]]:
+    """The pictures of a folder, with the folders between as prefix where it holds only folders; or one file.
+
+    Raises:
+        UnavailableError: it does not exist or holds no picture.
+    """
+    if not fileio.exists(folder):
+        raise UnavailableError(f"There is no folder '{folder}'.", "Give the folder that holds the pictures.")
+    files = [("", path) for path in ([folder] if folder.is_file() else pictures(folder))]
+    if not files:
+        below = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        files = [(p.relative_to(folder).as_posix().removesuffix(p.name), p) for p in below]
+    if not files:
+        raise UnavailableError(f"'{folder}' holds no pictures.", "Give the folder that holds them.")
+    return files
 
 
 def discover(root: Path, layout: str = "", only_clean: bool = False, folders: Sequence[str] = ()) -> Found:
@@ -281,8 +327,8 @@ def _sequences(folder: Path) -> Found | None:
     for sequence in sorted(p for p in folder.iterdir() if p.is_dir()):
         low, high = sequence / "blur", sequence / "sharp"
         if sequence.name.lower() not in PARTS and low.is_dir() and high.is_dir():
-            degraded |= {f"{sequence.name}/{p.stem}": p for p in pictures(low)}
-            truths |= {f"{sequence.name}/{p.stem}": p for p in pictures(high)}
+            degraded |= unique_names((f"{sequence.name}/", p) for p in pictures(low))
+            truths |= unique_names((f"{sequence.name}/", p) for p in pictures(high))
     if not degraded or not truths:
         return None
     return match(degraded, truths, "SEQUENCE/blur/ against SEQUENCE/sharp/")
@@ -290,7 +336,7 @@ def _sequences(folder: Path) -> Found | None:
 
 def _one_folder(folder: Path) -> Found | None:
     """Both kinds in one folder, told apart by a word in their names."""
-    files = {p.stem: p for p in pictures(folder)}
+    files = unique_names(("", p) for p in pictures(folder))
     for old, new in ROLES:
         role = re.compile(rf"(?<![a-z]){old}(?![a-z])", re.IGNORECASE)
         other = re.compile(rf"(?<![a-z]){new}(?![a-z])", re.IGNORECASE)

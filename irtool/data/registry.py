@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..degradation import lookup
-from ..errors import IrtoolError, UsageError, closest
+from ..errors import FileError, IrtoolError, UsageError, closest
+from ..fileio import read_text
+from ..tables import LARGEST_FILE, fill, number, parse_toml
 from ..weights.registry import File
 from .protocol import get_protocol
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)
@@ -67,14 +63,37 @@ class Dataset:
     members: tuple[str, ...] = ()
 
 
-_TYPES: dict[str, type] = {
-    **dict.fromkeys(("name", "title", "task", "page", "licence", "layout", "protocol", "names", "note", "lq"), str),
-    **dict.fromkeys(("degrade", "suites", "gt", "folders", "members"), list),
-    **dict.fromkeys(("input", "archive"), dict),
-    "pairs": int,
-}
-_TABLES = {"input": ({"psnr"}, {"protocol", "within", "source"}), "archive": ({"file"}, {"sha256", "bytes"})}
-"""Keys that the tables inside a record must have, and may."""
+@dataclass(frozen=True, kw_only=True)
+class _Archive:
+    """An archive as it is written; see `irtool.weights.registry.File`."""
+
+    file: str
+    sha256: str | None = None
+    bytes: int | None = number(None, 0, 10**15)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    """A data set as it is written; see `Dataset`."""
+
+    name: str
+    title: str = ""
+    task: str = ""
+    page: str = ""
+    licence: str = "NOASSERTION"
+    pairs: int = number(0, 0, 10**9)
+    layout: str = ""
+    degrade: tuple[str, ...] = ()
+    protocol: str = "canonical"
+    suites: tuple[str, ...] = ()
+    names: str = ""
+    input: Known | None = None
+    note: str = ""
+    lq: str = ""
+    gt: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    archive: _Archive | None = None
+    members: tuple[str, ...] = ()
 
 
 @cache
@@ -105,9 +124,9 @@ def read_own(path: Path) -> Dataset:
         UsageError: it cannot be read, or breaks the rules.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+        text = read_text(path, LARGEST_FILE)
+    except FileError as error:
+        raise UsageError(f"{error.message}.", error.hint) from error
     try:
         found = parse(text, str(path))
     except IrtoolError as error:
@@ -117,8 +136,6 @@ def read_own(path: Path) -> Dataset:
     own = found[0]
     if not own.gt:
         raise UsageError(f"{path} does not say where its pictures are.", 'Add gt = ["FOLDER"], and lq = "FOLDER".')
-    from dataclasses import replace
-
     home = path.resolve().parent
     return replace(own, lq=str(home / own.lq) if own.lq else "", gt=tuple(str(home / folder) for folder in own.gt))
 
@@ -133,34 +150,28 @@ def parse(text: str, name: str, *, chains: bool = True) -> tuple[Dataset, ...]:
         IrtoolError: the text is no TOML or breaks the rules; the message names every mistake at once.
     """
     try:
-        tables = tomllib.loads(text).get("dataset", [])
-    except tomllib.TOMLDecodeError as error:
-        raise IrtoolError(f"{name} is not valid TOML: {error}.") from error
+        tables = parse_toml(text, name).get("dataset", [])
+    except UsageError as error:
+        raise IrtoolError(error.message) from error
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise IrtoolError(f"{name}: 'dataset' must be a list of tables, each begun by [[dataset]].")
     names = [table.get("name") for table in tables]
-    problems = [f"'{n}' comes twice" for n in {n for n in names if n is not None and names.count(n) > 1}]
+    problems = [f"'{n}' comes twice" for n in dict.fromkeys(n for n in names if n is not None and names.count(n) > 1)]
     found = []
-    for number, table in enumerate(tables, 1):
-        wrong = list(_problems(table, chains))
-        problems += [f"{table.get('name', f'table {number}')}: {problem}" for problem in wrong]
-        if not wrong:
-            found.append(_dataset(table))
+    for number_, table in enumerate(tables, 1):
+        wrong: list[str] = []
+        filled = fill(_Table, table, wrong)
+        wrong += _problems(table, chains)
+        problems += [f"{table.get('name', f'table {number_}')}: {problem}" for problem in wrong]
+        if filled is not None and not wrong:
+            found.append(_dataset(filled))
     if problems:
         raise IrtoolError(f"{name}: " + "; ".join(problems) + ".")
     return tuple(found)
 
 
 def _problems(table: Mapping[str, Any], chains: bool) -> Iterable[str]:
-    if not table.get("name"):
-        yield "'name' is missing"
-    for key, value in table.items():
-        if key not in _TYPES:
-            yield f"unknown key '{key}'"
-        elif not isinstance(value, _TYPES[key]) or isinstance(value, bool):
-            yield f"'{key}' must be {_TYPES[key].__name__}, not {type(value).__name__}"
-        elif isinstance(value, list) and not all(isinstance(item, str) for item in value):
-            yield f"'{key}' must hold strings"
+    """Words that stand for nothing, whatever else is wrong with the table."""
     checks: list[tuple[Callable[[str], Any], list[Any]]] = [
         (lookup, [table.get("task")]),
         (get_protocol, [table.get("protocol")]),
@@ -177,20 +188,12 @@ def _problems(table: Mapping[str, Any], chains: bool) -> Iterable[str]:
                     check(value)
                 except UsageError as error:
                     yield error.message.rstrip(".")
-    for key, (must, may) in _TABLES.items():
-        given = table.get(key)
-        if isinstance(given, dict) and not must <= set(given) <= must | may:
-            yield f"'{key}' takes {', '.join(sorted(must | may))}"
 
 
-def _dataset(table: Mapping[str, Any]) -> Dataset:
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items() if k not in _TABLES}
-    known, archive = table.get("input"), dict(table.get("archive", {}))
-    return Dataset(
-        **values,
-        input=Known(**known) if known else None,
-        archive=File(archive.pop("file"), **archive) if archive else None,
-    )
+def _dataset(table: _Table) -> Dataset:
+    values = {f.name: getattr(table, f.name) for f in fields(_Table)}
+    archive = table.archive
+    return Dataset(**values | {"archive": archive and File(archive.file, archive.bytes, archive.sha256)})
 
 
 def names_hash(names: Sequence[str]) -> str:

@@ -98,7 +98,8 @@ def run(
         on_progress: called with (tiles or steps done, tiles or steps in all).
 
     Raises:
-        UsageError: `tile`, `dtype` or `padding` is no such setting, or `ensemble` is asked of an iterative model.
+        UsageError: `tile`, `dtype` or `padding` is no such setting, or `ensemble` is asked of a model that sees the
+            whole picture.
         PictureError: the memory allowed does not hold even the smallest tile.
         UnavailableError: the result is not finite.
     """
@@ -106,8 +107,8 @@ def run(
     info = bound.info
     if padding not in PADDINGS:
         raise UsageError(f"`padding` cannot be '{padding}'.", f"Known: {', '.join(PADDINGS)}.")
-    if ensemble and info.iterative:
-        raise UsageError("A diffusion model takes no self-ensemble.", "Leave `ensemble` out.")
+    if ensemble and info.tiling == "blended":
+        raise UsageError(f"A {info.name} model takes no self-ensemble.", "Leave `ensemble` out.")
     bound = bound.to(device, kind)
     source, context = bound.prepare(pixels[None])
     if device.type == "cuda":

@@ -153,7 +153,7 @@ class Tiler:
         """
         height, width = images[0].shape[-2:]
         exact = self.info.tiling == "exact"
-        if exact:
+        if exact and (height % self.info.multiple or width % self.info.multiple):
             images = tuple(pad_to_multiple(image, self.info.multiple, self.padding) for image in images)
         while True:
             tiles = self._grid(*images[0].shape[-2:])

@@ -14,7 +14,7 @@ from .score import quantise
 
 def seed_of(*words: str) -> int:
     """A seed of 48 bits derived from words."""
-    return int.from_bytes(hashlib.sha256("|".join(words).encode()).digest()[:6], "big")
+    return int.from_bytes(hashlib.sha256("|".join(words).encode(errors="surrogateescape")).digest()[:6], "big")
 
 
 class Degrader:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from ..tables import parse_toml
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class Row:
 def rows() -> tuple[Row, ...]:
     """All that irtool knows, in the order of the file."""
     text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
-    return tuple(Row(**table) for table in tomllib.loads(text)["row"])
+    return tuple(Row(**table) for table in parse_toml(text, "published.toml")["row"])
 
 
 def rows_of(dataset: str, condition: str = "") -> tuple[Row, ...]:

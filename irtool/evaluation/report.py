@@ -1,12 +1,14 @@
 """One page that holds a whole run: figures, distribution, the worst, median and best pictures, every picture's score.
 
 The page is one file that needs nothing beside it and loads nothing. Beside it lies `run.jsonl`, the records, which
-`--resume` goes on with and `--compare` reads.
+`--resume` goes on with and `--compare` reads. While a run goes on, a hidden folder beside them holds small copies of
+pictures; nothing else in the folder is ever touched.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import hashlib
 import json
@@ -17,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import FileError, UsageError, reason
+from ..fileio import atomic_write, exists
 from ..metrics.extra import LOWER_IS_BETTER
 from .published import Row
 from .summary import Record, read_run
 
-PAGE, RUN, SHOWN = "index.html", "run.jsonl", "pictures"
+PAGE, RUN, SHOWN = "index.html", "run.jsonl", ".irtool-pictures"
 SIDE = 1200
 """Longer side, in pixels, of the pictures on the page."""
 COPIES = 200
@@ -46,7 +49,7 @@ class Report:
         done: records of the earlier part by name; empty for a new run. Broken pairs are tried again.
 
     Raises:
-        UsageError: a run is there already and is not to be resumed, or is another one.
+        UsageError: a run is there already and is not to be resumed, or is another one; or a page that is no run's.
     """
 
     def __init__(self, folder: Path, head: Record, resume: bool = False) -> None:
@@ -54,18 +57,17 @@ class Report:
         self.file = folder / RUN
         self.done: dict[str, Record] = {}
         self._ranked: dict[str, float] = {}
-        if self.file.exists():
+        if exists(self.file):
             if not resume:
                 raise UsageError(f"{folder} holds a run already.", "Go on with it by --resume, or name another folder.")
             self._take_up()
+        elif exists(folder / PAGE):
+            raise UsageError(f"{folder / PAGE} belongs to no run, and is not replaced.", "Name another folder.")
         try:
             (folder / SHOWN).mkdir(parents=True, exist_ok=True)
-            records = [head, *self.done.values()]
-            partial = self.file.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
-            partial.replace(self.file)
-        except OSError as error:
-            raise UsageError(f"{folder} cannot be written: {error.strerror}.") from error
+            atomic_write(self.file, "".join(json.dumps(r) + "\n" for r in (head, *self.done.values())))
+        except (OSError, FileError) as error:
+            raise UsageError(f"{folder} cannot be written: {reason(error)}.") from error
 
     def _take_up(self) -> None:
         before, records = read_run(self.file)
@@ -80,20 +82,31 @@ class Report:
     def add(self, record: Record) -> None:
         """Keep the record of a picture, at once, unless it is here."""
         if record["name"] not in self.done:
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            self._append(record)
         if "error" not in record:
             self._ranked[record["name"]] = _rank(record)
             if len(self._ranked) > COPIES:
                 self._spare()
+
+    def _append(self, record: Record) -> None:
+        try:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            again = "Make room, and run the same command with --resume."
+            raise FileError(f"{self.file}: cannot be written ({reason(error)})", again) from error
 
     def _spare(self) -> None:
         """Remove the copies of all but the worst and the best."""
         low, high = min(self._ranked, key=self._ranked.__getitem__), max(self._ranked, key=self._ranked.__getitem__)
         for name in self._ranked.keys() - {low, high}:
             del self._ranked[name]
-            for kind in KINDS:
-                self._shown(name, kind).unlink(missing_ok=True)
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        """Remove the copies of one picture."""
+        for kind in KINDS:
+            self._shown(name, kind).unlink(missing_ok=True)
 
     def keep(self, name: str, before: np.ndarray, after: np.ndarray, truth: np.ndarray) -> None:
         """Keep small copies of a picture (H, W, 3) uint8 until it is known which are shown."""
@@ -102,14 +115,16 @@ class Report:
         for kind, pixels in zip(KINDS, (before, after, truth), strict=True):
             image = Image.fromarray(pixels)
             image.thumbnail((SIDE, SIDE))
-            image.save(self._shown(name, kind), "JPEG", quality=92, subsampling=0)
+            data = BytesIO()
+            image.save(data, "JPEG", quality=92, subsampling=0)
+            atomic_write(self._shown(name, kind), data.getbuffer())
 
     def lacking(self, records: Sequence[Record]) -> list[str]:
         """Names of the pictures for the page whose copies an earlier part of the run has dropped."""
         return [r["name"] for _, r in picks(records) if not self._shown(r["name"], "truth").is_file()]
 
     def _shown(self, name: str, kind: str) -> Path:
-        return self.folder / SHOWN / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.{kind}.jpg"
+        return self.folder / SHOWN / f"{_hashed(name)}.{kind}.jpg"
 
     def finish(
         self,
@@ -120,7 +135,7 @@ class Report:
         notes: Sequence[str] = (),
         rows: Sequence[Row] = (),
     ) -> Path:
-        """Write the page, and drop the copies of pictures that are not on it."""
+        """Write the page, and then drop the copies of pictures."""
         shown = [(role, r, [self._shown(r["name"], kind) for kind in KINDS]) for role, r in picks(records)]
         page = render(
             {
@@ -141,14 +156,17 @@ class Report:
                 "origin": origin(self.head, summary),
             }
         )
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(summary) + "\n")
-        for copy in (self.folder / SHOWN).glob("*.jpg"):
-            copy.unlink()
-        (self.folder / SHOWN).rmdir()
-        target = self.folder / PAGE
-        target.write_text(page, encoding="utf-8")
+        self._append(summary)
+        target = atomic_write(self.folder / PAGE, page)
+        for record in records:
+            self._drop(record["name"])
+        with contextlib.suppress(OSError):  # somebody else's files are in it
+            (self.folder / SHOWN).rmdir()
         return target
+
+
+def _hashed(name: str) -> str:
+    return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def render(data: Mapping[str, Any]) -> str:
@@ -287,21 +305,33 @@ def to_csv(records: Sequence[Record]) -> str:
     writer.writerow(["name", *(f"{side}_{m}" for side, m in sides), "width", "height", "seconds", "content", "error"])
     for r in records:
         if "error" in r:
-            writer.writerow([r["name"], *[""] * (len(sides) + 4), r["error"]])
+            writer.writerow([_cell(r["name"]), *[""] * (len(sides) + 4), _cell(r["error"])])
         else:
             figures = ["inf" if r[side][m] is None else r[side][m] for side, m in sides]
-            writer.writerow([r["name"], *figures, r["width"], r["height"], r["seconds"], r["content"], ""])
+            writer.writerow([_cell(r["name"]), *figures, r["width"], r["height"], r["seconds"], r["content"], ""])
     return out.getvalue()
 
 
-def save_png(folder: Path, name: str, pixels: np.ndarray) -> None:
-    """Write a restored picture (H, W, 3) uint8 under its name, the folders in it included."""
+def _cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def image_path(folder: Path, name: str) -> Path:
+    """Where the restored picture of a pair goes."""
+    return folder / f"{name}.png"
+
+
+def save_png(folder: Path, name: str, pixels: np.ndarray, *, replace: bool = False) -> None:
+    """Write a restored picture (H, W, 3) uint8 to `image_path`, making the folders in its name.
+
+    Raises:
+        FileError: it cannot be written; or it exists, and `replace` is not set.
+    """
     from PIL import Image
 
-    from ..picture import save_bytes
-
-    target = folder / f"{name}.png"
+    target = image_path(folder, name)
     target.parent.mkdir(parents=True, exist_ok=True)
     data = BytesIO()
     Image.fromarray(pixels).save(data, "PNG")
-    save_bytes(data.getvalue(), target)
+    atomic_write(target, data.getbuffer(), replace=replace)

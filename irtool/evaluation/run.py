@@ -20,12 +20,13 @@ import numpy as np
 
 from .. import __version__
 from ..data import Found, Pair, Protocol
-from ..errors import IrtoolError, PictureError, UnavailableError
+from ..errors import PictureError, UnavailableError, explained
+from ..fileio import read_bytes, sha256
 from ..metrics.extra import Extra
 from ..plan import Plan
 from ..synth import Chain
 from .degrade import Degrader
-from .score import crop, quantise, read_stored, score
+from .score import crop, quantise, read_stored, score, stored
 
 NO_MODEL = "none"
 """As a model: the degraded pictures are scored as they are, such as those another program has restored."""
@@ -107,7 +108,7 @@ def listing_hash(pairs: Iterable[Pair]) -> str:
         sizes = [
             path.stat().st_size if path is not None and path.is_file() else -1 for path in (pair.degraded, pair.truth)
         ]
-        digest.update(f"{pair.name}\t{sizes[0]}\t{sizes[1]}\n".encode())
+        digest.update(f"{pair.name}\t{sizes[0]}\t{sizes[1]}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -124,15 +125,14 @@ def network_of(reference: str) -> dict[str, Any]:
 def weights_of(reference: str) -> dict[str, str]:
     """Where the weights of a model are from: sha256 of the file that is loaded, and of the published one."""
     from ..weights import get, locate
-    from ..weights.files import sha256_of
 
-    told = {"loaded_sha256": sha256_of(locate(reference))}
+    told = {"loaded_sha256": sha256(locate(reference))}
     if ":" not in reference:
         record = get(reference)
         told |= {"id": record.id, "licence": record.licence}
         told["published_sha256"] = " ".join(file.sha256 or "unknown" for file in record.originals)
     elif reference.startswith("local:"):
-        told["published_sha256"] = sha256_of(Path(reference.removeprefix("local:")).expanduser())
+        told["published_sha256"] = sha256(Path(reference.removeprefix("local:")).expanduser())
     return told
 
 
@@ -211,23 +211,25 @@ def evaluate(
 
 
 def _said(error: Exception | None) -> str:
-    if isinstance(error, IrtoolError):
-        return error.message
+    if (known := explained(error)) is not None:
+        return known.message
     return f"a bug in irtool ({type(error).__name__}: {error})"
 
 
 def _load(pair: Pair, protocol: Protocol, degrader: Degrader | None) -> _Loaded:
     if pair.truth is None:
         raise PictureError("no truth belongs to it")
-    digest = hashlib.sha256(pair.truth.read_bytes())
-    truth = crop(read_stored(pair.truth), protocol.multiple)
+    data = read_bytes(pair.truth)
+    digest = hashlib.sha256(data)
+    truth = crop(stored(data, str(pair.truth)), protocol.multiple)
     if 0 in truth.shape:
         raise PictureError(f"it is smaller than {protocol.multiple} pixels, which the protocol crops to")
     if degrader is not None:
         return _Loaded(truth, degrader(pair.name, truth), digest.hexdigest()[:16])
     assert pair.degraded is not None
-    digest.update(pair.degraded.read_bytes())
-    degraded = read_stored(pair.degraded)
+    data = read_bytes(pair.degraded)
+    digest.update(data)
+    degraded = stored(data, str(pair.degraded))
     degraded = enlarge(degraded, truth) if protocol.scale > 1 else crop(degraded, protocol.multiple)
     if degraded.shape != truth.shape:
         sizes = f"{degraded.shape[1]}x{degraded.shape[0]} against {truth.shape[1]}x{truth.shape[0]}"

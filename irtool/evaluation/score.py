@@ -8,22 +8,37 @@ import numpy as np
 
 from ..data.protocol import Protocol
 from ..errors import PictureError
+from ..fileio import read_bytes
 from ..metrics import SSIM_SMALLEST, luma
 
 UNIFORM_SMALLEST = 7  # side of scikit-image's default window
 
 
 def read_stored(path: Path) -> np.ndarray:
-    """(H, W, 3) float32 in [0, 1]: the values a file stores.
+    """(H, W, 3) float32 in [0, 1]: the values a file stores. See `stored`.
+
+    Raises:
+        FileError: it is no regular file, or cannot be read.
+        PictureError: it cannot be decoded.
+    """
+    return stored(read_bytes(path), str(path))
+
+
+def stored(data: bytes, name: str) -> np.ndarray:
+    """(H, W, 3) float32 in [0, 1]: the values that the bytes of a file store.
 
     No colour profile is applied and no orientation: the code behind published figures does neither.
 
-    Raises:
-        PictureError: it cannot be read.
-    """
-    from ..picture import stored
+    Args:
+        data: the file.
+        name: what messages call it.
 
-    colour = stored(path)
+    Raises:
+        PictureError: it cannot be decoded.
+    """
+    from ..picture.decode import read_stored as samples
+
+    colour = samples(data, name)
     scale = 65535 if colour.dtype == np.uint16 else 255
     return np.repeat(colour, 3 // colour.shape[2], axis=2).astype(np.float32) / np.float32(scale)
 

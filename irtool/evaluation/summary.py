@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import FileError, UsageError
+from ..fileio import is_folder, read_text
 
 Record = dict[str, Any]
 DRAWS = 2000
 LEVEL = 0.95
+LARGEST_RUN = 2**30
+"""Bytes of a run that are read: some two million pictures."""
 AT_ONCE = 1 << 20
 """Values drawn at once for a bootstrap: what bounds its memory on a set of any size."""
 SAME = ("protocol", "dataset", "listing", "degrade", "seed")
@@ -92,24 +96,47 @@ def read_run(path: Path) -> tuple[Record, list[Record]]:
     Raises:
         UsageError: it is no such file.
     """
-    file = path / "run.jsonl" if path.is_dir() else path
+    file = path / "run.jsonl" if is_folder(path) else path
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+        lines = read_text(file, LARGEST_RUN).splitlines()
+    except FileError as error:
+        raise UsageError(error.message + ".", error.hint) from error
     found: list[Record] = []
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise UsageError(f"{file} is no run: line {number} is no JSON.") from error
         if isinstance(record, dict):
+            if record.get("type") == "image" and not _is_sound(record):
+                raise UsageError(f"{file} is no run: line {number} is no record of a picture.", "It was changed.")
             found.append(record)
-    if not found or found[0].get("type") != "run":
+    if not found or found[0].get("type") != "run" or not isinstance(found[0].get("model"), str):
         raise UsageError(f"{file} is no run.", "A run is what irtool eval --json prints, or a folder of --report.")
     return found[0], [record for record in found if record.get("type") == "image"]
+
+
+def _is_sound(record: Record) -> bool:
+    """Whether a record of a picture has all that is read of it, of the right types."""
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+    if not isinstance(record.get("name"), str):
+        return False
+    if "error" in record:
+        return isinstance(record["error"], str)
+    sides = [record.get(side) for side in ("input", "output")]
+    return (
+        all(isinstance(side, dict) and {"psnr", "ssim"} <= set(side) for side in sides)
+        and all(value is None or is_number(value) for side in sides for value in side.values())  # type: ignore[union-attr]
+        and all(is_number(record.get(key)) for key in ("width", "height", "seconds"))
+        and (record.get("peak_bytes") is None or is_number(record["peak_bytes"]))
+        and isinstance(record.get("content"), str)
+        and isinstance(record.get("plan", ""), str)
+    )
 
 
 def compare(first: tuple[Record, Sequence[Record]], second: tuple[Record, Sequence[Record]]) -> Record:

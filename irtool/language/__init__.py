@@ -1,6 +1,9 @@
-"""Words to a plan: what somebody wants done to a picture, in their own words."""
+"""Natural-language instructions: sentences to intents, intents to a plan."""
 
-from .understand import TextModel, load, understand
-from .wish import Wish, plan_wishes
+from .intent import CustomTask, Intent, Span, check, needs_diagnosis, plan_intents
+from .parser import DEFAULT_TEXT_MODEL, TextModel, load, parse
 
-__all__ = ["TextModel", "Wish", "load", "plan_wishes", "understand"]
+__all__ = [
+    "DEFAULT_TEXT_MODEL", "CustomTask", "Intent", "Span", "TextModel", "check", "load", "needs_diagnosis", "parse",
+    "plan_intents",
+]  # fmt: skip

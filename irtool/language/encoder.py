@@ -1,15 +1,13 @@
 """Sentence encoders from the hub as text models.
 
-Any BERT-like sentence encoder can tell what a sentence is about by the sentences of our own grammar that lie nearest
-to it (`Neighbours`). InstructIR (Conde et al., ECCV 2024) reads the embedding of its encoder with a head of its own
-(`InstructIRWords`), which is also what steers the InstructIR network. Both hear one task per sentence, and neither
-strengths nor negations; they are here to compare with.
+Any BERT-like encoder can classify a sentence by the nearest examples. InstructIR (Conde et al., ECCV 2024) has a head
+over its encoder. Both know one task per sentence, and neither strengths nor negation; they serve for comparison.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,31 +16,28 @@ import torch
 from torch import Tensor
 
 from .. import weights
-from ..degradation import IDS
 from ..errors import UnavailableError, UsageError
 from ..models import loading
 from ..models.instructir import CLASSES, LanguageHead
-from .grammar import Composer, Mark
-from .labels import OUTSIDE
-from .lists import LANGUAGES
-from .tokens import normalise
-from .wish import Heard, Wish
+from .intent import Intent, Span
+from .tokens import normalize
+from .vocabulary import vocabulary
 
 ENCODER = "TaylorAI/bge-micro-v2"
 HEAD = "instructir-lm.7d"
 KNOWN = "Text models are irtool's own and InstructIR's language head."
-EACH, NEAREST = 6, 5
-"""Sentences per language and kind to hold others against, and how many of the nearest vote, each by its likeness."""
+NEAREST = 5
+"""How many of the nearest examples vote, weighted by cosine similarity."""
 
 
 class SentenceEncoder:
     """A sentence encoder.
 
     Args:
-        name: id on the hub, or a folder, of a BERT-like model and its tokeniser.
+        name: id on the hub, or a folder, of a BERT-like model and its tokenizer.
 
     Raises:
-        UnavailableError: the package transformers or the encoder's files are not here.
+        UnavailableError: the package transformers or the encoder's files are missing.
     """
 
     def __init__(self, name: str = ENCODER) -> None:
@@ -50,9 +45,7 @@ class SentenceEncoder:
             from transformers import AutoModel, AutoTokenizer
             from transformers.utils import logging
         except ImportError as error:
-            raise UnavailableError(
-                "A sentence encoder needs the package transformers.", "pip install 'irtool[text]'"
-            ) from error
+            raise UnavailableError("A sentence encoder needs transformers.", "pip install 'irtool[text]'") from error
         logging.disable_progress_bar()
         logging.set_verbosity_error()
         here = {"local_files_only": weights.offline()}
@@ -60,11 +53,9 @@ class SentenceEncoder:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(name, **here)
             model: Any = AutoModel.from_pretrained(name, use_safetensors=True, **here)
         except (OSError, ValueError) as error:
-            told = str(error).split("\n")[0]
-            raise UnavailableError(
-                f"The sentence encoder {name} is not here: {told}",
-                "Give a folder that holds it, or run it once with a connection to the hub.",
-            ) from error
+            reason = str(error).partition("\n")[0]
+            hint = "Give a folder that holds it, or run it once with a connection to the hub."
+            raise UnavailableError(f"The sentence encoder {name} is not here: {reason}", hint) from error
         self.model = model.eval().requires_grad_(False)
         self.name, self.size = name, int(self.model.config.hidden_size)
 
@@ -79,29 +70,23 @@ class SentenceEncoder:
 
 
 class OneTask:
-    """A text model that hears one task per sentence."""
+    """A text model that knows one task per sentence."""
 
     def kind(self, text: str) -> str:
         """A degradation id, "auto" or one of `labels.OUTSIDE`."""
         raise NotImplementedError
 
-    def wish(self, text: str, own: Sequence[str] = ()) -> Wish:
-        """What the sentence is about, to be undone in full.
+    def parse(self, text: str, own: Sequence[str] = ()) -> Intent:
+        """The intent to undo what the sentence is about in full.
 
         Raises:
-            UsageError: there are words of one's own, which it cannot learn.
+            UsageError: there are custom tasks, whose words it cannot know.
         """
         if own:
-            raise UsageError("This text model knows no words of your own.", "Leave out --text-model or --offsets.")
+            raise UsageError("This text model knows no custom tasks.", "Leave out the text model or the offsets.")
         if not text.strip():
-            return Wish(text=text)
-        kind = self.kind(text)
-        heard = (Heard(text, kind, "undo"),)
-        if kind in OUTSIDE:
-            return Wish(outside=(kind,), heard=heard, text=text)
-        if kind == "auto":
-            return Wish(auto=1.0, heard=heard, text=text)
-        return Wish(undo={kind: 1.0}, heard=heard, text=text)
+            return Intent(text=text)
+        return Intent.of(text, [Span(text, self.kind(text), "undo")])
 
 
 class InstructIRWords(OneTask):
@@ -115,13 +100,13 @@ class InstructIRWords(OneTask):
         if head.fc1.in_features != encoder.size:
             raise UnavailableError(
                 f"InstructIR's head takes {head.fc1.in_features} numbers, {encoder.name} gives {encoder.size}.",
-                f"It was trained with {ENCODER}; for other encoders say encoder:{encoder.name}.",
+                f"It was trained with {ENCODER}; another encoder is used alone as encoder:{encoder.name}.",
             )
         self.head, self.encoder = head, encoder
 
     @torch.inference_mode()
     def steer(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """What steers the network, (N, 256), and the scores of `CLASSES`, (N, 7), of sentences."""
+        """The embeddings that condition the network, (N, 256), and the logits of `CLASSES`, (N, 7), of sentences."""
         embedding, logits = self.head(self.encoder(texts))
         return embedding, logits
 
@@ -129,40 +114,23 @@ class InstructIRWords(OneTask):
         return CLASSES[int(self.steer([text])[1].argmax())]
 
 
-class Neighbours(OneTask):
-    """A sentence is about what the sentences nearest to it are about, by cosine similarity."""
+class NearestExamples(OneTask):
+    """A vote of the examples of the vocabulary that are nearest to a sentence by cosine similarity."""
 
     def __init__(self, encoder: SentenceEncoder) -> None:
         self.encoder = encoder
-        self.kinds, texts = zip(*examples(), strict=True)
+        self.kinds, texts = zip(*vocabulary().examples, strict=True)
         known = torch.cat([encoder(texts[i : i + 64]) for i in range(0, len(texts), 64)])
-        # What all sentences have in common says nothing of any (Mu and Viswanath, ICLR 2018).
-        self.middle = known.mean(dim=0)
-        self.known = torch.nn.functional.normalize(known - self.middle, dim=-1)
+        # What all embeddings share does not discriminate (Mu and Viswanath, ICLR 2018).
+        self.mean = known.mean(dim=0)
+        self.known = torch.nn.functional.normalize(known - self.mean, dim=-1)
 
     def kind(self, text: str) -> str:
-        likeness = self.known @ (self.encoder([normalise(text)])[0] - self.middle)
+        similarity = self.known @ (self.encoder([normalize(text)])[0] - self.mean)
         votes = dict.fromkeys(self.kinds, 0.0)
-        for value, place in zip(*likeness.topk(NEAREST), strict=True):
+        for value, place in zip(*similarity.topk(NEAREST), strict=True):
             votes[self.kinds[int(place)]] += float(value)
         return max(votes, key=lambda kind: votes[kind])
-
-
-def examples() -> list[tuple[str, str]]:
-    """(kind, sentence) of every kind in every language, always the same."""
-    made = []
-    for language in LANGUAGES:
-        composer = Composer(language, random.Random(0))
-        for kind in (*IDS, "auto", *OUTSIDE):
-            mark = Mark(kind)
-            for _ in range(EACH):
-                if kind in OUTSIDE:
-                    text = composer.about(composer.words[kind]["s"])
-                else:
-                    pieces = composer.auto(mark) if kind == "auto" else composer.clause(mark)
-                    text = "".join(piece for piece, _ in pieces)
-                made.append((kind, normalise(text)))
-    return made
 
 
 @lru_cache(maxsize=2)
@@ -178,7 +146,7 @@ def load(reference: str) -> OneTask:
     """
     family, _, name = reference.partition(":")
     if family == "encoder":
-        return Neighbours(SentenceEncoder(name))
+        return NearestExamples(SentenceEncoder(name))
     return head(weights.locate(HEAD), name or ENCODER)
 
 
@@ -188,10 +156,9 @@ def head(path: Path, encoder: str = ENCODER) -> InstructIRWords:
     Raises:
         UnavailableError: as `load`; or the file holds something else.
     """
-    try:
+    net = None
+    with suppress(UnavailableError):
         net = loading.read(path)[0]
-    except UnavailableError as error:
-        raise UnavailableError(f"{path} holds no text model.", KNOWN) from error
     if not isinstance(net, LanguageHead):
         raise UnavailableError(f"{path} holds no text model.", KNOWN)
     return InstructIRWords(net, SentenceEncoder(encoder))

@@ -1,17 +1,20 @@
-"""What the text model says of every token."""
+"""The labels that the text model gives to every token."""
 
 from __future__ import annotations
 
 from ..degradation import IDS
 
 OUTSIDE = ("outscale", "outperson", "outedit", "outtone", "outshape", "outchat")
-"""Kinds of requests that irtool has nothing for."""
-KINDS = ("", *IDS, "auto", "rest", *OUTSIDE)
-"""Of what a token speaks: of nothing, a degradation, the picture at large ("fix it"), all that is not named
-("everything else"), or something outside."""
-ACTS = ("undo", "keep", "ask")
+"""Requests that irtool has no model for."""
+FOREIGN = "foreign"
+"""A word of a language that irtool does not claim."""
+KINDS = ("", *IDS, "auto", "rest", *OUTSIDE, FOREIGN)
+"""What a token is about: nothing, a degradation, the picture in general ("fix it"), everything not named ("the rest"),
+a request that irtool has no model for, or another language."""
+ACTS = ("undo", "keep", "ask", "deny")
+"""What is to be done about it; "deny": the sentence says that it is not there ("it is not noisy, but hazy")."""
 LEVELS = ("full", "hint", "little", "moderate", "number")
 STRENGTHS = {"full": 1.0, "hint": 0.25, "little": 0.5, "moderate": 0.75}
-"""What a word for a strength stands for; "number" means that the sentence names a figure."""
+"""Strength of each level; for "number" it is a figure in the sentence."""
 ORDERS = ("", "forward", "backward")
-"""Whether the sentence gives an order, and whether what is to come first is also said first."""
+"""Whether the sentence gives an order, and whether the task to be done first is also named first."""

@@ -1,8 +1,7 @@
-"""The text model as it runs: a few matrix products in NumPy, so that a sentence is understood without loading torch.
+"""The text model in NumPy, so that no sentence loads torch.
 
-A token is the sum of its hashed features; residual blocks of dilated convolutions let every token see fifteen more on
-each side, and the maximum over the sentence tells each of what is said elsewhere. The same network in torch is
-`training.TaggerNet`, which a test holds against this.
+A token is the sum of its hashed features. Residual blocks of dilated convolutions see fifteen tokens on each side, and
+a maximum over the sentence carries the rest. `network.TaggerNet` is the same in torch; a test compares them.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from .tokens import BUCKETS, Token, features
 Array = np.ndarray
 HEADS = {"kind": len(KINDS), "act": len(ACTS), "level": len(LEVELS)}
 _EPS = 1e-5
-MEND = "irtool-words.v1 comes with irtool: leave out --text-model, or install irtool again."
+HINT = "irtool-words.v2 comes with irtool: leave out --text-model, or install irtool again."
 
 
 @dataclass(frozen=True)
 class Tags:
-    """What the model says of a sentence of T tokens, as probabilities.
+    """Probabilities of the labels of a sentence of T tokens.
 
     Attributes:
         kind: (T, len(KINDS)).
@@ -52,9 +51,9 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(str(path), framework="np") as file:
             yield file
     except FileNotFoundError as error:
-        raise UnavailableError(f"{path} does not exist.", MEND) from error
+        raise UnavailableError(f"{path} does not exist.", HINT) from error
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise UnavailableError(f"{path} is no readable text model: {error}.", MEND) from error
+        raise UnavailableError(f"{path} is no readable text model: {error}.", HINT) from error
 
 
 def _is_tagger(file: Any) -> bool:
@@ -67,7 +66,7 @@ def _softmax(x: Array) -> Array:
 
 
 def _parts(rows: Array) -> Array:
-    """The sum of what a token is made of, over the root of their number, so that long words are no louder."""
+    """The sum of the features within a token over the root of their number, so that long words weigh no more."""
     return rows.sum(axis=0) / max(1, len(rows)) ** 0.5
 
 
@@ -75,7 +74,7 @@ class Tagger:
     """A loaded text model.
 
     Args:
-        nets: for each network its tensors by name, as `training.Member` has them.
+        nets: for each network its tensors by name, as in `network.Member`.
         dilations: of the blocks.
     """
 
@@ -84,36 +83,36 @@ class Tagger:
 
     @staticmethod
     def fits(path: Path) -> bool:
-        """Whether a safetensors file says that it holds a text model of this kind.
+        """Whether the header of a safetensors file names this architecture.
 
         Raises:
-            UnavailableError: it is absent or damaged.
+            UnavailableError: it is missing or damaged.
         """
         with _opened(path) as file:
             return _is_tagger(file)
 
     @staticmethod
     def load(path: Path) -> Tagger:
-        """Read a safetensors file, as `training.train` writes it.
+        """Read a safetensors file, as `tools/language/training.py` writes it.
 
         Raises:
-            UnavailableError: it is absent, damaged or holds something else.
+            UnavailableError: it is missing, damaged or holds something else.
         """
         with _opened(path) as file:
             if not _is_tagger(file):
-                raise UnavailableError(f"{path} holds no text model.", MEND)
+                raise UnavailableError(f"{path} holds no text model.", HINT)
             weights = unpack({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 (not a mapping)
             config = json.loads(file.metadata()["config"])
             nets = [_below(f"nets.{i}.", weights) for i in range(config.get("members", 0))]
             if not nets or (len(nets[0]["kind.weight"]), len(nets[0]["embed.weight"])) != (len(KINDS), BUCKETS):
-                raise UnavailableError(f"{path} was made for another version of irtool.", MEND)
+                raise UnavailableError(f"{path} was made for another version of irtool.", HINT)
             return Tagger(nets, config["dilations"])
 
     def __call__(self, tokens: list[Token]) -> Tags:
-        """Tag a sentence of at least one token: the mean of what the networks say."""
+        """Label a sentence of at least one token: the mean of the networks."""
         rows = features(tokens)
-        said = [net(rows) for net in self.nets]
-        return Tags(*(sum(each[1:], each[0]) / len(each) for each in zip(*said, strict=True)))
+        outputs = [net(rows) for net in self.nets]
+        return Tags(*(sum(each[1:], each[0]) / len(each) for each in zip(*outputs, strict=True)))
 
 
 def _below(prefix: str, weights: Mapping[str, Array]) -> dict[str, Array]:
@@ -127,7 +126,7 @@ class _Net:
         self.weights, self.dilations = weights, tuple(dilations)
 
     def __call__(self, rows: list[list[int]]) -> tuple[Array, ...]:
-        """What `Tags` holds, from the features of every token."""
+        """The fields of `Tags`, from the features of every token."""
         w = self.weights
         table = w["embed.weight"]
         x = np.stack([table[row[0]] + _parts(table[row[1:]]) for row in rows])
@@ -147,6 +146,6 @@ class _Net:
         return x @ self.weights[f"{name}.weight"].T + self.weights[f"{name}.bias"]
 
     def _norm(self, name: str, x: Array) -> Array:
-        centred = x - x.mean(axis=-1, keepdims=True)
-        scale = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + _EPS)
-        return centred / scale * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]
+        centered = x - x.mean(axis=-1, keepdims=True)
+        scale = np.sqrt((centered**2).mean(axis=-1, keepdims=True) + _EPS)
+        return centered / scale * self.weights[f"{name}.weight"] + self.weights[f"{name}.bias"]

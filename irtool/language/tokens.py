@@ -1,7 +1,7 @@
-"""From a sentence to tokens, and from tokens to the numbers that stand for them.
+"""From a sentence to tokens, and from tokens to hashed features.
 
-Words are taken whole and as their runs of three to five letters, so that a misspelt word still shares most of its
-features with the right one. Chinese and Japanese have no spaces: every character is a token, known by its neighbours.
+A word has itself and its runs of three to five letters as features, so that a misspelt word shares most of them with
+the right one. In Chinese and Japanese every character is a token, with its neighbors as features.
 """
 
 from __future__ import annotations
@@ -23,19 +23,12 @@ _TOKEN = re.compile(
     rf"|(?P<word>(?:(?![{_CJK}])[^\W\d_])+'?)"
     r"|(?P<mark>[^\w\s])"
 )
-_TENS = {
-    "ten zehn diez dix": 10,
-    "twenty zwanzig veinte vingt": 20,
-    "thirty dreißig treinta trente": 30,
-    "forty fourty vierzig cuarenta quarante": 40,
-    "fifty fünfzig cincuenta cinquante": 50,
-    "sixty sechzig sesenta soixante": 60,
-    "seventy siebzig setenta": 70,
-    "eighty achtzig ochenta": 80,
-    "ninety neunzig noventa": 90,
-    "hundred hundert cien cent": 100,
-}
-_IN_WORDS = {word: str(value) for words, value in _TENS.items() for word in words.split()}
+_TENS = (
+    "ten zehn diez dix", "twenty zwanzig veinte vingt", "thirty dreißig treinta trente",
+    "forty fourty vierzig cuarenta quarante", "fifty fünfzig cincuenta cinquante", "sixty sechzig sesenta soixante",
+    "seventy siebzig setenta", "eighty achtzig ochenta", "ninety neunzig noventa", "hundred hundert cien cent",
+)  # fmt: skip
+_IN_WORDS = {word: str(10 * tens) for tens, words in enumerate(_TENS, 1) for word in words.split()}
 _WORDS_PERCENT = re.compile(rf"\b({'|'.join(_IN_WORDS)})(?=\s*{_PERCENT})")
 _THIRDS = re.compile(
     r"\b(?:(?P<two>two|2|zwei|dos|deux)|an?|one|1|ein|einen|un)[ -](?:thirds?|drittel|tercios?|tiers)\b"
@@ -47,9 +40,9 @@ _CHINESE_PERCENT = re.compile(r"百分之([一二三四五六七八九]?十[一�
 
 
 _SETTINGS = frozenset(("iso", "asa", "qf", "q", "quality", "factor", "f", "sigma", "gain"))
-"""What stands before numbers that are no shares."""
+"""Words before numbers that are no shares."""
 _SAVED = ("saved", "resaved", "exported", "gespeichert", "guardada", "guardado", "enregistree")
-"""What tells of how a file was written."""
+"""Words about how a file was written, before percentages that are no shares."""
 _BETWEEN = (
     "=", ":", "/", "-", "of", "at", "to", "roughly", "about", "around", "approximately", "setting", "slider", "level",
     "was", "is", "set", "only", "just",
@@ -59,7 +52,7 @@ _UNITS = frozenset((
     "km", "k", "kb", "kib", "kilobyte", "kilobytes", "megabyte", "megabytes", "mb", "gb", "px", "pixel", "pixels", "mp",
     "megapixels", "dpi", "bit", "bits", "db", "x", "times", "years", "am", "pm", "h",
 ))  # fmt: skip
-"""What stands behind such."""
+"""Units behind numbers that are no shares."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +60,9 @@ class Token:
     """A word, a character, a number or a mark.
 
     Attributes:
-        text: as normalised.
-        start: where it begins in the normalised sentence.
-        share: of a number or percentage that can be one, the share in [0, 1]; else None.
+        text: as normalized.
+        start: where it begins in the normalized sentence.
+        share: the share in [0, 1] that a number or percentage may stand for; else None.
         percent: it was written with a percent sign or word.
     """
 
@@ -79,8 +72,8 @@ class Token:
     percent: bool = False
 
 
-def normalise(text: str) -> str:
-    """Lower case, compatible forms, no accents on Latin letters, plain apostrophes, numbers in digits where a share."""
+def normalize(text: str) -> str:
+    """A sentence in lower case, in compatible forms (NFKC), without accents on Latin letters, with shares in digits."""
     text = unicodedata.normalize("NFKC", text).casefold()
     text = text.translate({0x2019: "'", 0x2018: "'", 0x60: "'", 0xB4: "'"})
     text = _WORDS_PERCENT.sub(lambda m: _IN_WORDS[m[1]], text)
@@ -108,8 +101,8 @@ def _chinese(number: str) -> int:
     return 10 * (_CHINESE[tens] if tens else 1) + (_CHINESE[ones] if ones else 0)
 
 
-def tokenise(text: str) -> list[Token]:
-    """Tokens of a normalised sentence, at most `MOST_TOKENS`."""
+def tokenize(text: str) -> list[Token]:
+    """Tokens of a normalized sentence, at most `MOST_TOKENS`."""
     found = []
     for match in _TOKEN.finditer(text):
         start = match.start()
@@ -150,8 +143,17 @@ def is_wide(text: str) -> bool:
     return len(text) == 1 and re.match(f"[{_CJK}]", text) is not None
 
 
+_OTHER_LETTER = re.compile(rf"(?![a-z\u00aa-\u024f\u1e00-\u1eff{_CJK}])[^\W\d_]")
+
+
+def unclaimed_script(text: str) -> bool:
+    """Whether at least half of the letters of a normalized text are of a script of none of the six languages."""
+    others = len(_OTHER_LETTER.findall(text))
+    return others > 0 and 2 * others >= sum(map(str.isalpha, text))
+
+
 def features(tokens: list[Token]) -> list[list[int]]:
-    """For every token the buckets of what it is made of: first the token as a whole, then its parts."""
+    """For every token the buckets (0 to BUCKETS - 1) of its features: first the whole token, then its parts."""
     texts = [t.text for t in tokens]
     wide = [is_wide(t) for t in texts]
     rows = []

@@ -67,7 +67,7 @@ DACLIP_KEYS = ("logit_scale", "clip.visual.conv1.weight", "visual_control.transf
 ARCHITECTURES: dict[str, Architecture] = {
     "compact": Architecture("models.compact:CompactNet", restorer="models.compact:restorer"),
     "detector": Architecture("detect.network:DetectorNet"),
-    "tagger": Architecture("language.training:TaggerNet"),
+    "tagger": Architecture("language.network:TaggerNet"),
     "daclip": Architecture("models.daclip:DaCLIP", DACLIP_KEYS, "models.daclip:recognise"),
     "wild-unet": Architecture(
         "models.irsde_unet:ContextUNet", UNET_KEYS, "models.irsde_unet:recognise_wild", DIFFUSION, steered=True
@@ -107,6 +107,22 @@ ARCHITECTURES: dict[str, Architecture] = {
         ("init_conv.weight", "encoder.0.0.block1.proj.weight", "latent_conv.weight", "post_latent_conv.weight"),
         "models.latent_unet:recognise",
     ),
+    "adm-unet": Architecture(
+        "models.adm_unet:ADMUNet",
+        ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.1.qkv.weight", "out.2.weight"),
+        "models.adm_unet:recognise",
+        "models.prior:restorer",
+        ("num_head_channels",),
+    ),
+    "rl-i2it-style": Architecture(
+        "models.rl_i2it:StyleAgent",
+        ("actor.conv1.conv2d.weight", "decoder.deconv3.conv2d.weight"),
+        "models.rl_i2it:recognise",
+        "models.rl_i2it:restorer",
+    ),
+    "rl-i2it": Architecture("models.rl_i2it:StepwiseNet", restorer="models.rl_i2it:restorer"),
+    "mae": Architecture("models.mae:Autoencoder"),
+    "lm4lv": Architecture("models.lm4lv:Adapters", restorer="models.lm4lv:restorer"),
     "instructir": Architecture(
         "models.instructir:InstructIR",
         ("intro.weight", "enc_cond.0.fc.weight", "dec_cond.0.fc.weight", "middle_blks.0.conv1.weight"),

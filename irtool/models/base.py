@@ -175,18 +175,24 @@ class Placed:
     def __init__(self, source: Any) -> None:
         self.source, self.net = source, source
         self.device, self.dtype = torch.device("cpu"), torch.float32
+        self._home = self.device  # where the source is
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Make `net` the network on this device in this type."""
         if (device, dtype) == (self.device, self.dtype):
             return
-        self.net = None  # the copy before may be large
+        # The copy before is let go first: it may be large.
+        self.net, self.device, self.dtype = self.source, self._home, torch.float32
+        if (device, dtype) == (self.device, self.dtype):
+            return
         net = self.source if dtype == torch.float32 else copy.deepcopy(self.source)
-        self.net = net.to(device, dtype)
-        for weight in self.net.parameters():
+        net = net.to(device, dtype)
+        for weight in net.parameters():
             if weight.dim() == 4:  # those of convolutions; Module.to would ask it of those with five, and fail
                 weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-        self.device, self.dtype = device, dtype
+        self.net, self.device, self.dtype = net, device, dtype
+        if dtype == torch.float32:
+            self._home = device
 
 
 class SinglePassModel:

@@ -17,10 +17,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from ..errors import UnavailableError
+from ..errors import IrtoolError, UnavailableError
+from ..fileio import atomic_write
 from .architectures import ARCHITECTURES, Architecture, Shapes, get, names
 from .architectures import resolve as _resolve
 from .base import Model
+from .bounded import bounded
+from .header import aliases, config_of, guess, look, settings_of
+
+NEAREST = 3
+"""Architectures that are named where none fits."""
 
 __all__ = ["ARCHITECTURES", "Architecture", "describe", "from_tensors", "load", "read", "recognise", "save", "wrap"]
 
@@ -38,20 +44,18 @@ def save(
         notes: further header entries, such as a licence.
     """
     weights: dict[str, Tensor] = {}
-    aliases: dict[str, str] = {}
+    same_as: dict[str, str] = {}
     first: dict[tuple[int, torch.Size], str] = {}
     for name, value in net.state_dict().items():
         same = first.setdefault((value.data_ptr(), value.shape), name)
         if same != name and value.numel():  # a module that is registered twice is written once
-            aliases[name] = same
+            same_as[name] = same
         else:
             weights[name] = value.detach().cpu().half().contiguous() if value.is_floating_point() else value.cpu()
-    partial = path.with_suffix(".partial")
     header = {"architecture": architecture, "config": json.dumps(config, default=list), **(notes or {})}
-    if aliases:
-        header["aliases"] = json.dumps(aliases)
-    partial.write_bytes(serialise(weights, metadata=header))
-    partial.replace(path)
+    if same_as:
+        header["aliases"] = json.dumps(same_as)
+    atomic_write(path, serialise(weights, metadata=header))
 
 
 def describe(path: Path, **hyperparameters: Any) -> tuple[str, dict[str, Any], dict[str, str]]:
@@ -69,7 +73,7 @@ def describe(path: Path, **hyperparameters: Any) -> tuple[str, dict[str, Any], d
         UnavailableError: the file is absent, no safetensors, or holds no network that irtool knows; or tensors do not
             tell a hyperparameter, and nothing else does.
     """
-    header, shapes = _look(path)
+    header, shapes = look(path)
     return _identify(shapes, header, hyperparameters, str(header.get("source", path)), path)
 
 
@@ -83,15 +87,12 @@ def _identify(
             f"Known architectures: {', '.join(names())}.",
         )
     if "config" in header and named:
-        try:
-            return named, dict(json.loads(header["config"])) | dict(hyperparameters), header
-        except (TypeError, ValueError) as error:
-            raise UnavailableError(f"{path} has a damaged header: {error}.") from error
+        return named, config_of(header, path) | dict(hyperparameters), header
     found = recognise(shapes, [named] if named else None)
     if found is None:
         raise UnavailableError(f"{about} holds no network that irtool knows.", _sought(shapes, named))
     name, config = found
-    told = json.loads(header.get("settings", "{}"))
+    told = settings_of(header, path)
     assumed = []
     for key in get(name).untold:
         if key in hyperparameters or key not in config:
@@ -119,7 +120,7 @@ def recognise(shapes: Shapes, among: Iterable[str] | None = None) -> tuple[str, 
     for name in names() if among is None else among:
         architecture = get(name)
         if architecture.recognise and all(key in shapes for key in architecture.keys):
-            config = _resolve(architecture.recognise)(shapes)
+            config = guess(_resolve(architecture.recognise), shapes)
             if config is not None:
                 return name, config
     return None
@@ -143,9 +144,10 @@ def read(path: Path, **hyperparameters: Any) -> tuple[nn.Module, dict[str, str]]
         with safe_open(str(path), framework="pt") as file:
             tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
         # One module under two names is stored once.
-        tensors |= {alias: tensors[key] for alias, key in json.loads(header.get("aliases", "{}")).items()}
-    except (ValueError, KeyError, SafetensorError) as error:
-        raise UnavailableError(f"{path} does not fit its own description ({architecture}): {error}.") from error
+        tensors |= {alias: tensors[key] for alias, key in aliases(header, path).items()}
+    except (ValueError, KeyError, OSError, SafetensorError) as error:
+        told = _first_line(error)
+        raise UnavailableError(f"{path} does not fit its own description ({architecture}): {told}.") from error
     return _build(architecture, config, header, tensors, f"{path} does not fit its own description")
 
 
@@ -173,10 +175,12 @@ def _build(
 ) -> tuple[nn.Module, dict[str, str]]:
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), bounded():
             net: nn.Module = _resolve(get(architecture).network)(**config)
         net.load_state_dict(tensors, strict=True, assign=True)
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+    except IrtoolError:
+        raise
+    except Exception as error:  # whatever a network makes of hyperparameters that are none
         raise UnavailableError(f"{wrong} ({architecture}): {_first_line(error)}.") from error
     header |= {"architecture": architecture, "config": json.dumps(config, default=list)}
     return net.eval().requires_grad_(False), header
@@ -186,7 +190,7 @@ def _first_line(error: Exception) -> str:
     """torch lists every tensor that does not fit; the first lines tell what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[:2])
-    return text if len(text) <= 400 else text[:400] + " ..."
+    return (text if len(text) <= 400 else text[:400] + " ...") or type(error).__name__
 
 
 def load(
@@ -211,7 +215,7 @@ def load(
     try:
         net, header = read(path, **hyperparameters)
     except UnavailableError as error:
-        if not path.is_file() or _look(path)[0].get("architecture") or error.hint.startswith("irtool.load_model"):
+        if not path.is_file() or look(path)[0].get("architecture") or error.hint.startswith("irtool.load_model"):
             raise
         from . import spandrel
 
@@ -230,34 +234,21 @@ def wrap(net: nn.Module, header: Mapping[str, str], companions: Sequence[nn.Modu
     place = get(header["architecture"]).restorer
     if not place:
         raise UnavailableError(f"{about} holds a {header['architecture']}, not a restorer.")
-    model: Model = _resolve(place)(net, header, *companions)
+    try:
+        model: Model = _resolve(place)(net, header, *companions)
+    except IrtoolError:
+        raise
+    except Exception as error:  # a header whose settings are none, or companions of another kind
+        told = f"{about} cannot be used as a {header['architecture']}: {_first_line(error)}."
+        raise UnavailableError(told) from error
     return model
 
 
-def _look(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
-    """Header and shapes of a file, the aliases among its tensors included."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            header = dict(file.metadata() or {})
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise UnavailableError(f"{path} does not exist.", "Give the path of a .safetensors file.") from error
-    except (SafetensorError, OSError) as error:
-        mend = "irtool download NAME mends a file that irtool has fetched."
-        raise UnavailableError(f"{path} is not a readable safetensors file: {error}.", mend) from error
-    try:
-        shapes |= {alias: shapes[key] for alias, key in json.loads(header.get("aliases", "{}")).items()}
-    except (ValueError, KeyError, AttributeError) as error:
-        raise UnavailableError(f"{path} has a damaged header: {error}.") from error
-    return header, shapes
-
-
 def _sought(shapes: Shapes, named: str) -> str:
-    """For a person: the tensors each architecture would have had, and some that are there."""
-    families: dict[tuple[str, ...], list[str]] = {}
-    for name in names():
-        if (keys := get(name).keys) and named in ("", name):
-            families.setdefault(keys, []).append(name)
-    looked = "; ".join(f"{', '.join(those)}: {', '.join(keys)}" for keys, those in families.items())
-    there = ", ".join(list(shapes)[:4]) or "no tensors"
-    return f"irtool looked for 'architecture' in the header, or for tensors ({looked}). It found {there}."
+    """For a person: the architectures that come closest, what they lack, and some of what is there."""
+    known = {name: get(name).keys for name in names() if get(name).keys and named in ("", name)}
+    near = sorted(known, key=lambda name: -sum(key in shapes for key in known[name]) / len(known[name]))[:NEAREST]
+    lacking = [f"{name} lacks {', '.join([key for key in known[name] if key not in shapes][:2])}" for name in near]
+    there = ", ".join(name[:80] for name in list(shapes)[:4]) or "no tensors"
+    more = f" of {len(shapes)}" if len(shapes) > 4 else ""
+    return f"Neither its header nor its tensors ({there}{more}) tell. The nearest: {'; '.join(lacking)}."

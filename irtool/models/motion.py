@@ -22,7 +22,6 @@ from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
-from skimage.measure import label
 from torch import Tensor
 
 from ..synth.tools import fast_size, luminance, pad_reflect, to_linear, to_srgb
@@ -282,6 +281,8 @@ def _tidy(kernel: Tensor, least: float) -> Tensor:
     """Positive, without what is under a share `least` of its peak or apart from the rest and slight, of unit sum."""
     kernel = kernel.clamp_min(0)
     kernel = torch.where(kernel < least * kernel.max(), 0, kernel)
+    from skimage.measure import label  # half a second to import, and few pictures need it
+
     parts = torch.from_numpy(label((kernel > 0).cpu().numpy(), connectivity=2)).to(kernel.device)
     sums = torch.zeros(int(parts.max()) + 1, device=kernel.device).index_add_(0, parts.flatten(), kernel.flatten())
     kernel = kernel * (sums >= 0.1 * kernel.sum())[parts]

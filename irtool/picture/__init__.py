@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from .decode import MAX_PIXELS, probe, read, stored
+from .decode import MAX_PIXELS, probe, read, read_stored
 from .encode import encode
 from .files import Found, find, same_file, save_bytes, write, write_page
 from .formats import FORMATS, SUFFIXES, Format, format_for, format_named, sniff, suffix_for
@@ -26,12 +26,12 @@ __all__ = [
     "format_named",
     "probe",
     "read",
+    "read_stored",
     "same_file",
     "save_bytes",
     "sheet",
     "side_by_side",
     "sniff",
-    "stored",
     "suffix_for",
     "write",
     "write_page",

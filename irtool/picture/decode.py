@@ -91,23 +91,22 @@ def read(
         return replace(_picture(raw, format, name, path), original=data)
 
 
-def stored(
-    source: str | Path | bytes | IO[bytes],
-    *,
-    name: str | None = None,
-    max_pixels: int = MAX_PIXELS,
-    budget: Budget | None = None,
-) -> np.ndarray:
-    """(H, W, 1 or 3) uint8 or uint16 codes as the file has them: not turned upright, no profile applied.
+def read_stored(data: bytes, name: str) -> np.ndarray:
+    """The samples that a file stores: neither turned upright nor converted from its colour profile.
 
-    Arguments and errors are those of `read`.
+    Args:
+        data: the bytes of a file.
+        name: what messages call it.
+
+    Returns:
+        (H, W, 1 or 3) uint8 or uint16.
+
+    Raises:
+        PictureError, UnavailableError: as `read`.
     """
-    name = name or (str(source) if isinstance(source, (str, os.PathLike)) else "picture")
-    budget = budget or Budget()
-    data = source_bytes(source, name, limit=max_pixels * _FILE_BYTES, room=budget.room())
     format = _format_of(data, name)
     with _errors(name, format):
-        return _decoded(format, data, partial(_guard, name, len(data), max_pixels, budget)).colour
+        return _decoded(format, data, partial(_guard, name, len(data), MAX_PIXELS, Budget())).colour
 
 
 def probe(source: str | Path | bytes | IO[bytes], *, name: str | None = None) -> tuple[str, int, int]:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-import secrets
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import PictureError
+from ..errors import FileError, PictureError
+from ..fileio import atomic_write
 from .encode import encode, encode_page
 from .formats import SUFFIXES, format_for, format_named
 from .model import Picture
-
-# Hidden, so that an unfinished file left by a killed process is never taken for a picture; and short, so that a target
-# with the longest name a file system allows can still be written.
-_TEMPORARY, _ENDING = ".irtool-", ".tmp"
-_OURS = re.compile(r"\.irtool-(\d{1,9})-[0-9a-f]{16}\.tmp")
 
 
 def write(
@@ -74,136 +66,16 @@ def save_bytes(data: bytes, path: str | Path, *, replace: bool = True, like: Pat
     """Write a file whole or not at all, as `write` does, for bytes that are encoded already.
 
     Args:
-        replace: whether a file that is there already, by the moment of writing, is replaced.
-        like: a file whose permissions a new one does not exceed.
+        data, path: what to write, and where.
+        replace, like: as in `irtool.fileio.atomic_open`.
 
     Raises:
         PictureError: the target is there already, no regular file, or cannot be written.
     """
-    path = Path(path)
     try:
-        mode = _mode_of(path)
-        if mode is not None and not stat.S_ISREG(mode):
-            raise PictureError(*_not_regular(path, mode))
-        _remove_left_over(path.parent)
-        temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}{_ENDING}")
-        try:
-            with temporary.open("xb") as file:
-                _lock(file.fileno(), wait=True)
-                file.write(data)
-                if mode is not None:
-                    temporary.chmod(stat.S_IMODE(mode))
-                elif like is not None and (other := _mode_of(like)) is not None:
-                    temporary.chmod(stat.S_IMODE(os.fstat(file.fileno()).st_mode) & stat.S_IMODE(other) | stat.S_IWUSR)
-                file.flush()
-                os.fsync(file.fileno())
-            _appear(temporary, path, replace)
-            _sync_folder(path.parent)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-    except FileExistsError as error:
-        raise PictureError(
-            f"{path} exists already, and is not replaced", "Choose with --existing overwrite, skip or rename."
-        ) from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        hint = "Check that its folder exists, is writable and has room."
-        raise PictureError(f"{path}: cannot be written ({reason})", hint) from error
-    return path
-
-
-def _not_regular(path: Path, mode: int) -> tuple[str, str]:
-    if stat.S_ISDIR(mode):
-        return f"{path} is a folder, not a file to write", "Add a file name."
-    return f"{path} is a device or a pipe, not a file to write", "Use -o - and let the shell write there."
-
-
-def _mode_of(path: Path) -> int | None:
-    """Kind and permissions of what lies at a path, links followed; None if nothing does."""
-    try:
-        return path.stat().st_mode
-    except FileNotFoundError:
-        return None
-
-
-def _appear(temporary: Path, path: Path, replace: bool) -> None:
-    """Give a finished file its name. Without `replace` that is a link, which fails where there is a file."""
-    if replace:
-        temporary.replace(path)
-        return
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        if os.path.lexists(path):
-            raise FileExistsError from None
-        temporary.replace(path)
-    else:
-        temporary.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring a new name to the disk; not every system can (Windows), nor every file system."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _lock(descriptor: int, *, wait: bool) -> bool:
-    """Lock a file for as long as it is open, or say that somebody else has. True where there are no locks to be had."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-_cleaned: set[Path] = set()
-
-
-def _remove_left_over(folder: Path) -> None:
-    """Remove the temporary files of killed runs from a folder, once in the life of this process.
-
-    A file is one if its name is of our making, the process that the name tells of is gone, and nobody holds its lock.
-    """
-    if folder in _cleaned or os.name != "posix":
-        return
-    _cleaned.add(folder)
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(folder):
-            found = _OURS.fullmatch(entry.name)
-            if found is None or not entry.is_file(follow_symlinks=False) or _runs(int(found[1])):
-                continue
-            with contextlib.suppress(OSError):
-                descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW)
-                try:
-                    if _lock(descriptor, wait=False):
-                        Path(entry.path).unlink()
-                finally:
-                    os.close(descriptor)
-
-
-def _runs(process: int) -> bool:
-    """Whether there is a process of this number on this machine."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
+        return atomic_write(path, data, replace=replace, like=like)
+    except FileError as error:
+        raise PictureError(error.message, error.hint) from error
 
 
 def same_file(a: Path, b: Path) -> bool:

@@ -17,9 +17,10 @@ from ..errors import IrtoolError
 from ..models import loading, modulation
 from ..models.compact import CompactNet, Pointwise
 from ..models.holes import filled
+from ..tables import unknown
 from ..weights import locate
 from .data import Sample
-from .recipe import Recipe, unknown
+from .recipe import Recipe
 from .restorer import RestorerJob
 
 SETTINGS = ("base", "task", "like", "rank")

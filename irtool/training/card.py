@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..fileio import atomic_write
 from .recipe import Recipe
 from .state import LAST, State, held_by
-from .state import write as write_file
 
 
 def write(
@@ -63,7 +63,7 @@ def write(
         "",
     ]
     path = out / "card.md"
-    write_file(path, "\n".join(text).encode())
+    atomic_write(path, "\n".join(text).encode())
     return path
 
 

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from ..errors import UnavailableError
-from .recipe import Recipe, unknown
+from ..models.bounded import bounded
+from ..tables import unknown
+from .recipe import Recipe
 
 
 def misfits(network: type[nn.Module], recipe: Recipe, settings: Sequence[str] = ()) -> list[str]:
@@ -26,7 +28,7 @@ def misfits(network: type[nn.Module], recipe: Recipe, settings: Sequence[str] = 
     problems += [f"settings: unknown key {unknown(key, settings)}" for key in recipe.settings if key not in settings]
     if not problems:
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), bounded():
                 network(**recipe.model)
         except UnavailableError:
             pass  # a package is missing here; the recipe is not to blame

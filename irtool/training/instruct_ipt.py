@@ -17,10 +17,11 @@ from ..errors import UsageError
 from ..models import loading
 from ..models.instruct_ipt import TASKS, InstructIPT
 from ..models.ipt import IPT
+from ..tables import unknown
 from ..weights import locate
 from .checks import misfits
 from .data import Sample
-from .recipe import Recipe, unknown
+from .recipe import Recipe
 from .restorer import RestorerJob
 
 SETTINGS = ("base", "place")

@@ -29,6 +29,10 @@ JOBS: dict[str, str] = {
     "daclip-controller": "training.controller:ControllerJob",
     "universal-ir": "training.steered:UniversalJob",
     "nafnet-daclip": "training.steered:SteeredNAFNetJob",
+    "diffusion-prior": "training.prior:PriorJob",
+    "rl-i2it": "training.rl_i2it:StepwiseJob",
+    "lm4lv": "training.lm4lv:LM4LVJob",
+    "ir-sde": "training.irsde:IRSDEJob",
 }
 
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ..errors import UnavailableError
+from ..fileio import atomic_write
 from ..picture import Picture, encode, sheet
 from .curve import chart
 from .jobs import Preview
-from .state import write
 
 
 class Watcher:
@@ -138,7 +138,7 @@ class Journal:
         self.out = out
         self.path = out / "log.jsonl"
         self.lines = [line for line in read(self.path) if line["step"] <= step]
-        write(self.path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
+        atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in self.lines).encode())
         self.board = _board(out) if tensorboard else None
 
     def add(self, line: Mapping[str, Any]) -> None:
@@ -194,7 +194,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def _write_picture(path: Path, drawn: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = "JPEG" if path.suffix == ".jpg" else "PNG"
-    write(path, encode(Picture(drawn.astype("float32") / 255), kind))
+    atomic_write(path, encode(Picture(drawn.astype("float32") / 255), kind))
 
 
 def _board(out: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import IrtoolError, UsageError
+from ..errors import FileError, IrtoolError, UsageError
+from ..fileio import exists, read_text
 from . import card
 from .data import seed_of
 from .feed import feed
@@ -67,8 +69,10 @@ def train(
             watcher.note(f"goes on from step {state.step}")
             if state.data != source.told.get("digest", ""):
                 watcher.note("the pictures are not those that the run was begun with")
-        elif start is not None:
-            state.begin_from(start)
+        else:
+            _require_own(out)
+            if start is not None:
+                state.begin_from(start)
         state.data = str(source.told.get("digest", ""))
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -91,6 +95,25 @@ def train(
                 f"Make room; {out / LAST} is the last good state, and the same command goes on from it.",
             ) from error
     return out / LAST
+
+
+def _require_own(out: Path) -> None:
+    """Turn away a folder whose files a new run would replace.
+
+    Raises:
+        UsageError: it holds checkpoints without the one to go on from, or a log that is none of irtool's.
+    """
+    log, own = out / "log.jsonl", False
+    if exists(log):
+        try:
+            first = json.loads(read_text(log).partition("\n")[0] or '{"step": 0}')
+            own = isinstance(first, dict) and "step" in first
+        except (ValueError, RecursionError, FileError):
+            own = False
+    # A run that was killed before its first checkpoint has a log alone.
+    foreign = [] if own else [*([log] if exists(log) else []), *sorted(out.glob("step-*.pt"))]
+    if foreign:
+        raise UsageError(f"{foreign[0]} is not of a run that could go on here.", "Name another folder with --out.")
 
 
 def run(

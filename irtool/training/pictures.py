@@ -8,10 +8,9 @@ processes share what the system has read, and the next run begins at once.
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,11 +19,16 @@ from pathlib import Path
 import numpy as np
 
 from .. import picture
-from ..errors import IrtoolError, UsageError
+from ..data.pairs import DEGRADED, TRUE
+from ..errors import FileError, IrtoolError, UsageError, reason
+from ..fileio import atomic_open, is_folder, is_regular
+from ..tables import rows
 from ..weights.hub import assets_cache
 from .recipe import Pairs, Recipe
 
 LIMIT = 2_000_000  # clean pictures with more pixels are reduced by whole factors: their own grain goes, and it fits
+Named = dict[str, list[Path]]
+_ROLES = frozenset(DEGRADED + TRUE)
 _COLUMNS = {"clean": ("clean", "file"), "degraded": ("degraded",)}
 
 
@@ -132,18 +136,21 @@ def decode(paths: Sequence[Path], cache: Path, limit: int | None, skipped: list[
     def one(path: Path) -> Decoded | str:
         try:
             about = path.stat()
-        except OSError as error:
-            return f"{path} cannot be read: {error.strerror}."
+            if not is_regular(path):
+                return f"{path} is no regular file."
+        except (OSError, ValueError) as error:
+            return f"{path} cannot be read: {reason(error)}."
         key = f"{path.resolve()} {about.st_size} {about.st_mtime_ns} {limit} 1"
         target = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
-        if not target.is_file():
+        size = _kept(target)
+        if size is None:
             try:
                 pixels = _reduced(picture.read(path).pixels, limit)
             except IrtoolError as error:
                 return error.message
             _keep((pixels * 255 + 0.5).astype(np.uint8), target)
-        height, width = np.load(target, mmap_mode="r").shape[:2]
-        return Decoded(path, target, height, width)
+            size = pixels.shape[:2]
+        return Decoded(path, target, *size)
 
     # Decoding lets go of the interpreter, so threads are enough.
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
@@ -162,18 +169,23 @@ def _reduced(pixels: np.ndarray, limit: int | None) -> np.ndarray:
     return mean
 
 
+def _kept(path: Path) -> tuple[int, int] | None:
+    """Height and width of the picture that a file of the cache holds whole; None where it does not."""
+    with contextlib.suppress(OSError, ValueError, EOFError):  # absent, or cut short by a disk that failed
+        pixels = np.load(path, mmap_mode="r")
+        if pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8:
+            return pixels.shape[0], pixels.shape[1]
+    return None
+
+
 def _keep(pixels: np.ndarray, target: Path) -> None:
-    partial = target.with_suffix(f".{os.getpid()}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with atomic_open(target) as file:
             np.save(file, np.ascontiguousarray(pixels))
-        partial.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    except (OSError, FileError) as error:
         raise IrtoolError(
-            f"Decoded pictures cannot be kept in {target.parent}: {error.strerror or error}.",
+            f"Decoded pictures cannot be kept in {target.parent}: {reason(error)}.",
             "Set HF_ASSETS_CACHE to a folder with room: three bytes per pixel of the training pictures.",
         ) from error
 
@@ -193,9 +205,9 @@ def _listed(root: Path, names: Sequence[str]) -> list[Path]:
     paths: dict[Path, None] = {}
     for name in names:
         place = root / name
-        if place.is_dir():
+        if is_folder(place):
             paths |= dict.fromkeys(found.path for found in picture.find([place], recursive=True))
-        elif place.is_file():
+        elif is_regular(place):
             paths |= dict.fromkeys(row["clean"] for row in manifest(place, ("clean",)))
         else:
             raise _absent(place)
@@ -209,7 +221,7 @@ def _absent(place: Path) -> UsageError:
 
 
 def manifest(path: Path, wanted: Sequence[str]) -> list[dict[str, Path]]:
-    """Read a list of pictures: a table with a header, separated by tabs (commas where it is a .csv).
+    """Read a list of pictures: a table with a header, its columns separated by tabs, commas or semicolons.
 
     Args:
         path: the table. Its columns are named in the first line; "clean" may also be called "file". Other columns are
@@ -217,52 +229,105 @@ def manifest(path: Path, wanted: Sequence[str]) -> list[dict[str, Path]]:
         wanted: the columns to read, of "clean" and "degraded".
 
     Raises:
-        UsageError: it cannot be read, or lacks a column.
+        FileError: it cannot be read.
+        UsageError: it is no table, or lacks a column.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="," if path.suffix == ".csv" else "\t"))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} is no manifest: {error}.") from error
+    found = rows(path)
     columns: dict[str, str] = {}
     for name in wanted:
-        column = next((c for c in _COLUMNS[name] if rows and c in rows[0]), None)
+        column = next((c for c in _COLUMNS[name] if found and c in found[0]), None)
         if column is None:
             raise UsageError(
                 f"{path} has no column '{name}'.", "Its first line must name the columns, separated by tabs."
             )
         columns[name] = column
-    return [{name: path.parent / row[column] for name, column in columns.items() if row[column]} for row in rows]
+    return [{name: path.parent / row[column] for name, column in columns.items() if row.get(column)} for row in found]
 
 
-def by_stem(degraded: Sequence[Path], clean: Sequence[Path], skipped: list[str]) -> list[tuple[Path, Path]]:
-    """Put each degraded picture beside its clean twin: the same stem, or one that goes on with "_" or "-"."""
-    known = {path.stem: path for path in clean}
-    matched = []
+def matched(
+    degraded: Sequence[Path], clean: Sequence[Path], skipped: list[str], below: tuple[Path, Path] | None = None
+) -> list[tuple[Path, Path]]:
+    """Put each degraded picture beside its clean one.
+
+    Two files belong together where the stem of the degraded one is that of the clean one, or begins with it and goes
+    on with "_" or "-", and where they lie in the same sub-folder: blur/A/1.png and sharp/A/1.png. So do A/blur/1.png
+    and A/sharp/1.png: where no sub-folder is the same, those that say what is in them ("blur", "gt") do not count.
+    Clean pictures that lie in no sub-folder belong to degraded ones in any, and the other way round. Among several
+    clean ones of one stem, the one with the degraded picture's own suffix is taken.
+
+    Args:
+        degraded, clean: files.
+        skipped: gets a sentence for each degraded picture without a clean one, or with several to choose from.
+        below: the folders that the sub-folders of the degraded and of the clean pictures are counted from.
+    """
+    roots = below or (Path(), Path())
+    exact: dict[tuple[str, ...], Named] = defaultdict(lambda: defaultdict(list))
+    loose: dict[tuple[str, ...], Named] = defaultdict(lambda: defaultdict(list))
+    every: Named = defaultdict(list)
+    for path in clean:
+        folders = _folders(path, roots[1])
+        exact[folders][path.stem].append(path)
+        loose[_without_roles(folders)][path.stem].append(path)
+        every[path.stem].append(path)
+    pairs = []
     for path in degraded:
-        stem = path.stem
-        ends = [len(stem)] + [i for i in range(len(stem) - 1, 0, -1) if stem[i] in "_-"]
-        twin = next((known[stem[:end]] for end in ends if stem[:end] in known), None)
-        if twin is None:
+        folders = _folders(path, roots[0])
+        bare = _without_roles(folders)
+        ends = [len(path.stem)] + [i for i in range(len(path.stem) - 1, 0, -1) if path.stem[i] in "_-"]
+        # Without sub-folders on one side; never from another sub-folder, which holds other pictures of these names.
+        anywhere = loose.get((), {}) if bare else every
+        candidates = next(
+            (named[path.stem[:end]] for named in (exact.get(folders, {}), loose.get(bare, {}), anywhere) for end in ends
+             if path.stem[:end] in named),
+            [],
+        )  # fmt: skip
+        own = [p for p in candidates if p.suffix == path.suffix] if len(candidates) > 1 else candidates
+        if len(own) == 1:
+            pairs.append((path, own[0]))
+        elif not candidates:
             skipped.append(f"{path} has no clean twin of that name.")
         else:
-            matched.append((path, twin))
-    return matched
+            told = ", ".join(str(p) for p in candidates[:3])
+            skipped.append(f"{path} has {len(candidates)} clean twins of that name ({told}): nobody can tell which.")
+    return pairs
+
+
+def _folders(path: Path, root: Path) -> tuple[str, ...]:
+    """The sub-folders between a root and a picture."""
+    return path.parent.relative_to(root).parts if path.is_relative_to(root) else path.parent.parts
+
+
+def _without_roles(folders: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in folders if _plain(name) not in _ROLES)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def _of_role(paths: Sequence[Path], root: Path, names: Sequence[str]) -> list[Path]:
+    """The pictures that lie in folders of these names."""
+    return [p for p in paths if any(_plain(part) in names for part in p.parent.relative_to(root).parts)]
 
 
 def _twins(root: Path, entry: Pairs, cache: Path, smallest: int, skipped: list[str]) -> list[Twins]:
     if entry.manifest:
-        if not (root / entry.manifest).is_file():
+        if not is_regular(root / entry.manifest):
             raise _absent(root / entry.manifest)
-        rows = manifest(root / entry.manifest, ("degraded", "clean"))
-        matched = [(row["degraded"], row["clean"]) for row in rows if len(row) == 2]
+        listed = manifest(root / entry.manifest, ("degraded", "clean"))
+        pairs = [(row["degraded"], row["clean"]) for row in listed if len(row) == 2]
     else:
-        matched = by_stem(_listed(root, [entry.degraded]), _listed(root, [entry.clean]), skipped)
+        places = root / entry.degraded, root / entry.clean
+        low, high = (_listed(root, [name]) for name in (entry.degraded, entry.clean))
+        if places[0] == places[1] and is_folder(places[0]):  # GoPro: SEQUENCE/blur and SEQUENCE/sharp in one tree
+            kinds = _of_role(low, places[0], DEGRADED), _of_role(high, places[0], TRUE)
+            low, high = kinds if all(kinds) else (low, high)
+        pairs = matched(low, high, skipped, places)
     # Not reduced: the grain of a real pair is what is to be learned.
-    every = list(dict.fromkeys(path for pair in matched for path in pair))
+    every = list(dict.fromkeys(path for pair in pairs for path in pair))
     decoded = {one.source: one for one in _usable(decode(every, cache, None, skipped), smallest, skipped)}
     twins = []
-    for first, second in matched:
+    for first, second in pairs:
         if first not in decoded or second not in decoded:
             continue  # told already
         a, b = decoded[first], decoded[second]
@@ -278,10 +343,9 @@ def licences(pictures: Pictures, root: Path) -> dict[str, int]:
     "licence"); "not stated" for the others. The model card quotes this."""
     stated: dict[Path, str] = {}
     path = root / "manifest.tsv"
-    if path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                stated[(root / (row.get("file") or "")).resolve()] = row.get("licence") or row.get("license") or ""
+    if is_regular(path):
+        for row in rows(path):
+            stated[(root / row.get("file", "")).resolve()] = row.get("licence") or row.get("license") or ""
     used = [p.source for p in (*pictures.clean, *pictures.held)]
     used += [side.source for pairs in pictures.pairs for t in pairs for side in (t.degraded, t.clean)]
     return dict(Counter(stated.get(p.resolve(), "") or "not stated" for p in dict.fromkeys(used)).most_common())

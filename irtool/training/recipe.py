@@ -7,25 +7,21 @@ such as [model] and [weights] are merged key by key, everything else is replaced
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..degradation import CLEAN, IDS
-from ..errors import UsageError
+from ..errors import UsageError, closest
+from ..fileio import exists, read_text
+from ..tables import fill, number, parse_toml, read_toml, unknown
 from .jobs import JOBS, job
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 BUILT_IN = Path(__file__).parent / "recipes"
+LARGEST_WEIGHT = 1e6
 KINDS = (*IDS, "real", "mixed", CLEAN)
 # What may change when a run goes on: how long it is and what it tells, not what it learns from.
 FREE = frozenset({"minutes", "steps", "save_every", "report_every", "preview_every", "keep"})
@@ -41,9 +37,9 @@ class Phase:
         batch: crops per step, over all processes.
     """
 
-    until: float
-    crop: int
-    batch: int
+    until: float = number(dataclasses.MISSING, 0, 1, above=True)
+    crop: int = number(dataclasses.MISSING, 16, 4096)
+    batch: int = number(dataclasses.MISSING, 1, 65536)
 
 
 @dataclass(frozen=True)
@@ -52,8 +48,7 @@ class Pairs:
 
     Attributes:
         task: ids of the damage they show, one or more.
-        degraded, clean: folders, relative to the data root. Two files belong together where the stem of the degraded
-            one is that of the clean one, or begins with it and goes on with "_" or "-".
+        degraded, clean: folders, relative to the data root; `pictures.matched` says which files belong together.
         manifest: instead of both, a table with the columns "degraded" and "clean" (see `pictures.manifest`).
         weight: relative frequency, beside those of `Recipe.weights`.
     """
@@ -62,7 +57,7 @@ class Pairs:
     degraded: str = ""
     clean: str = ""
     manifest: str = ""
-    weight: float = 1.0
+    weight: float = number(1.0, 0, 1e6)
 
 
 @dataclass(frozen=True)
@@ -104,29 +99,29 @@ class Recipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
     data: tuple[str, ...] = ("train_clean",)
     pairs: tuple[Pairs, ...] = ()
-    hold: int = 8
-    minutes: float = 0.0
-    steps: int = 10000
+    hold: int = number(8, 0, 100_000)
+    minutes: float = number(0.0, 0, 1e7)
+    steps: int = number(10000, 0, 10**10)
     phases: tuple[Phase, ...] = (Phase(1.0, 128, 8),)
-    region: int = 160
-    group: int = 2
-    pool: int = 32
+    region: int = number(160, 16, 8192)
+    group: int = number(2, 1, 65536)
+    pool: int = number(32, 1, 65536)
     weights: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 1.0))
-    rate: float = 1e-3
-    warmup: int = 200
-    decay: float = 0.0
-    clip: float = 1.0
-    ema: float = 0.999
-    floor: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.99
-    eps: float = 1e-8
-    seed: int = 0
+    rate: float = number(1e-3, 0, 100, above=True)
+    warmup: int = number(200, 0, 10**10)
+    decay: float = number(0.0, 0, 100)
+    clip: float = number(1.0, 0, 1e9, above=True)
+    ema: float = number(0.999, 0, 1, below=True)
+    floor: float = number(0.01, 0, 1)
+    beta1: float = number(0.9, 0, 1, below=True)
+    beta2: float = number(0.99, 0, 1, below=True)
+    eps: float = number(1e-8, 0, 1, above=True)
+    seed: int = number(0, 0, 2**53)
     precision: str = "bf16"
-    save_every: int = 500
-    report_every: int = 50
-    preview_every: int = 1000
-    keep: int = 2
+    save_every: int = number(500, 1, 10**10)
+    report_every: int = number(50, 1, 10**10)
+    preview_every: int = number(1000, 1, 10**10)
+    keep: int = number(2, 1, 10**6)
 
     @property
     def sha256(self) -> str:
@@ -146,19 +141,18 @@ def find(name: str, beside: Path | None = None) -> Path:
         UsageError: there is none; the hint names the closest.
     """
     path = (beside or Path()) / name
-    if path.suffix == ".toml" and path.is_file():
+    if path.suffix == ".toml" and exists(path):
         return path
     if name in built_in():
         return BUILT_IN / f"{name}.toml"
-    close = difflib.get_close_matches(name, built_in(), n=1)
-    hint = f"Did you mean '{close[0]}'?" if close else f"Built in: {', '.join(built_in())}; or give a .toml file."
-    raise UsageError(f"There is no recipe '{name}'.", hint)
+    otherwise = f"Built in: {', '.join(built_in())}; or give a .toml file."
+    raise UsageError(f"There is no recipe '{name}'.", closest(name, built_in(), otherwise))
 
 
 def comment(path: Path) -> str:
     """The comment at the head of a recipe: what it is for, its command, what it gave."""
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path).splitlines():
         if not line.startswith("#"):
             break
         lines.append(line[1:].removeprefix(" "))
@@ -173,10 +167,7 @@ def table(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """
     if path.resolve() in _seen:
         raise UsageError(f"{path} extends itself: " + " -> ".join(p.name for p in (*_seen, path)) + ".")
-    try:
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}.") from error
+    said = read_toml(path)
     if "extends" not in said:
         return said
     base = said.pop("extends")
@@ -201,8 +192,8 @@ def change(said: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
         if not equals or not key:
             raise UsageError(f"'{text}' is no change to a recipe.", "Write key=value, such as minutes=5.")
         try:
-            value: Any = tomllib.loads(f"value = {value_text}")["value"]
-        except tomllib.TOMLDecodeError:
+            value: Any = parse_toml(f"value = {value_text}", text)["value"]
+        except UsageError:
             value = value_text
         first, dot, rest = key.partition(".")
         if not dot:
@@ -238,11 +229,12 @@ def build(said: Mapping[str, Any], name: str) -> Recipe:
 def check(said: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
     """The recipe of a table as far as it can be made, and all that is wrong with it, a phrase each."""
     problems: list[str] = []
-    made: Recipe | None = _fill(Recipe, said, "", problems)
+    made = fill(Recipe, said, problems)
     if made is None:
         return None, problems
+    unbounded = any(problem.startswith(("model", "settings")) for problem in problems)
     problems += _out_of_range(made)
-    if made.kind in JOBS:
+    if made.kind in JOBS and not unbounded:
         problems += job(made.kind).problems(made)
     return made, problems
 
@@ -254,62 +246,6 @@ def missing_data(recipe: Recipe, root: Path) -> list[str]:
     return [f"{key}: {root / name} is not there" for key, name in wanted if not (root / name).exists()]
 
 
-def unknown(word: str, known: Iterable[str]) -> str:
-    """A phrase about a word that is not known, with the closest that is."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"'{word}'" + (f", did you mean '{close[0]}'?" if close else "")
-
-
-def _fill(cls: type, said: Mapping[str, Any], place: str, problems: list[str]) -> Any:
-    """An instance of a dataclass from a table; None where it lacks a value. What is wrong goes to `problems`."""
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    values = {}
-    for key, value in said.items():
-        if key not in fields:
-            problems.append(f"{place}unknown key {unknown(key, fields)}")
-            continue
-        found = _value(str(fields[key].type), value, f"{place}{key}", problems)
-        if found is not None:
-            values[key] = found
-    lacking = [
-        f.name
-        for f in fields.values()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and f.name not in said
-    ]
-    problems += [f"{place}'{name}' is missing" for name in lacking]
-    try:
-        return cls(**values)
-    except TypeError:  # a value without a default was wrong, and is among the problems
-        return None
-
-
-def _value(kind: str, value: Any, place: str, problems: list[str]) -> Any:
-    """A value as the annotation `kind` of its field wants it; None, or what is left of a table, where it is wrong."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind == "float" and number:
-        return float(value)
-    if (kind == "int" and number and isinstance(value, int)) or (kind == "str" and isinstance(value, str)):
-        return value
-    if kind.startswith("Mapping") and isinstance(value, Mapping):
-        if kind.endswith("float]"):
-            read = {k: _value("float", v, f"{place}.{k}", problems) for k, v in value.items()}
-            return {k: v for k, v in read.items() if v is not None}
-        return value
-    if kind == "tuple[str, ...]":
-        listed = (value,) if isinstance(value, str) else value
-        if isinstance(listed, (list, tuple)) and all(isinstance(v, str) for v in listed):
-            return tuple(listed)
-    elif kind.startswith("tuple") and isinstance(value, (list, tuple)) and all(isinstance(v, Mapping) for v in value):
-        cls = Phase if "Phase" in kind else Pairs
-        entries = [_fill(cls, v, f"{place}: entry {i + 1}: ", problems) for i, v in enumerate(value)]
-        return tuple(entry for entry in entries if entry is not None)
-    wanted = {"tuple[str, ...]": "list of str", "int": "int", "float": "float", "str": "str"}
-    problems.append(
-        f"{place}: expected {wanted.get(kind, 'tables' if 'tuple' in kind else 'table')}, found {type(value).__name__}"
-    )
-    return None
-
-
 def _out_of_range(recipe: Recipe) -> list[str]:
     problems = []
     if recipe.kind not in JOBS:
@@ -317,28 +253,13 @@ def _out_of_range(recipe: Recipe) -> list[str]:
     if recipe.precision not in ("bf16", "fp32"):
         problems.append(f"precision: 'bf16' or 'fp32', not '{recipe.precision}'")
     problems += [f"weights: unknown kind {unknown(kind, KINDS)}" for kind in recipe.weights if kind not in KINDS]
-    chances = [*recipe.weights.values(), *(p.weight for p in recipe.pairs)]
-    if any(w < 0 for w in chances):
-        problems.append("weights: none may be below 0")
-    if not any(w > 0 for w in chances):
+    if not all(0 <= w <= LARGEST_WEIGHT for w in recipe.weights.values()):
+        problems.append(f"weights: none may be below 0 or above {LARGEST_WEIGHT:g}")
+    if not any(w > 0 for w in (*recipe.weights.values(), *(p.weight for p in recipe.pairs))):
         problems.append("weights: at least one must be positive")
-    for name in ("hold", "warmup", "decay", "minutes"):
-        if getattr(recipe, name) < 0:
-            problems.append(f"{name}: 0 or more, not {getattr(recipe, name)}")
-    for name in ("region", "group", "pool", "save_every", "report_every", "preview_every", "keep"):
-        if getattr(recipe, name) < 1:
-            problems.append(f"{name}: 1 or more, not {getattr(recipe, name)}")
-    for name in ("rate", "clip", "eps"):
-        if not 0 < getattr(recipe, name) < float("inf"):
-            problems.append(f"{name}: above 0, not {getattr(recipe, name)}")
-    for name in ("ema", "beta1", "beta2"):
-        if not 0 <= getattr(recipe, name) < 1:
-            problems.append(f"{name}: 0 or more and below 1, not {getattr(recipe, name)}")
-    if not 0 <= recipe.floor <= 1:
-        problems.append(f"floor: 0 to 1, not {recipe.floor}")
     if recipe.minutes == 0 and recipe.steps < 1:
         problems.append("steps: at least 1 where minutes is 0")
-    if recipe.group >= 1 and recipe.pool % recipe.group:
+    if recipe.pool % recipe.group:
         problems.append(f"pool: {recipe.pool} must be a multiple of group, {recipe.group}")
     return problems + _phases(recipe) + [said for pairs in recipe.pairs for said in _pairs(pairs)]
 
@@ -349,11 +270,11 @@ def _phases(recipe: Recipe) -> list[str]:
     if not ends or ends != sorted(set(ends)) or ends[0] <= 0 or ends[-1] != 1.0:
         problems.append("phases: 'until' must rise and end at 1.0")
     for phase in recipe.phases:
-        if phase.crop % 16 or phase.crop < 16:
+        if phase.crop % 16:
             problems.append(f"phases: crop {phase.crop} must be a multiple of 16")
         if phase.crop > recipe.region:
             problems.append(f"phases: crop {phase.crop} must not exceed region, {recipe.region}")
-        if phase.batch < 1 or recipe.pool % phase.batch:
+        if recipe.pool % phase.batch:
             problems.append(f"phases: batch {phase.batch} must be at least 1 and divide pool, {recipe.pool}")
     return problems
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
 import os
-import pickle
+import re
+import secrets
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import IrtoolError, UsageError
+from ..errors import FileError, IrtoolError, UnavailableError, UsageError, reason
+from ..fileio import atomic_write, exists, open_regular
 from ..models import loading
+from ..weights.convert import require_harmless
 from .jobs import Job
 from .recipe import FREE, Recipe, build
 
@@ -30,6 +32,7 @@ class State:
         step, seconds: how far the run is.
         pool, row, phase: the pool in use, the batches already taken from it, and the phase they were laid out for.
         best: the best held-out figure so far.
+        written: the checkpoints of this run that are kept, the oldest first; no others are ever removed.
     """
 
     def __init__(self, job: Job[Any], recipe: Recipe, device: torch.device) -> None:
@@ -49,6 +52,7 @@ class State:
         self.pool, self.row, self.phase = 0, 0, 0
         self.best = float("-inf")
         self.data = ""
+        self.written: list[Path] = []
 
     def average(self, decay: float) -> None:
         """Move the average towards the weights; it forgets the first steps quickly and then settles at the decay."""
@@ -83,15 +87,18 @@ class State:
         torch.save(held, buffer)
         path = out / f"step-{self.step:08d}.pt"
         try:
-            write(path, buffer.getbuffer())
+            atomic_write(path, buffer.getbuffer())
             stand_for(out / LAST, path)
-        except OSError as error:
+        except (OSError, FileError) as error:
+            last = f"{out / LAST} is the last good one; " if exists(out / LAST) else ""
             raise IrtoolError(
-                f"The checkpoint of step {self.step} cannot be written to {out}: {error.strerror or error}.",
-                f"{out / LAST} is the last good one; make room, and the same command goes on from it.",
+                f"The checkpoint of step {self.step} cannot be written to {out}: {reason(error)}.",
+                f"{last}make room, and run the same command again.",
             ) from error
-        for old in sorted(out.glob("step-*.pt"))[: -recipe.keep]:
-            old.unlink()
+        self.written = [*(p for p in self.written if p != path), path]
+        for old in self.written[: -recipe.keep]:
+            old.unlink(missing_ok=True)
+        del self.written[: -recipe.keep]
 
     def resume(self, path: Path, recipe: Recipe) -> None:
         """Go on from a checkpoint of the same run.
@@ -116,6 +123,11 @@ class State:
         self.net.load_state_dict(held["net"])
         self.optimizer.load_state_dict(held["optimizer"])
         self.step, self.seconds, self.best = held["step"], held["seconds"], held["best"]
+        # Those of the earlier part; of higher steps they are another run's.
+        steps = {
+            p: int(m[1]) for p in path.parent.glob("step-*.pt") if (m := re.fullmatch(r"step-(\d{8,})\.pt", p.name))
+        }
+        self.written = sorted((p for p, step in steps.items() if step <= self.step), key=steps.__getitem__)
         self.pool, self.row, self.phase, self.data = held["pool"], held["row"], held["phase"], held["data"]
 
     def begin_from(self, path: Path) -> None:
@@ -141,37 +153,29 @@ def read(path: Path) -> dict[str, Any]:
         UsageError: the file is no checkpoint of irtool.
     """
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        require_harmless(path)
+        with open_regular(path) as file:
+            held = torch.load(file, map_location="cpu", weights_only=True)
         if not {"ema", "step", "recipe"} <= set(held):
             raise KeyError("it lacks weights or recipe")
-    except (OSError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UsageError(f"{path} is no checkpoint of irtool ({str(error).splitlines()[0]}).") from error
+    except (FileError, UnavailableError) as error:
+        raise UsageError(error.message.rstrip(".") + ".", error.hint) from error
+    except Exception as error:  # torch's loaders raise whatever they trip over, in words that tell how to open anything
+        raise UsageError(f"{path} is no checkpoint of irtool ({type(error).__name__}).") from error
     return dict(held)
 
 
-def write(path: Path, data: bytes | memoryview) -> None:
-    """Write a file whole or not at all, also when the power goes; raises OSError."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
-
-
 def stand_for(name: Path, path: Path) -> None:
-    """Let `name` be the file `path`, from one moment to the next: a link where the disk has them, else a copy."""
-    partial = name.with_name(f".{name.name}.partial")
-    partial.unlink(missing_ok=True)
+    """Let `name` be the file `path`, from one moment to the next: a link where the disk has them, else a copy.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    partial = name.with_name(f".irtool-{secrets.token_hex(8)}.tmp")
     try:
         os.link(path, partial)
     except OSError:
-        write(name, path.read_bytes())
+        atomic_write(name, path.read_bytes())
         return
     partial.replace(name)
 

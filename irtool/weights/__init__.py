@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from .files import converted, locate, obtain, state, verify
 from .hub import offline
-from .registry import DEFAULT_DETECTOR, DEFAULT_RESTORER, File, Record, get, needs, records, restorers
+from .registry import DEFAULT_DETECTOR, DEFAULT_RESTORER, File, Record, companions, get, needs, records, restorers
 
 __all__ = [
     "DEFAULT_DETECTOR",
     "DEFAULT_RESTORER",
     "File",
     "Record",
+    "companions",
     "converted",
     "get",
     "locate",

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import _codecs
 import argparse
+import codecs
 import hashlib
 import json
 import os
 import pickle
+import pickletools
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -25,10 +29,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import UnavailableError
+from ..errors import FileError, UnavailableError, reason
+from ..fileio import atomic_open, open_regular
 from .foreign import read_caffe, read_matconvnet
 from .registry import File
 
+PICKLES = 8
+"""In a row at the beginning of a file; torch's old format has five."""
+MOST = 4
+"""Times its own size that the tensors of a file may take: views of one storage are written apart."""
 # Training checkpoints hold their best score as a numpy scalar: a type and the bytes of the number. The function that
 # joins the two has moved within numpy; files name its old place.
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -71,17 +80,17 @@ def convert(
         tensors |= {part.prefix + name: tensor for name, tensor in read_published(path, part.state, allow).items()}
     tensors, aliases = _without_aliases(tensors)
     about = {**header, "content": content(tensors.items()), **({"aliases": json.dumps(aliases)} if aliases else {})}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
-        save_file(tensors, partial, metadata=about)
-        if not is_intact(partial):
-            raise UnavailableError(f"{target} was not written as it should be.", "Is the disk in order?")
-        partial.replace(target)
-    except OSError as error:
-        raise UnavailableError(f"{target} cannot be written: {error.strerror or error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_open(target) as file:
+            written = Path(file.name)
+            save_file(tensors, written, metadata=about)
+            if not is_intact(written):
+                raise UnavailableError(f"{target} was not written as it should be.", "Is the disk in order?")
+    except FileError as error:
+        raise UnavailableError(error.message + ".", error.hint) from error
+    except (OSError, SafetensorError) as error:
+        raise UnavailableError(f"{target} cannot be written: {reason(error)}.", "Make room on the disk.") from error
 
 
 def read_published(path: Path, state: str = "", allow: Sequence[str] = ()) -> dict[str, Tensor]:
@@ -95,15 +104,112 @@ def read_published(path: Path, state: str = "", allow: Sequence[str] = ()) -> di
     Raises:
         UnavailableError: see `convert`.
     """
-    with path.open("rb") as file:
-        start = file.read(16)
+    try:
+        with open_regular(path) as file:
+            start = file.read(16)
+            size = os.fstat(file.fileno()).st_size
+    except FileError as error:
+        raise UnavailableError(error.message + ".", error.hint) from error
     if start.startswith(b"\x89HDF") or b"MATLAB 7.3" in start:
         return {name: torch.from_numpy(array) for name, array in read_matconvnet(path).items()}
     if path.suffix == ".caffemodel":
         return {name: torch.from_numpy(array) for name, array in read_caffe(path).items()}
     if start[8:9] == b"{":
         return dict(_stored(path))
-    return _weights(_unpickle(path, allow, mapped=start.startswith(b"PK")), state, path)
+    require_harmless(path)
+    tensors = _weights(_unpickle(path, allow, mapped=start.startswith(b"PK")), state, path)
+    _require_own_bytes(tensors, path, size)
+    return tensors
+
+
+def require_harmless(path: Path) -> None:
+    """Look at a torch file without opening it: the restricted loader runs nothing, but may be made to fill the memory.
+
+    Raises:
+        FileError: it cannot be read.
+        UnavailableError: it would.
+    """
+    with open_regular(path) as file:
+        zipped = file.read(2) == b"PK"
+        size = os.fstat(file.fileno()).st_size
+    if zipped:
+        _require_stored(path, size)
+    _require_plain_bytes(path, zipped)
+
+
+def _require_stored(path: Path, size: int) -> None:
+    """Torch stores and never compresses; a compressed archive may unpack to anything.
+
+    Raises:
+        UnavailableError: the archive is compressed, or its members share bytes.
+    """
+    try:
+        with zipfile.ZipFile(path) as packed:
+            members = packed.infolist()
+    except Exception as error:  # whatever a damaged archive makes of it
+        raise UnavailableError(f"{path} is damaged or no torch file ({type(error).__name__}).") from error
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise UnavailableError(f"{path} is a compressed archive, which torch does not write; it was not opened.")
+    if sum(member.file_size for member in members) > size:
+        raise UnavailableError(f"{path} says it holds more than it does; it was not opened.")
+
+
+def _require_plain_bytes(path: Path, zipped: bool) -> None:
+    """Pickles of protocol 2 have bytes as `_codecs.encode(text, "latin1")`, which torch lets them call. With codecs
+    that take bytes ("hex") and nested, a kilobyte of that makes gigabytes. So the strings of a pickle are looked at
+    first; nothing is called.
+
+    Raises:
+        UnavailableError: the file names such a codec.
+    """
+    strings: set[str] = set()
+    for data in _pickles(path, zipped):
+        try:
+            for _ in range(PICKLES):
+                for _, argument, _ in pickletools.genops(data):
+                    if isinstance(argument, str) and len(argument) < 100:
+                        strings |= {argument, *argument.split(" ")}
+        except Exception:  # the storages that follow the pickles, or damage, of which torch says what it is
+            continue
+    if "_codecs" in strings and any(_takes_bytes(name) for name in strings):
+        raise UnavailableError(
+            f"{path} names codecs that no weights need; it was not opened.",
+            "Only tensors and plain containers are read; nothing in a file is run.",
+        )
+
+
+def _pickles(path: Path, zipped: bool) -> Iterator[BinaryIO]:
+    if not zipped:
+        with open_regular(path) as file:
+            yield file
+        return
+    with zipfile.ZipFile(path) as packed:
+        for member in packed.infolist():
+            if member.filename.endswith(".pkl"):
+                try:
+                    inside = packed.read(member)
+                except Exception as error:  # whatever a damaged archive makes of it
+                    raise UnavailableError(f"{path} is damaged or no torch file ({type(error).__name__}).") from error
+                yield BytesIO(inside)
+
+
+def _takes_bytes(codec: str) -> bool:
+    try:
+        return not codecs.lookup(codec)._is_text_encoding
+    except (LookupError, ValueError, UnicodeError):
+        return False
+
+
+def _require_own_bytes(tensors: Mapping[str, Tensor], path: Path, size: int) -> None:
+    """Shapes and strides are free to say that a few bytes are a tensor of gigabytes.
+
+    Raises:
+        UnavailableError: they do.
+    """
+    own = {(t.data_ptr(), t.shape, t.stride(), t.dtype): t.numel() * t.element_size() for t in tensors.values()}
+    stretched = any(t.numel() * t.element_size() > t.untyped_storage().nbytes() for t in tensors.values())
+    if stretched or sum(own.values()) > MOST * size:
+        raise UnavailableError(f"{path} has tensors larger than itself; it was not used.")
 
 
 def content(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -121,7 +227,7 @@ def is_intact(path: Path) -> bool:
         with safe_open(str(path), framework="pt") as file:
             told = dict(file.metadata() or {}).get("content")
         return told == content(_stored(path))
-    except (SafetensorError, OSError, UnavailableError):
+    except (SafetensorError, OSError, UnavailableError, ValueError, RuntimeError):
         return False
 
 
@@ -148,7 +254,7 @@ def _unpickle(path: Path, allow: Sequence[str], mapped: bool) -> Any:
             f"{path} {what}; it was not opened.",
             "Only tensors and plain containers are read; nothing in a file is run.",
         ) from error
-    except (RuntimeError, ValueError, KeyError, EOFError, OSError, AttributeError, TypeError, IndexError) as error:
+    except Exception as error:  # torch's loaders raise whatever a damaged file makes them trip over
         # Not in torch's words, which go on to say how to open anything.
         if "TorchScript" in str(error):
             raise UnavailableError(f"{path} holds a program (TorchScript), not weights; it was not opened.") from error
@@ -157,6 +263,10 @@ def _unpickle(path: Path, allow: Sequence[str], mapped: bool) -> Any:
 
 def _weights(held: Any, state: str, path: Path) -> dict[str, Tensor]:
     """The tensors among what a torch file holds, without what wrapping modules put before their names."""
+    if isinstance(held, Mapping) and {"ema", "step", "recipe"} <= held.keys():
+        raise UnavailableError(
+            f"{path} is a checkpoint of irtool train.", f"irtool train export {path} FILE.safetensors"
+        )
     found = held
     for key in state.split(".") if state else ():
         found = found.get(key) if isinstance(found, Mapping) else None

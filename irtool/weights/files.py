@@ -8,7 +8,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from ..errors import UnavailableError
+from ..errors import UnavailableError, reason
+from ..fileio import is_regular, sha256
 from . import hub
 from .registry import File, Record, get
 
@@ -35,8 +36,11 @@ def locate(reference: str) -> Path:
         UnavailableError: the file is absent and cannot be had, or is not the registered one.
     """
     if reference.startswith(LOCAL):
-        path = Path(reference.removeprefix(LOCAL)).expanduser()
-        if not path.is_file():
+        try:
+            path = Path(reference.removeprefix(LOCAL)).expanduser()
+        except RuntimeError:  # ~ of nobody
+            path = Path(reference.removeprefix(LOCAL))
+        if not is_regular(path):
             raise UnavailableError(f"There is no model file '{path}'.", "Give the path of a .safetensors or .pth file.")
         return _as_safetensors(path)
     if reference.startswith(HUB):
@@ -46,7 +50,7 @@ def locate(reference: str) -> Path:
         verify(record)
         return record.path
     path = converted(record)
-    return path if path.is_file() else obtain(record)
+    return path if is_regular(path) else obtain(record)
 
 
 def state(record: Record) -> str:
@@ -93,7 +97,10 @@ def obtain(record: Record, source: Path | None = None, notify: Notify = lambda t
     for file in record.originals:
         if source is None:
             notify(f"{record.id}: {file.source}")
-            found[file.source] = hub.fetch(file)
+            try:
+                found[file.source] = hub.fetch(file)
+            except hub.OtherFile as error:
+                raise _another(record.id, record.page, file, error.difference, ours=True) from error
         else:
             found[file.source] = source / file.name if source.is_dir() else source
         notify(f"{record.id}: checking {file.name}")
@@ -124,7 +131,7 @@ def verify(record: Record) -> None:
     again = "Install irtool again; or name another model with --model."
     if not record.path.is_file():
         raise UnavailableError(f"The weights of '{record.id}' are missing: {record.path}.", again)
-    found = sha256_of(record.path)
+    found = sha256(record.path)
     if found != record.files[0].sha256:
         told = f"sha256 {found[:12]}..., expected {(record.files[0].sha256 or '')[:12]}..."
         message = f"The weights of '{record.id}' are not the registered ones ({told}): {record.path}."
@@ -139,15 +146,6 @@ def _verify_converted(record: Record) -> None:
         raise UnavailableError(f"The weights of '{record.id}' are not here.", again)
     if not is_intact(path):
         raise UnavailableError(f"The weights of '{record.id}' were damaged on the disk: {path}.", again)
-
-
-def sha256_of(path: Path) -> str:
-    """Hash a file, reading it in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _header(record: Record) -> dict[str, str]:
@@ -199,7 +197,7 @@ def compare(id: str, page: str, file: File, path: Path, *, ours: bool) -> None:
         size = path.stat().st_size
         if file.bytes is not None and size != file.bytes:
             told = f"{size:,} bytes, expected {file.bytes:,}"
-        elif file.sha256 is not None and (found := sha256_of(path)) != file.sha256:
+        elif file.sha256 is not None and (found := sha256(path)) != file.sha256:
             told = f"sha256 {found[:12]}..., expected {file.sha256[:12]}..."
         else:
             return
@@ -208,8 +206,12 @@ def compare(id: str, page: str, file: File, path: Path, *, ours: bool) -> None:
     if ours:
         path.resolve().unlink(missing_ok=True)
         path.unlink(missing_ok=True)
-    raise UnavailableError(
-        f"{path.name} is not the file that '{id}' was registered with ({told}); it is not used.",
+    raise _another(id, page, file, told, ours=ours)
+
+
+def _another(id: str, page: str, file: File, told: str, *, ours: bool) -> UnavailableError:
+    return UnavailableError(
+        f"{file.name} is not the file that '{id}' was registered with ({told}); it is not used.",
         f"irtool download {id} fetches it again." if ours else f"The right one is {file.name} from {page}.",
     )
 
@@ -218,10 +220,12 @@ def _as_safetensors(path: Path) -> Path:
     """The file itself, or what it was converted to: once for each state of the file."""
     if path.suffix == ".safetensors":
         return path
-    whole = path.resolve()
-    about = whole.stat()
-    told = f"{CONVERTER} {whole} {about.st_size} {about.st_mtime_ns}"
-    key = hashlib.sha256(told.encode()).hexdigest()[:12]
+    # By content: a name, a size and a time may be those of another file (cp -p, rsync -t, tar).
+    try:
+        told = f"{CONVERTER} {path.name} {sha256(path)}"
+    except OSError as error:
+        raise UnavailableError(f"{path} cannot be read: {reason(error)}.") from error
+    key = hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()[:12]
     target = hub.assets_cache() / "converted" / f"{path.stem}-{key}.safetensors"
     if not target.is_file():
         from .convert import convert

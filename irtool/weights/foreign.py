@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UnavailableError
+from ..errors import UnavailableError, reason
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -41,8 +41,8 @@ def read_matconvnet(path: Path) -> Arrays:
                 weight = weight.reshape(-1, *weight.shape[-3:]).transpose(0, 1, 3, 2)
                 name = f"conv{len(arrays) // 2}"
                 arrays |= {f"{name}.weight": np.ascontiguousarray(weight), f"{name}.bias": bias.ravel()}
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UnavailableError(f"{path} holds no MatConvNet network: {error}.") from error
+    except Exception as error:  # whatever a damaged file makes HDF5 trip over
+        raise UnavailableError(f"{path} holds no MatConvNet network: {reason(error)[:200]}.") from error
     return arrays
 
 
@@ -64,7 +64,7 @@ def read_caffe(path: Path) -> Arrays:
                 data = np.frombuffer(b"".join(_fields(blob, 5)), dtype="<f4").astype(np.float32)
                 shape = list(_varints(b"".join(_fields(next(_fields(blob, 7)), 1))))
                 arrays[f"{name}.{kind}"] = data.reshape(shape)
-    except (ValueError, IndexError, StopIteration) as error:
+    except (ValueError, IndexError, StopIteration, OverflowError, OSError) as error:
         raise UnavailableError(f"{path} holds no Caffe network.") from error
     if not arrays:
         raise UnavailableError(f"{path} holds no Caffe network.")
@@ -98,6 +98,8 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = message[at]
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
         value |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
         if byte < 0x80:

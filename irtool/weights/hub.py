@@ -1,8 +1,8 @@
 """Published files, fetched: from the Hugging Face hub by its own client and into its own cache, or from an address.
 
-The client keeps no half of a file from one run to the next. So the bytes go through its `http_get` into a file of ours
-beside the place where they belong, which the next run goes on with; the rest (addresses, tokens, gates, revisions, the
-layout of the cache) is the client's `hf_hub_download`, which finds the bytes already there.
+What the hub has is brought by `hf_hub_download`, Xet included. Everything that a server sends on the way passes
+`transfer.guarded`, since a server, or who stands for one (HF_ENDPOINT, a proxy), may lie: names that would lead out of
+the cache, bodies without end, compressed or too slow, and bytes that are not those it announced.
 """
 
 from __future__ import annotations
@@ -12,14 +12,33 @@ import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from ..errors import UnavailableError, UsageError
+from ..fileio import is_regular
 from .registry import File
+
+if TYPE_CHECKING:
+    from .transfer import Announced
 
 REPOSITORIES = {"hf-hub": "model", "hf-dataset": "dataset"}
 """Kinds of sources on the hub, and what the hub calls such a repository."""
-GOES_ON = "Check the connection and run the same command again: it goes on where it stopped."
+AGAIN = "Check the connection and run the same command again."
+LARGEST = 64 * 2**30
+"""Bytes that a file may have of which nobody knows the size; a hundred times the largest network here."""
+LARGEST_LISTING = 32 * 2**20
+
+
+class OtherFile(UnavailableError):
+    """What a server has is not the file that is wanted.
+
+    Attributes:
+        difference: how it differs.
+    """
+
+    def __init__(self, file: File, difference: str) -> None:
+        super().__init__(f"{file.name} is not the file that was registered ({difference}); it is not used.")
+        self.difference = difference
 
 
 def offline() -> bool:
@@ -50,22 +69,11 @@ def cached(file: File) -> Path | None:
         return None
     if file.kind not in REPOSITORIES:
         path = _address_path(file)
-        return path if path.is_file() else None
-    from huggingface_hub import hf_hub_download
+        return path if is_regular(path) else None
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    repo, revision, name = split(file.source)
     try:
-        return Path(
-            hf_hub_download(
-                repo,
-                name,
-                repo_type=REPOSITORIES[file.kind],
-                revision=revision,
-                cache_dir=hub_cache(),
-                local_files_only=True,
-            )
-        )
+        return _download(file, local_files_only=True)
     except LocalEntryNotFoundError:
         return None
 
@@ -88,8 +96,14 @@ def fetch(file: File, *, refresh: bool = False) -> Path:
             f"{file.name} is not here, and irtool is offline.",
             "Run it once without --offline, IRTOOL_OFFLINE and HF_HUB_OFFLINE.",
         )
+    from .transfer import Different, bring
+
     try:
-        return _from_hub(file) if file.kind in REPOSITORIES else _from_address(file)
+        if file.kind in REPOSITORIES:
+            return _from_hub(file, here)
+        return bring(file, _address_path(file), LARGEST)
+    except Different as error:
+        raise OtherFile(file, str(error)) from error
     except _failures() as error:
         if here:  # the hub cannot be asked whether its file has changed
             return here
@@ -123,17 +137,38 @@ def only_model(repo: str, revision: str) -> str:
         raise UnavailableError(
             f"The files of {repo} cannot be listed offline.", f"Write hf-hub:{repo}@{revision}:FILE."
         )
+    from .transfer import PLAIN, guarded
+
     try:
-        names = HfApi().list_repo_files(repo, revision=revision)
+        with guarded(LARGEST_LISTING):
+            names = HfApi(headers=dict(PLAIN)).list_repo_files(repo, revision=revision)
     except _failures() as error:
-        raise _explained(error, File(f"hf-hub:{repo}@{revision}:")) from error
+        raise _explained(error, File(f"hf-hub:{repo}@{revision}")) from error
+    except Exception as error:  # a listing of another shape trips the client wherever it may
+        raise UnavailableError(f"The listing of {repo} is none that a hub gives.", "Is HF_ENDPOINT right?") from error
+    unsafe = [name for name in names if not _is_safe(name)]
+    if unsafe:
+        raise UnavailableError(
+            f"{repo} lists a file of an unsafe name, {str(unsafe[0])[:100]!r}.", "Write :FILE to name one."
+        )
     for suffixes in ((".safetensors",), (".pth", ".pt", ".ckpt", ".bin")):
         found = [name for name in names if name.endswith(suffixes)]
         if len(found) == 1:
             return found[0]
         if found:
-            raise UsageError(f"{repo} has {len(found)} model files: {', '.join(found)}.", "Add :FILE to name one.")
+            more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+            told = f"{repo} has {len(found)} model files: {', '.join(found[:8])}{more}."
+            raise UsageError(told, "Add :FILE to name one.")
     raise UsageError(f"{repo} has no model file.", f"It has: {', '.join(names[:8])}.")
+
+
+def _is_safe(name: object) -> bool:
+    """Whether a name from a listing is a plain relative path."""
+    return (
+        isinstance(name, str)
+        and re.fullmatch(r"[^\x00-\x1f\x7f\\:]{1,1000}", name) is not None
+        and not (name.startswith("/") or ".." in name.split("/"))
+    )
 
 
 def require_space(wanted: Iterable[tuple[Path, int]]) -> None:
@@ -156,54 +191,52 @@ def require_space(wanted: Iterable[tuple[Path, int]]) -> None:
             )
 
 
-def _from_hub(file: File) -> Path:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.file_download import repo_folder_name
+def _download(file: File, *, local_files_only: bool = False) -> Path:
+    """`hf_hub_download` of a file on the hub."""
+    from huggingface_hub import hf_hub_download
 
-    repo, revision, path = split(file.source)
-    type = REPOSITORIES[file.kind]
-    address = hf_hub_url(repo, path, repo_type=type, revision=revision)
-    about = get_hf_file_metadata(address)
-    folder = hub_cache() / repo_folder_name(repo_id=repo, repo_type=type)
-    (folder / "snapshots").mkdir(parents=True, exist_ok=True)  # without which it would pass for a damaged one
-    if about.etag and not (folder / "blobs" / about.etag).exists():
-        # A token is for the hub alone, not for the store of large files that it sends on to.
-        own = urlsplit(about.location)[:2] == urlsplit(address)[:2]
-        _download(about.location, folder / "blobs" / about.etag, about.size, path, authorised=own)
-    return Path(hf_hub_download(repo, path, repo_type=type, revision=revision, cache_dir=hub_cache()))
+    from .transfer import PLAIN
+
+    repo, revision, name = split(file.source)
+    kind = REPOSITORIES[file.kind]
+    found = hf_hub_download(
+        repo,
+        name,
+        repo_type=kind,
+        revision=revision,
+        cache_dir=hub_cache(),
+        headers=dict(PLAIN),
+        local_files_only=local_files_only,
+    )
+    return Path(found)
 
 
-def _from_address(file: File) -> Path:
-    target = _address_path(file)
-    _download(file.source, target, file.bytes, file.name, authorised=False)
-    return target
+def _from_hub(file: File, here: Path | None) -> Path:
+    from .transfer import guarded
+
+    with guarded(file.bytes or LARGEST, file.bytes) as announced:
+        path = _download(file)
+    if here is None or path.resolve() != here.resolve():
+        _compare(file, path, announced)
+    return path
+
+
+def _compare(file: File, path: Path, announced: Announced) -> None:
+    """Hold what was brought against the hash that the server has announced for it.
+
+    Raises:
+        OSError: it is another file; it is removed from the cache.
+    """
+    wrong = announced.differs(path)
+    if wrong:
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise OSError(f"{file.name} is not what the hub has announced ({wrong})")
 
 
 def _address_path(file: File) -> Path:
     # Many files are called net_latest.pth: their hash tells them apart.
     return assets_cache() / "originals" / f"{(file.sha256 or '')[:12]}-{file.name}"
-
-
-def _download(address: str, target: Path, size: int | None, name: str, *, authorised: bool) -> None:
-    """Bring one file, going on with what an earlier run has left of it."""
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import WeakFileLock, build_hf_headers
-
-    headers = {**build_hf_headers(token=None if authorised else False), "Accept-Encoding": "identity"}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Called as the client calls what it leaves behind, so that `hf cache prune` clears it away.
-    partial = target.with_name(f"{target.name}.incomplete")
-    lock = assets_cache() / "locks" / f"{target.name}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):
-        if target.exists():  # another process has brought it meanwhile
-            return
-        if size is not None and partial.is_file() and partial.stat().st_size > size:
-            partial.unlink()
-        with partial.open("ab") as file:
-            have = file.tell()
-            http_get(address, file, resume_size=have, headers=headers, expected_size=size, displayed_filename=name)
-        partial.replace(target)
 
 
 def _failures() -> tuple[type[Exception], ...]:
@@ -230,11 +263,11 @@ def _explained(error: Exception, file: File) -> UnavailableError:
     if isinstance(error, errors.RevisionNotFoundError):
         return UnavailableError(f"{repo} has no such revision.", "Name a commit, a tag or a branch after @.")
     if isinstance(error, errors.LocalEntryNotFoundError):
-        return UnavailableError(f"{file.name} is not here, and the hub cannot be reached.", GOES_ON)
+        return UnavailableError(f"{file.name} is not here, and the hub cannot be reached.", AGAIN)
     if isinstance(error, errors.EntryNotFoundError):
         return UnavailableError(f"{repo} has no file {split(file.source)[2]}.", "Its page lists what there is.")
     if getattr(getattr(error, "response", None), "status_code", None) == 404:
         have = "irtool download NAME --from FILE takes a copy that you have."
         return UnavailableError(f"{file.source} is no longer there.", have)
     told = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return UnavailableError(f"{file.name} could not be downloaded: {told}.", GOES_ON)
+    return UnavailableError(f"{file.name} could not be downloaded: {told[:300]}.", AGAIN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .files import sha256_of
+from ..fileio import atomic_write, sha256
 from .registry import parse
 
 
@@ -26,12 +26,12 @@ def refresh(table: Path) -> list[str]:
         if not record.path.is_file():
             told.append(f"{record.id}: {record.path} is absent, left as it was")
             continue
-        size, digest = record.path.stat().st_size, sha256_of(record.path)
+        size, digest = record.path.stat().st_size, sha256(record.path)
         head, found, rest = text.partition(f'id = "{record.id}"')
         own, mark, others = rest.partition("[[weights]]")
         own = re.sub(r"(?m)^bytes = .*$", f"bytes = {size}", own)
         own = re.sub(r"(?m)^sha256 = .*$", f'sha256 = "{digest}"', own)
         text = head + found + own + mark + others
         told.append(f"{record.id}: {size} bytes, sha256 {digest}")
-    table.write_text(text, encoding="utf-8")
+    atomic_write(table, text)
     return told

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
+import json
 import re
-import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..degradation import IDS
-from ..errors import IrtoolError, UsageError
+from ..errors import IrtoolError, UnavailableError, UsageError, closest
+from ..fileio import is_regular
 from ..models.architectures import names
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from ..tables import fill, number, parse_toml
 
 DEFAULT_RESTORER = "irtool-small.v1"
 DEFAULT_DETECTOR = "irtool-detector.v1"
@@ -144,8 +140,8 @@ def get(id: str) -> Record:
     for record in known.values():
         if record.called(id):
             return record
-    close = difflib.get_close_matches(id, [*known, *(k.partition(".")[0] for k in known)], n=1)
-    hint = f"Did you mean '{close[0]}'?" if close else "irtool models lists them; a file is given as local:PATH."
+    words = [*known, *(k.partition(".")[0] for k in known)]
+    hint = closest(id, words, "irtool models lists them; a file is given as local:PATH.")
     raise UsageError(f"There is no model '{id}'.", hint)
 
 
@@ -166,6 +162,46 @@ def needs(reference: str, family: str) -> tuple[str, ...]:
     return next((record.needs for record in records() if record.family == family), ())
 
 
+def companions(reference: str, family: str, header: Mapping[str, str]) -> tuple[str, ...]:
+    """The models that a model is loaded with, as references.
+
+    Args:
+        reference: of the model.
+        family: of its network.
+        header: of its file, whose "needs" (JSON, a list) names them where irtool has trained it.
+
+    Returns:
+        Ids of known records, or files of this disk (``local:``) where the model is one too; of the latter, one of that
+        name beside the model comes first.
+
+    Raises:
+        UnavailableError: the header is damaged.
+        UsageError: it names something that is neither. A file that a person has named must not make irtool fetch from
+            repositories that nobody has named, which it would do with that person's token.
+    """
+    try:
+        named = json.loads(header.get("needs", "[]"))
+    except (ValueError, RecursionError):
+        named = None
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named) or len(named) > 8:
+        raise UnavailableError(f"{reference} has a damaged header: needs.", "Export or fetch it again.")
+    if not named:
+        return needs(reference, family)
+    return tuple(_companion(reference, name) for name in named)
+
+
+def _companion(reference: str, name: str) -> str:
+    if name.startswith("local:") and reference.startswith("local:"):
+        beside = Path(reference.removeprefix("local:")).parent / Path(name.removeprefix("local:")).name
+        return f"local:{beside}" if is_regular(beside) else name
+    if ":" not in name and any(record.called(name) for record in records()):
+        return name
+    raise UsageError(
+        f"{reference} names '{name}' as a model that it needs, which is neither a known one nor a local file.",
+        f"If you trust it, ask for it by name: --controller {name}.",
+    )
+
+
 def parse(text: str, name: str) -> tuple[Record, ...]:
     """Records from the text of a weights.toml; `name` is for messages.
 
@@ -173,38 +209,69 @@ def parse(text: str, name: str) -> tuple[Record, ...]:
         IrtoolError: the text is no TOML or breaks the schema; the message names every mistake at once.
     """
     try:
-        tables = tomllib.loads(text).get("weights", [])
-    except tomllib.TOMLDecodeError as error:
-        raise IrtoolError(f"{name} is not valid TOML: {error}.") from error
+        tables = parse_toml(text, name).get("weights", [])
+    except UsageError as error:
+        raise IrtoolError(error.message) from error
     if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
         raise IrtoolError(f"{name}: 'weights' must be a list of tables, each begun by [[weights]].")
     problems: list[str] = []
+    found: list[Record] = []
     ids = [table.get("id") for table in tables]
-    for number, table in enumerate(tables, 1):
-        owner = str(table.get("id", f"record {number}"))
-        problems += [f"{owner}: {problem}" for problem in _problems(table, ids)]
-        if table.get("id") in ids[: number - 1]:
-            problems.append(f"{owner}: the id is used twice")
+    for number_, table in enumerate(tables, 1):
+        owner = str(table.get("id", f"record {number_}"))
+        wrong: list[str] = []
+        filled = fill(_Table, table, wrong)
+        if filled is not None:
+            wrong += _problems(filled, ids)
+            found += [] if wrong else [_record(filled)]
+        if table.get("id") in ids[: number_ - 1]:
+            wrong.append("the id is used twice")
+        problems += [f"{owner}: {problem}" for problem in wrong]
     if problems:
         raise IrtoolError(f"{name} has {len(problems)} problem(s): " + "; ".join(problems) + ".")
-    return tuple(_record(table) for table in tables)
+    return tuple(found)
 
 
-_FILE: dict[str, type] = {"file": str, "bytes": int, "sha256": str, "state": str, "prefix": str}
-_KEYS: dict[str, type] = {
-    "id": str,
-    "family": str,
-    "licence": str,
-    "origin": str,
-    "tasks": list,
-    "page": str,
-    "needs": list,
-    "settings": dict,
-    "allow": list,
-    "files": list,
-    **_FILE,
-}
-_ALWAYS = ("id", "family", "licence", "origin", "tasks")
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A file as it is written; see `File`."""
+
+    file: str
+    bytes: int | None = number(None, 0, 10**15)
+    sha256: str | None = None
+    state: str = ""
+    prefix: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Table:
+    """A record as it is written; see `Record`. Its one file is written in the record, several are under `files`."""
+
+    id: str
+    family: str
+    licence: str
+    origin: str
+    tasks: tuple[str, ...]
+    page: str = ""
+    needs: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    allow: tuple[str, ...] = ()
+    files: tuple[_Part, ...] | None = None
+    file: str | None = None
+    bytes: int | None = number(None, 0, 10**15)
+    sha256: str | None = None
+    state: str = ""
+    prefix: str = ""
+
+    @property
+    def parts(self) -> tuple[_Part, ...]:
+        """Its files."""
+        if self.files is not None:
+            return self.files
+        own = {f.name: getattr(self, f.name) for f in fields(_Part)}
+        return (_Part(**own),) if self.file is not None else ()
+
+
 _SOURCES = {
     "asset": r"asset:[\w.-]+\.safetensors",
     "hf-hub": r"hf-hub:[\w.-]+/[\w.-]+@[\w.-]+:[\w./ -]+",
@@ -213,70 +280,42 @@ _SOURCES = {
 }
 
 
-def _record(table: Mapping[str, Any]) -> Record:
-    own = {key: value for key, value in table.items() if key not in _FILE and key != "files"}
-    files = tuple(File(**{"source" if k == "file" else k: v for k, v in part.items()}) for part in _parts(table))
-    lists = {key: tuple(value) for key, value in own.items() if isinstance(value, list)}
-    return Record(**{**own, **lists, "files": files})
+def _record(table: _Table) -> Record:
+    files = tuple(File(part.file, part.bytes, part.sha256, part.state, part.prefix) for part in table.parts)
+    own = {f.name: getattr(table, f.name) for f in fields(Record) if f.name != "files"}
+    return Record(**own, files=files)
 
 
-def _parts(table: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The files of a record: a list under `files`, or the one that is written in the record itself."""
-    return list(table["files"]) if "files" in table else [{k: v for k, v in table.items() if k in _FILE}]
-
-
-def _problems(table: Mapping[str, Any], ids: list[Any]) -> Iterator[str]:
-    wrong = [*_misfits(table, _KEYS), *(f"'{key}' is missing" for key in _ALWAYS if key not in table)]
-    if "files" in table and any(key in table for key in _FILE):
-        wrong.append("'files' excludes " + ", ".join(f"'{key}'" for key in _FILE))
-    if wrong:
-        yield from wrong
+def _problems(table: _Table, ids: list[Any]) -> Iterator[str]:
+    inline = [f.name for f in fields(_Part) if getattr(table, f.name) not in (None, "")]
+    if table.files is not None and inline:
+        yield "'files' excludes " + ", ".join(f"'{key}'" for key in inline)
         return
-    parts = _parts(table)
-    if not parts:
-        yield "'files' is empty"
-    for part in parts:
+    if not table.parts:
+        yield "'files' is empty" if table.files is not None else "'file' is missing"
+    for part in table.parts:
         yield from _file_problems(part, table)
-    if table["family"] not in names():
-        yield f"family '{table['family']}' is not one of {', '.join(names())}"
-    if not re.fullmatch(r"[a-z0-9-]+\.[a-z0-9-]+", table["id"]):
+    if table.family not in names():
+        yield f"family '{table.family}' is not one of {', '.join(names())}"
+    if not re.fullmatch(r"[a-z0-9-]+\.[a-z0-9-]+", table.id):
         yield "an id is NAME.TAG, of lower-case letters, digits and hyphens"
     for key, known in (("tasks", list(IDS)), ("needs", ids), ("allow", list(ALLOWABLE))):
-        unknown = [str(value) for value in table.get(key, ()) if value not in known]
-        if unknown:
-            yield f"unknown {key}: {', '.join(unknown)}"
+        strange = [value for value in getattr(table, key) if value not in known]
+        if strange:
+            yield f"unknown {key}: {', '.join(strange)}"
 
 
-def _file_problems(part: Any, table: Mapping[str, Any]) -> Iterator[str]:
-    if not isinstance(part, dict):
-        yield "each of 'files' must be a table"
-        return
-    wrong = [*_misfits(part, _FILE), *(["'file' is missing"] if "file" not in part else [])]
-    if wrong:
-        yield from wrong
-        return
-    source = part["file"]
-    kind = source.partition(":")[0]
-    if not re.fullmatch(_SOURCES.get(kind, "(?!)"), source) or ".." in source:
+def _file_problems(part: _Part, table: _Table) -> Iterator[str]:
+    kind = part.file.partition(":")[0]
+    if not re.fullmatch(_SOURCES.get(kind, "(?!)"), part.file) or ".." in part.file:
         yield (
-            f"file '{source}' is not asset:NAME.safetensors, hf-hub:ORG/REPO@REVISION:PATH, https://... or manual:NAME"
+            f"file '{part.file}' is not asset:NAME.safetensors, hf-hub:ORG/REPO@REVISION:PATH, https://... or "
+            "manual:NAME"
         )
-    if kind == "manual" and not table.get("page"):
+    if kind == "manual" and not table.page:
         yield "a file that is fetched by hand needs a 'page'"
     for key in ("bytes", "sha256"):
-        if kind in ("asset", "https") and key not in part:
+        if kind in ("asset", "https") and getattr(part, key) is None:
             yield f"'{key}' is missing"
-    if not re.fullmatch(r"[0-9a-f]{64}", part.get("sha256", "0" * 64)):
+    if part.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", part.sha256):
         yield "sha256 must be 64 lower-case hexadecimal digits"
-    if part.get("bytes", 0) < 0:
-        yield "bytes must not be negative"
-
-
-def _misfits(table: Mapping[str, Any], types: Mapping[str, type]) -> Iterator[str]:
-    """Keys that nobody knows, and values of the wrong type."""
-    for key, value in table.items():
-        if key not in types:
-            close = difflib.get_close_matches(key, types, n=1)
-            yield f"unknown key '{key}'" + (f", did you mean '{close[0]}'?" if close else "")
-        elif not isinstance(value, types[key]) or isinstance(value, bool):
-            yield f"'{key}' must be {types[key].__name__}, not {type(value).__name__}"

@@ -1,0 +1,1 @@
+"""How the text model of `irtool instruct` is made and scored: word lists, sentence composer, training. Not shipped."""
