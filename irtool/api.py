@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import torch
 from torch import Tensor
 
-from . import engine
+from . import engine, experts
 from .detect import Detector, Diagnosis
 from .detect import load as load_detector
 from .diffusion.observation import tasks_of
@@ -262,7 +262,8 @@ def prepare(
         UsageError, UnavailableError: as `restore`.
     """
     where = engine.pick_device(device)
-    loaded = {model: cached_model(model, controller).info for model in models}
+    named = dict.fromkeys(DEFAULT_RESTORER if experts.is_best(model) else model for model in models)
+    loaded = {model: cached_model(model, controller).info for model in named}
     if detector is not None:
         _detector(detector, where)
     return loaded

@@ -65,6 +65,7 @@ def restore(
     What is wrong is found by itself, or named with --task. A clean photograph is passed through untouched. The input
     is never written to, and an interrupted run is resumed by the same command.
     """
+    from ..experts import is_best
     from ..plan import plan_auto, plan_tasks
     from .batch import Decision, Request, restore_batch
 
@@ -101,6 +102,8 @@ def restore(
                 "--mask needs --task missing, which is not among the tasks.", "Add it, or leave --task out."
             )
         decision = Decision(plan)
+        if is_best(model):
+            return restore_batch(request, lambda source: decision, [step.model for step in plan.steps])
     else:
         decision = Decision(planner=partial(plan_auto, strength=strength, model=model, **more))
     return restore_batch(request, lambda source: decision, [model])

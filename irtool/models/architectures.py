@@ -192,6 +192,37 @@ ARCHITECTURES: dict[str, Architecture] = {
         "Tdec.block1.0.attn.task_query",
         "clean.conv2d.weight",
     ),
+    "maxim": Architecture(
+        "models.peers.maxim:MAXIM",
+        ("stage_0_input_conv_0/kernel", "UpSampleRatio_0/Conv_0/kernel"),
+        "models.peers.maxim:recognise",
+        "models.peers.maxim:restorer",
+        untold=("block", "grid", "block_low"),
+    ),
+    "lkdnet": _peer("lkdnet:LKDNet", "patch_embed.proj.weight", "layer1.blocks.0.DWDConv.weight"),
+    "dehazeformer": _peer(
+        "dehazeformer:DehazeFormer",
+        "patch_embed.proj.weight",
+        "layer1.blocks.0.mlp.mlp.0.weight",
+        "fusion2.mlp.0.weight",
+    ),
+    "flol": _peer("flol:FLOL", "AmpNet.0.conv_init.weight", "conv_first_1.weight", "HRconv.weight"),
+    "a2net": _peer("a2net:A2Net", "inc.0.weight", "outc_UV.0.weight", "up_UV3.conv2.0.weight"),
+    "dmphn": _peer("dmphn:DMPHN", "encoder_lv1.layer1.weight", "decoder_lv1.layer24.weight"),
+    "jorder": _peer("jorder:JORDER", "Convolution1.weight", "Convolution2.weight"),
+    "griddehazenet": _peer("griddehazenet:GridDehazeNet", "coefficient", "rdb_module.0_0.conv_1x1.weight"),
+    "deepdeblur": _peer("deepdeblur:DeepDeblur", "body_models.0.body.0.weight"),
+    "deblurgan": _peer("deblurgan:DeblurGAN", "model.1.weight", "model.10.conv_block.1.weight"),
+    "deblurgan-v2": _peer("deblurgan_v2:DeblurGANv2", "fpn.features.0.0.weight", "head1.block0.weight"),
+    "enlightengan": _peer("enlightengan:EnlightenGAN", "conv1_1.weight", "bn1_1.weight", "deconv5.weight"),
+    "mirnet": _peer("mirnet:MIRNet", "body.0.body.0.blocks.0.0.conv1x1.weight", "conv_in.weight"),
+    "mirnet-v2": Architecture(
+        "models.peers.mirnet_v2:MIRNetV2",
+        ("body.0.body.0.dau_top.body.0.weight", "conv_in.weight"),
+        "models.peers.mirnet_v2:recognise",
+        "models.peers.mirnet_v2:restorer",
+        untold=("defocus",),
+    ),
     # What metrics look through.
     "alexnet": Architecture(
         "metrics.networks:alexnet", ("features.0.weight", "classifier.6.weight"), "metrics.networks:recognise_alexnet"
