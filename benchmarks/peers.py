@@ -1,6 +1,6 @@
 """irtool's default beside published networks with their own weights: one run, one protocol; printed as markdown.
 
-    python benchmarks/peers.py --shared SHARED [--model ID] [--set NAME ...] [--again] [--out FILE]
+    python benchmarks/peers.py --shared SHARED [--model ID] [--set NAME ...] [--most N] [--again] [--out FILE]
 
 SHARED holds data/test/ and peers/, the published files, which are compared with weights.toml and converted once. Every
 network gets a process of its own, one thread and float32, so that seconds and memory are its own. Every picture is
@@ -8,6 +8,8 @@ restored once and scored under each protocol of its table.
 
 What is measured is kept in peers.json beside this file, by model, and ours by its sha256 too: what is there is not
 measured again, so that a new default takes a few minutes and a run that was stopped goes on. --again measures all.
+Peers whose files are neither in SHARED/peers nor fetched already (`irtool download experts`) are left out, and named.
+--most N takes the first N pictures of every set, which the tables say.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +52,29 @@ class Bench:
     degrade: str = ""
 
 
-LOW = ("iat.lol-v1", "uretinex.lol", "pairlie.lol", "ruas.lol", "zerodce.epoch99", "sci.medium")
-RAIN = ("prenet.rain100h", "prenet.rain100l", "prenet.rain1400")
-HAZE = ("gcanet.dehaze", "aodnet.official", "aodnet.pytorch")
+LOW = (
+    "maxim-lol.s-2",
+    "flol.all",
+    "iat.lol-v1",
+    "uretinex.lol",
+    "pairlie.lol",
+    "ruas.lol",
+    "zerodce.epoch99",
+    "sci.medium",
+)
+RAIN = ("maxim-rain13k.s-2", "prenet.rain100h", "prenet.rain100l", "prenet.rain1400", "jorder.heavy", "jorder.light")
+INDOOR = ("maxim-sots-indoor.s-2", "lkdnet-s.its", "lkdnet-t.its", "gcanet.dehaze", "aodnet.official", "aodnet.pytorch")
+OUTDOOR = (
+    "maxim-sots-outdoor.s-2",
+    "lkdnet-s.ots",
+    "lkdnet-t.ots",
+    "gcanet.dehaze",
+    "aodnet.official",
+    "aodnet.pytorch",
+)
+BLUR = ("maxim-gopro.s-3", "dmphn.1-2-4", "dmphn.1-2-4-8")
+DROPS = ("a2net.raindrop",)
+REAL_NOISE = ("maxim-sidd.s-3", "dncnn.color-blind")
 NOISE = ("dncnn.color-blind",)
 Y = ("canonical", "rain-y-floor")
 BENCHES = (
@@ -62,9 +84,12 @@ BENCHES = (
     Bench("rain100l", "Rain100L (1 of 100)", "rain", "rain_rain100l/rain", "rain_rain100l/gt", RAIN, Y),
     Bench("rain800", "Rain800-like (2)", "rain", "rain_rain800like/rain", "rain_rain800like/gt", RAIN, Y),
     Bench("sots-indoor", "SOTS indoor (14 of 500, 7 scenes)", "haze", "haze_sots_indoor/hazy", "haze_sots_indoor/gt",
-          HAZE),
-    Bench("sots-outdoor", "SOTS outdoor (1 of 500)", "haze", "haze_sots_outdoor/hazy", "haze_sots_outdoor/gt", HAZE),
-    Bench("cc15", "CC15 real noise (complete, 15)", "noise", "noise_cc15/noisy", "noise_cc15/gt", NOISE),
+          INDOOR),
+    Bench("sots-outdoor", "SOTS outdoor (1 of 500)", "haze", "haze_sots_outdoor/hazy", "haze_sots_outdoor/gt",
+          OUTDOOR),
+    Bench("gopro", "GoPro (1 of 1111)", "blur", "blur_gopro/blur", "blur_gopro/sharp", BLUR),
+    Bench("raindrop", "RainDrop (2 pairs)", "raindrop", "raindrop_deraindrop/drop", "raindrop_deraindrop/gt", DROPS),
+    Bench("cc15", "CC15 real noise (complete, 15)", "noise", "noise_cc15/noisy", "noise_cc15/gt", REAL_NOISE),
     *(Bench(f"kodak-{s}", f"Gaussian noise {s}, 8 bit, 12 Kodak photographs", "noise", "", "clean_kodak", NOISE,
             degrade=f"noise({s})") for s in (15, 25, 50)),
     *(Bench(f"kodak-awgn-{s}", f"Gaussian noise {s}, neither clipped nor rounded, 12 Kodak photographs", "noise", "",
@@ -88,6 +113,11 @@ FILES = {
     "sci.medium": "sci/sci_medium.pt",
     "pairlie.lol": "pairlie/pairlie.pth",
     "dncnn.color-blind": "dncnn/cdncnn_blind_color.mat",
+    "lkdnet-s.its": "lkdnet/lkd_s_its.pth",
+    "lkdnet-t.its": "lkdnet/lkd_t_its.pth",
+    "lkdnet-t.ots": "lkdnet/lkd_t_ots.pth",
+    "flol.all": "flol/flolv2_all.pt",
+    "a2net.raindrop": "a2net/a2net_raindrop.pth",
 }
 
 # Figures on the complete LOL eval15 as their papers or READMEs print them, and the protocol of their test code.
@@ -103,7 +133,20 @@ RATIO = "uretinex.lol, ratio from the truth"
 RATIO_PUBLISHED = (21.328, 0.835, "canonical-floor")
 
 
-def measure(bench: Bench, model: str, shared: Path, truth_ratio: bool = False) -> dict[str, object]:
+def reachable(model: str, shared: Path) -> bool:
+    """Whether the file of a peer is here, or its conversion."""
+    from irtool.weights import get, state
+
+    record = get(model)
+    given = FILES.get(record.id)
+    return (
+        record.kind == "asset" or state(record) == "here" or (given is not None and (shared / "peers" / given).exists())
+    )
+
+
+def measure(
+    bench: Bench, model: str, shared: Path, truth_ratio: bool = False, most: int | None = None
+) -> dict[str, object]:
     """Restore and score one set with one model in this process."""
     import torch
 
@@ -128,7 +171,8 @@ def measure(bench: Bench, model: str, shared: Path, truth_ratio: bool = False) -
     plan = plan_tasks([bench.task], 1.0, model)
     figures: list[list[float]] = []
     seconds = 0.0
-    for pair in found.pairs:
+    megapixels = 0.0
+    for pair in found.pairs[:most]:
         assert pair.truth is not None
         truth = read_stored(pair.truth)
         degraded = degrader(pair.name, truth) if degrader or pair.degraded is None else read_stored(pair.degraded)
@@ -141,6 +185,7 @@ def measure(bench: Bench, model: str, shared: Path, truth_ratio: bool = False) -
         else:
             restored = api.restore(Picture(degraded), plan=plan, device="cpu", dtype="fp32").picture.pixels
         seconds += time.process_time() - begun
+        megapixels += truth.shape[0] * truth.shape[1] / 1e6
         row = list(score(truth, degraded, rules[0], stored=not bench.degrade).values())
         for protocol in rules:
             row += score(truth, restored, protocol).values()
@@ -151,17 +196,20 @@ def measure(bench: Bench, model: str, shared: Path, truth_ratio: bool = False) -
         "input": means[:2].tolist(),
         "output": {name: means[2 + 2 * i : 4 + 2 * i].tolist() for i, name in enumerate(bench.protocols)},
         "seconds": seconds / len(figures),
+        "seconds_per_megapixel": seconds / megapixels,
         "peak": engine.device.peak_bytes(torch.device("cpu")),
         "parameters": api.cached_model(model).info.parameters,
     }
 
 
-def apart(bench: Bench, model: str, shared: Path, again: bool, truth_ratio: bool = False) -> dict[str, object]:
+def apart(
+    bench: Bench, model: str, shared: Path, again: bool, truth_ratio: bool = False, most: int | None = None
+) -> dict[str, object]:
     """`measure` in a process of its own, unless its result is kept already."""
     from irtool.weights import get
 
     record = get(model)
-    own = f"{bench.name} {model}" + (" truth-ratio" if truth_ratio else "")
+    own = f"{bench.name} {model}" + (" truth-ratio" if truth_ratio else "") + (f" first-{most}" if most else "")
     version = f" {(record.files[0].sha256 or '')[:12]}" if record.kind == "asset" else ""  # ours changes, theirs do not
     key = own + version
     results = json.loads(KEPT.read_text()) if KEPT.exists() else {}
@@ -170,7 +218,7 @@ def apart(bench: Bench, model: str, shared: Path, again: bool, truth_ratio: bool
     command = [sys.executable, __file__, "--shared", str(shared), "--one", bench.name, model]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command + (["--truth-ratio"] if truth_ratio else []),
+        command + (["--truth-ratio"] if truth_ratio else []) + (["--most", str(most)] if most else []),
         capture_output=True,
         text=True,
         env=environment,
@@ -199,6 +247,8 @@ def verdicts(benches: Sequence[Bench], results: Results, default: str) -> Iterat
     for bench in benches:
         found = results[bench.name]
         ours = figures(found[default], bench.protocols[0])[0]
+        if not bench.models:
+            continue
         best, theirs = max(((m, figures(found[m], bench.protocols[0])[0]) for m in bench.models), key=lambda x: x[1])
         line = f"{bench.title}: {best} {theirs:.2f} dB, {default} {ours:.2f} dB ({ours - theirs:+.2f})"
         (lost if theirs > ours else won).append(line)
@@ -217,7 +267,7 @@ def tables(benches: Sequence[Bench], results: Results, default: str) -> Iterator
         found = results[bench.name]
         low = found[default]["input"]
         yield from (f"## {bench.title}", "")
-        yield f"Input: {low[0]:.2f} dB, SSIM {low[1]:.4f}." + (
+        yield f"{found[default]['n']} pictures. Input: {low[0]:.2f} dB, SSIM {low[1]:.4f}." + (
             f" Degraded by `{bench.degrade}`." if bench.degrade else ""
         )
         heads = [f"{p}: PSNR / SSIM" for p in bench.protocols]
@@ -230,7 +280,7 @@ def tables(benches: Sequence[Bench], results: Results, default: str) -> Iterator
             name = f"**{model}**" if model == default else model
             yield f"| {name} | {shown} | {r['seconds']:.2f} | {r['peak'] / 2**20:.0f} | {r['parameters']:,} |"  # type: ignore[operator]
         yield from ("", f"    {command(bench, ranked[0] if ranked[0] != default else ranked[1])}", "")
-        if bench.name == "lol":
+        if bench.name == "lol" and "ratio" in results:
             yield from reproduced(results)
 
 
@@ -261,6 +311,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds data/test/ and peers/")
     parser.add_argument("--model", default="irtool-small.v1", help="irtool's own")
     parser.add_argument("--set", action="append", choices=[b.name for b in BENCHES], help="only these")
+    parser.add_argument("--most", type=int, help="only the first N pictures of every set")
     parser.add_argument("--again", action="store_true", help="measure also what is kept")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--one", nargs=2, metavar=("SET", "MODEL"), help=argparse.SUPPRESS)
@@ -268,7 +319,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.one:
         bench = next(b for b in BENCHES if b.name == given.one[0])
-        print(json.dumps(measure(bench, given.one[1], given.shared, given.truth_ratio)))
+        print(json.dumps(measure(bench, given.one[1], given.shared, given.truth_ratio, given.most)))
         return
     import torch
 
@@ -276,10 +327,15 @@ def main() -> None:
 
     begun = time.monotonic()
     benches = [b for b in BENCHES if not given.set or b.name in given.set]
+    away = sorted({m for b in benches for m in b.models if not reachable(m, given.shared)})
+    if away:
+        print(f"not here, left out: {', '.join(away)}", file=sys.stderr)
+    benches = [replace(b, models=tuple(m for m in b.models if m not in away)) for b in benches]
     results: Results = {
-        b.name: {m: apart(b, m, given.shared, given.again) for m in (given.model, *b.models)} for b in benches
+        b.name: {m: apart(b, m, given.shared, given.again, most=given.most) for m in (given.model, *b.models)}
+        for b in benches
     }
-    if "lol" in results:
+    if "lol" in results and not given.most:
         results["ratio"] = {RATIO: apart(benches[0], "uretinex.lol", given.shared, given.again, truth_ratio=True)}
     sha = hashlib.sha256(locate(given.model).read_bytes()).hexdigest()[:16]
     lines = [
@@ -295,6 +351,8 @@ def main() -> None:
         "Under each table stands the command that prints one row of it again; others by their --model and --protocol.",
         "The last section brings the weights.",
         "",
+        *([f"Of every set only the first {given.most} pictures (by name) were taken.", ""] if given.most else []),
+        *([f"Not within reach, left out: {', '.join(away)}.", ""] if away else []),
         f"{get(given.model).id} (sha256 {sha}...), torch {torch.__version__}.",
         "",
         *tables(benches, results, given.model),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from . import experts
 from .degradation import RESTORE_ORDER, lookup
 from .diffusion.sampling import Sampling
 from .errors import UsageError
@@ -74,7 +75,10 @@ class Step:
         """For JSON."""
         told: dict[str, Any] = {"mixture": dict(self.mixture), "model": self.model, "strength": self.strength}
         if self.sampling is not None:
-            told["sampling"] = asdict(self.sampling)
+            # Guidance is of few models: what is not said of it is not told.
+            told["sampling"] = {
+                k: v for k, v in asdict(self.sampling).items() if k in ("steps", "sampler", "seed") or v
+            }
         return told | {k: v for k, v in (("controller", self.controller), ("offsets", self.offsets)) if v}
 
     def __str__(self) -> str:
@@ -195,11 +199,9 @@ def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_
     if perhaps:
         told = " and ".join(scored(diagnosis, perhaps))
         reason += f"; {told} may belong to the picture and is left, --task {perhaps[0]} undoes it"
-    steps = tuple(
-        replace(step, strength=strength * strength_for(diagnosis, step.mixture))
-        for step in _steps(present[:MOST], model, strength, **more)
-    )
-    return Plan(steps, reason, again=look_again(steps, (), model, strength, **more))
+    steps, why = _steps(present[:MOST], model, strength, **more)
+    steps = tuple(replace(step, strength=strength * strength_for(diagnosis, step.mixture)) for step in steps)
+    return Plan(steps, "; ".join([reason, *why]), again=look_again(steps, (), model, strength, **more))
 
 
 def strength_for(diagnosis: Diagnosis, kinds: Iterable[str]) -> float:
@@ -224,6 +226,7 @@ def look_again(
     """The `again` of a plan with these steps; `more` are further attributes of the step."""
     done = {i for step in steps for i in step.mixture}
     hidden = [i for i in HIDDEN if i not in done and i not in keep]
+    model = DEFAULT_RESTORER if experts.is_best(model) else model  # what comes to light later is removed by the default
     return Step(dict.fromkeys(hidden, 1.0), model, strength, **more) if done and hidden else None
 
 
@@ -260,8 +263,18 @@ def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT
     named = [part for word in words for part in word.split(",") if part.strip()]
     if not named:
         raise UsageError("No task is named.", "Name one, such as --task denoise; or use --auto.")
-    return Plan(_steps({lookup(word).id for word in named}, model, strength, **more), "as asked")
+    steps, why = _steps({lookup(word).id for word in named}, model, strength, **more)
+    return Plan(steps, "; ".join(["as asked", *why]))
 
 
-def _steps(ids: Iterable[str], model: str, strength: float, **more: Any) -> tuple[Step, ...]:
-    return tuple(Step(dict.fromkeys(group, 1.0), model, strength, **more) for group in passes(ids, model))
+def _steps(ids: Iterable[str], model: str, strength: float, **more: Any) -> tuple[tuple[Step, ...], list[str]]:
+    """The steps that remove degradations, and why they have the models they have where that was left to irtool."""
+    if not experts.is_best(model):
+        return tuple(Step(dict.fromkeys(group, 1.0), model, strength, **more) for group in passes(ids, model)), []
+    choices = {i: experts.choose(i, model) for i in sorted(ids, key=RESTORE_ORDER.index)}
+    by_default = [i for i, choice in choices.items() if choice.model == DEFAULT_RESTORER]
+    groups = [(group, DEFAULT_RESTORER) for group in passes(by_default)]
+    groups += [((i,), choice.model) for i, choice in choices.items() if choice.model != DEFAULT_RESTORER]
+    groups.sort(key=lambda pair: RESTORE_ORDER.index(pair[0][0]))
+    steps = tuple(Step(dict.fromkeys(group, 1.0), reference, strength, **more) for group, reference in groups)
+    return steps, [choice.reason for choice in choices.values()]

@@ -49,6 +49,22 @@ SMALL: dict[str, dict[str, Any]] = {
         "norm_bias": True, "prompts": [4, 4, 4], "sizes": [4, 4, 4], "length": 3, "reduced": 4,
     },
     "transweather": {"widths": [8, 8, 8, 8], "queries": 6},
+    "lkdnet": {"width": 8, "depths": [1, 1, 2, 1, 1], "ratio": 2},
+    "dehazeformer": {
+        "width": 8, "depths": [2, 2, 2, 1, 1], "attention": [0, 1, 2, 0, 0], "heads": [1, 2, 2, 1, 1],
+        "ratios": [2, 4, 4, 2, 2], "window": 4, "deep": False,
+    },
+    "flol": {"width": 6, "light": 4},
+    "a2net": {"width": 6, "chroma": 4},
+    "dmphn": {"levels": 3, "width": 4},
+    "jorder": {"width": 4, "layers": 6},
+    "griddehazenet": {"width": 4, "rows": 3, "columns": 6, "layers": 2, "growth": 4},
+    "deepdeblur": {"width": 4, "blocks": 1, "scales": 3, "side": 5},
+    "deblurgan": {"width": 4, "blocks": 2, "dropout": True},
+    "deblurgan-v2": {"width": 4, "pyramid": 8},
+    "enlightengan": {"width": 4},
+    "mirnet": {"width": 8, "groups": 1, "blocks": 1, "columns": 2},
+    "mirnet-v2": {"widths": [8, 12, 16], "groups": [1, 2], "blocks": 1, "defocus": False},
 }  # fmt: skip
 
 

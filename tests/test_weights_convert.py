@@ -300,6 +300,9 @@ PEERS = {  # id of a record: files in the shared folder, tensors, numbers
     "pairlie.published": (["pairlie/pairlie.pth"], 30, 341_767),
     "dncnn.color-blind": (["dncnn/cdncnn_blind_color.mat"], 40, 668_227),
     "instructir-lm.7d": (["instructir/lm_instructir_7d.pt"], 4, 100_359),
+    "lkdnet-t.its": (["lkdnet/lkd_t_its.pth"], 206, 345_538),
+    "a2net.raindrop": (["a2net/a2net_raindrop.pth"], 78, 402_803),
+    "flol.all": (["flol/flolv2_all.pt"], 182, 94_518),
 }
 
 

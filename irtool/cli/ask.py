@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ..picture import Picture, side_by_side, write
+from ..picture import Picture, side_by_side, write_page
 from ..plan import Plan
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def keep(result: Result, before: Picture, item: Item, run: Run) -> Result:
     """
     with tempfile.TemporaryDirectory(prefix="irtool-") as folder:
         page = Path(folder) / "before-after.png"
-        write(Picture(side_by_side(before.pixels, result.picture.pixels).astype("float32") / 255), page)
+        write_page(side_by_side(before.pixels, result.picture.pixels), page)
         run.bar.end()
         typer.echo(f"{item.name}: {result.plan}\nbefore | after: {page.as_uri()}", err=True)
         typer.launch(str(page))

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from ..detect import Diagnosis
     from ..picture import Picture
     from ..targets import Item
-    from .batch import Loaded
 
 
 def detect(
@@ -61,8 +60,8 @@ def detect(
         if not json:
             _show(out, item.name, diagnosis)
 
-    def look(item: Item, loaded: Loaded) -> tuple[Diagnosis, Picture]:
-        return diagnose(loaded[0], model=detector, device=device), loaded[0]
+    def look(item: Item, picture: Picture) -> tuple[Diagnosis, Picture]:
+        return diagnose(picture, model=detector, device=device), picture
 
     def write(item: Item, seen: tuple[Diagnosis, Picture]) -> Diagnosis:
         if where is not None:
@@ -78,9 +77,9 @@ def detect(
 def _draw(diagnosis: Diagnosis, picture: Picture, path: Path) -> None:
     """Write where things are; a detector without maps only names them."""
     from ..detect.overlay import overlay
-    from ..picture import Picture, write
+    from ..picture import write_page
 
-    write(Picture(overlay(picture.pixels, diagnosis).astype("float32") / 255), path)
+    write_page(overlay(picture.pixels, diagnosis), path)
 
 
 def _show(out: Output, name: str, diagnosis: Diagnosis) -> None:

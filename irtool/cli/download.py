@@ -11,7 +11,7 @@ import typer
 
 from ..errors import EXIT_OK, EXIT_UNAVAILABLE, IrtoolError, UnavailableError, UsageError
 from ..weights import Record, converted, get, obtain, records, state, verify
-from ..weights.files import room
+from ..weights.files import is_other_form, room
 from ..weights.hub import require_space
 from . import options
 from .models import in_words, tell_models
@@ -36,6 +36,13 @@ def download(
         Path | None,
         typer.Option("--from", metavar="PATH", help="A file, or a folder of files, that you fetched by hand."),
     ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", metavar="NAME", help="With 'experts': only for these tasks.", show_default=False),
+    ] = None,
+    permissive: Annotated[
+        bool, typer.Option("--permissive", help="With 'experts': only models whose license allows commercial use.")
+    ] = False,
     dry_run: options.DryRun = False,
     offline: options.Offline = False,
     json: options.Json = False,
@@ -49,7 +56,10 @@ def download(
 
     Few data sets may be fetched by a program: only where their authors state a licence and they lie on the hub.
 
+    'experts' stands for the best model of every task, which restore --model best takes.
+
     irtool download daclip-universal
+    irtool download experts --task derain
     """
     out = Output(json=json, quiet=quiet)
     from ..data import datasets
@@ -62,6 +72,10 @@ def download(
                 out.result(f"data set {known.name}: {known.title}, {known.licence}")
                 out.record({"type": "dataset", "id": known.name, "licence": known.licence})
         return EXIT_OK
+    if names == ["experts"]:
+        names = _experts(task or [], permissive)
+    elif task or permissive:
+        raise UsageError("--task and --permissive go with 'experts'.", "irtool download experts --task derain")
     sets = [found for found in datasets() if found.name in (names or ())]
     if sets:
         if len(sets) != len(names or ()):
@@ -116,6 +130,17 @@ def _sets(out: Output, wanted: Sequence[Dataset], source: Path | None, dry_run: 
     return EXIT_UNAVAILABLE if failed else EXIT_OK
 
 
+def _experts(tasks: Sequence[str], permissive: bool) -> Sequence[str]:
+    """Ids of the best models, those of the tasks named by an id, verb or synonym."""
+    from ..degradation import lookup
+    from ..experts import wanted
+
+    found = [record.id for record in wanted([lookup(word).id for word in tasks], permissive)]
+    if not found:
+        raise UsageError("No model was measured to be better than the default there.", "irtool models lists all.")
+    return found
+
+
 def _wanted(names: Sequence[str], everything: bool, source: Path | None) -> Sequence[Record]:
     """The records meant, with those they need before them, each once."""
     if bool(names) == everything:
@@ -132,7 +157,7 @@ def _wanted(names: Sequence[str], everything: bool, source: Path | None) -> Sequ
                 f"{named[0].id} is made of {len(named[0].originals)} files: {files}.", "Name their folder."
             )
     elif everything:
-        named = [record for record in records() if record.kind in ("hf-hub", "https")]
+        named = [record for record in records() if record.kind in ("hf-hub", "https", "npm")]
     else:
         named = [record for name in names for record in (*map(get, get(name).needs), get(name))]
     shipped = [record.id for record in named if record.kind == "asset"]
@@ -183,6 +208,8 @@ def _one(out: Output, record: Record, source: Path | None) -> None:
     from ..models import loading
 
     unknown = [file.name for file in record.originals if file.sha256 is None]
+    if source is not None and is_other_form(record, source):
+        unknown = [source.name]
     try:
         family = loading.describe(path)[0]
     except UnavailableError:

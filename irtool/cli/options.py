@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..diffusion.sampling import SAMPLERS, Sampling
+from ..diffusion.sampling import GUIDANCE, SAMPLERS, Sampling
 from ..errors import UsageError, closest
 
 EXISTING = ("skip", "overwrite", "rename", "error")
@@ -125,6 +125,19 @@ Sampler = Annotated[str | None, typer.Option("--sampler", metavar="|".join(SAMPL
 Seed = Annotated[
     int | None, typer.Option("--seed", metavar="N", help="Of the noise in a diffusion model; 0 by default.")
 ]
+Guidance = Annotated[
+    str | None,
+    typer.Option("--guidance", metavar="|".join(GUIDANCE), help="How a diffusion prior is held to the picture."),
+]
+Operator = Annotated[
+    str | None,
+    typer.Option("--operator", metavar="TEXT", help="How it was degraded, for --guidance: 'blur(sigma=2)|noise(5)'."),
+]
+GuidanceStrength = Annotated[
+    float | None,
+    typer.Option("--guidance-strength", metavar="X", help="Scale of gdp, zeta of dps, lambda of diffpir."),
+]
+Published = Annotated[bool, typer.Option("--published", help="gdp exactly as its authors' code does it.")]
 PreviewSteps = Annotated[
     bool, typer.Option("--preview-steps", help="Also write NAME.steps.jpg, a diffusion model's way to its result.")
 ]
@@ -180,14 +193,29 @@ def set_threads(count: int | None) -> None:
         torch.set_num_threads(count)
 
 
-def sampling(steps: int | None, sampler: str | None, seed: int | None) -> Sampling | None:
+def sampling(
+    steps: int | None,
+    sampler: str | None,
+    seed: int | None,
+    guidance: str | None = None,
+    operator: str | None = None,
+    strength: float | None = None,
+    published: bool = False,
+) -> Sampling | None:
     """How a diffusion model is sampled; None where nothing was said.
 
     Raises:
         UsageError: a value is out of range.
     """
-    asked: dict[str, Any] = {"steps": steps, "sampler": sampler, "seed": seed}
+    asked: dict[str, Any] = {
+        "steps": steps, "sampler": sampler, "seed": seed, "guidance": guidance, "operator": operator,
+        "strength": strength, "published": published or None,
+    }  # fmt: skip
     given = {name: value for name, value in asked.items() if value is not None}
     if steps == 0:
         raise UsageError("--steps is at least 1.")
+    if operator is not None:
+        from ..diffusion.observation import parse
+
+        parse(operator)
     return Sampling(**given) if given else None

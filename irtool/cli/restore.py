@@ -54,6 +54,10 @@ def restore(
     steps: options.Steps = None,
     sampler: options.Sampler = None,
     seed: options.Seed = None,
+    guidance: options.Guidance = None,
+    operator: options.Operator = None,
+    guidance_strength: options.GuidanceStrength = None,
+    published: options.Published = False,
     preview_steps: options.PreviewSteps = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -64,6 +68,7 @@ def restore(
     What is wrong is found by itself, or named with --task. A clean photograph is passed through untouched. The input
     is never written to, and an interrupted run is resumed by the same command.
     """
+    from ..experts import is_best
     from ..plan import plan_auto, plan_tasks
     from .batch import Decision, Request, restore_batch
 
@@ -75,9 +80,14 @@ def restore(
         if not mask.is_file():
             raise UsageError(f"--mask {mask} is not a file.")
         task = task or ["missing"]
+    if operator is not None and not auto and not task and offsets is None:
+        from ..diffusion.observation import tasks_of
+
+        task = list(tasks_of(operator))
     if not 0 <= strength <= 1:
         raise UsageError(f"--strength lies from 0 to 1, not {strength:g}.")
-    more: dict[str, Any] = {"sampling": options.sampling(steps, sampler, seed), "controller": controller}
+    more: dict[str, Any] = {"controller": controller}
+    more["sampling"] = options.sampling(steps, sampler, seed, guidance, operator, guidance_strength, published)
     request = Request(
         inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
         format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
@@ -95,6 +105,8 @@ def restore(
                 "--mask needs --task missing, which is not among the tasks.", "Add it, or leave --task out."
             )
         decision = Decision(plan)
+        if is_best(model):
+            return restore_batch(request, lambda source: decision, [step.model for step in plan.steps])
     else:
         decision = Decision(planner=partial(plan_auto, strength=strength, model=model, **more))
     return restore_batch(request, lambda source: decision, [model])

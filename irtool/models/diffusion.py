@@ -7,15 +7,18 @@ float32.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..diffusion import denoising, irsde
+from ..diffusion import denoising, guided, irsde
+from ..diffusion.conditional import Prior
+from ..diffusion.observation import observe, parse
 from ..diffusion.sampling import Sampling
 from ..diffusion.schedules import process, times
 from ..errors import UnavailableError, UsageError
@@ -56,6 +59,11 @@ class DiffusionModel:
             task_agnostic=kind == "ContextUNet", tiling="blended", iterative=True,
         )  # fmt: skip
 
+    @property
+    def latent(self) -> Any:
+        """The U-Net between pictures and latents; None where the process runs on pictures."""
+        return None if isinstance(self.companion, DaCLIP) else self.companion
+
     def bind(self, condition: Condition) -> DiffusionBound:
         """Sampled in the published way but for the steps, unless the condition says otherwise.
 
@@ -66,6 +74,15 @@ class DiffusionModel:
         sampling = condition.sampling or Sampling()
         if sampling.steps > self.process.T:
             raise UsageError(f"This model takes at most {self.process.T} steps, not {sampling.steps}.")
+        if sampling.guidance == "gdp" or (sampling.guidance and (self.denoises or self.latent is not None)):
+            raise UsageError(
+                f"A {self.info.name} model cannot be sampled with the guidance {sampling.guidance}.",
+                "gdp takes a prior such as adm-256; the others take that, or an IR-SDE on pictures.",
+            )
+        if sampling.operator:
+            parse(sampling.operator)
+            if not sampling.guidance:
+                raise UsageError("An operator goes with `guidance`.", "Known: " + ", ".join(guided.SAMPLERS) + ".")
         bound = DiffusionBound(self, sampling, condition.callback)
         if condition.adapter is not None:
             bound.placed = Placed(modulation.apply(copy.deepcopy(self.placed.source).cpu(), condition.adapter))
@@ -98,7 +115,7 @@ class DiffusionBound:
         generator = torch.Generator().manual_seed(self.sampling.seed)
         pixels = image.to(self.placed.device)
         p, sampler = self.model.process, self.sampling.sampler
-        latent: Any = self.model.companion if not isinstance(self.model.companion, DaCLIP) else None
+        latent = self.model.latent
         hidden: list[Tensor] = []
 
         def decoded(x: Tensor) -> Tensor:
@@ -117,8 +134,31 @@ class DiffusionBound:
                 return denoising.sample(p, network, pixels, route, sampler, partial(_draw, pixels, generator), seen)
             mu, hidden = (pixels, []) if latent is None else latent.encode(pixels)
             route = times(p.T, min(p.T, self.sampling.count))
+            if self.sampling.guidance:
+                return self._guided(mu, route, context, tiled, on_progress, generator)
             network = self._network(context, tiled, on_progress, len(route) - 1)
             return decoded(irsde.sample(p, network, mu, route, sampler, partial(_draw, mu, generator), seen))
+
+    def _guided(
+        self, mu: Tensor, steps: Sequence[int], context: Tensor, tiled: Tiled, on_progress: Progress,
+        generator: torch.Generator,
+    ) -> Tensor:  # fmt: skip
+        """A conditional sampler with this model as the prior, of which the low-quality picture is the mean."""
+        guidance, p = self.sampling.guidance, self.model.process
+        route = guided.route(guidance, steps)
+        network = self._network(context, tiled, on_progress, sum(b < a for a, b in pairwise(route)))
+        with torch.inference_mode(False), torch.no_grad():
+            mu = mu.clone()
+            prior = Prior.of_mean_reverting(p, network, mu)
+            observation = observe(parse(self.sampling.operator or "noise(0)"), mu)
+
+            def seen(t: int, x: Tensor) -> None:
+                if self.callback is not None:
+                    self.callback(t, x[0].float().cpu())
+
+            return guided.sample(
+                guidance, prior, observation, mu, p.lam, route, generator, self.sampling.strength, seen=seen
+            )
 
     def _network(
         self, context: Tensor, tiled: Tiled, on_progress: Progress, steps: int

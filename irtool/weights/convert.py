@@ -32,6 +32,7 @@ from torch import Tensor
 from ..errors import FileError, UnavailableError, reason
 from ..fileio import atomic_open, open_regular
 from .foreign import read_caffe, read_matconvnet
+from .jax import read_checkpoint, read_graph
 from .registry import File
 
 PICKLES = 8
@@ -97,7 +98,8 @@ def read_published(path: Path, state: str = "", allow: Sequence[str] = ()) -> di
     """The weights in a published file, by name.
 
     Args:
-        path: a torch file, new or old; a .mat of MatConvNet; a .caffemodel; or safetensors.
+        path: a torch file, new or old; a .mat of MatConvNet; a .caffemodel; a flat .npz checkpoint of JAX; a .tgz with
+            a TensorFlow.js graph of MAXIM; or safetensors.
         state: place of the weights inside a torch file; empty to find them.
         allow: see `convert`.
 
@@ -114,6 +116,10 @@ def read_published(path: Path, state: str = "", allow: Sequence[str] = ()) -> di
         return {name: torch.from_numpy(array) for name, array in read_matconvnet(path).items()}
     if path.suffix == ".caffemodel":
         return {name: torch.from_numpy(array) for name, array in read_caffe(path).items()}
+    if path.suffix == ".npz":
+        return {name: torch.from_numpy(array) for name, array in read_checkpoint(path).items()}
+    if start.startswith(b"\x1f\x8b"):
+        return {name: torch.from_numpy(array.copy()) for name, array in read_graph(path).items()}
     if start[8:9] == b"{":
         return dict(_stored(path))
     require_harmless(path)

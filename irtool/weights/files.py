@@ -103,6 +103,8 @@ def obtain(record: Record, source: Path | None = None, notify: Notify = lambda t
                 raise _another(record.id, record.page, file, error.difference, ours=True) from error
         else:
             found[file.source] = source / file.name if source.is_dir() else source
+        if is_other_form(record, source):
+            continue
         notify(f"{record.id}: checking {file.name}")
         compare(record.id, record.page, file, found[file.source], ours=source is None)
     notify(f"{record.id}: converting to safetensors")
@@ -110,6 +112,11 @@ def obtain(record: Record, source: Path | None = None, notify: Notify = lambda t
 
     convert([(found[file.source], file) for file in record.files], target, _header(record), record.allow)
     return target
+
+
+def is_other_form(record: Record, source: Path | None) -> bool:
+    """Whether a file that a person has is another form of the weights, with which nothing can be compared."""
+    return source is not None and source.is_file() and source.suffix in {Path(name).suffix for name in record.also}
 
 
 def hub_file(reference: str) -> File:

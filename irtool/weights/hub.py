@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UnavailableError, UsageError
 from ..fileio import is_regular
+from . import npm
 from .registry import File
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def fetch(file: File, *, refresh: bool = False) -> Path:
     """The published file on this disk, downloaded where it is not there yet.
 
     Args:
-        file: one that a program can fetch: "hf-hub", "hf-dataset" or "https".
+        file: one that a program can fetch: "hf-hub", "hf-dataset", "https" or "npm".
         refresh: ask the hub whether a revision that can move has moved.
 
     Raises:
@@ -101,6 +102,8 @@ def fetch(file: File, *, refresh: bool = False) -> Path:
     try:
         if file.kind in REPOSITORIES:
             return _from_hub(file, here)
+        if file.kind == "npm":
+            return npm.fetch(file, _address_path(file))
         return bring(file, _address_path(file), LARGEST)
     except Different as error:
         raise OtherFile(file, str(error)) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class File:
 
     Attributes:
         source: where it is: ``asset:NAME`` (ships in ``irtool/assets``), ``hf-hub:ORG/REPO@REVISION:PATH``,
-            ``https://...``, or ``manual:NAME`` for what only a person can fetch.
+            ``https://...``, ``npm:PACKAGE@VERSION:FILE``, or ``manual:NAME`` for what only a person can fetch.
         bytes: its size; None where it is not known.
         sha256: lower-case hexadecimal; None where it is not known.
         state: place of the tensors inside a pickle, such as ``state_dict.model_R``; empty to find them.
@@ -45,13 +45,34 @@ class File:
 
     @property
     def kind(self) -> str:
-        """ "asset", "hf-hub", "https" or "manual"."""
+        """ "asset", "hf-hub", "https", "npm" or "manual"."""
         return self.source.partition(":")[0]
 
     @property
     def name(self) -> str:
         """The name of the file itself."""
         return re.split(r"[:/]", self.source)[-1]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What was measured with a model on one task.
+
+    Attributes:
+        task: id of the degradation.
+        set: what it was measured on, with the number of images.
+        psnr: dB, under the protocol "canonical" (RGB, 8 bit, no crop), mean over the images.
+        default: dB of the default model on the same images under the same protocol.
+        seconds: processor seconds a megapixel on one thread.
+        eligible: it may be taken by ``--model best``; False where the set is unlike photographs.
+    """
+
+    task: str
+    set: str
+    psnr: float = number(MISSING, 0, 100)
+    default: float = number(MISSING, 0, 100)
+    seconds: float = number(MISSING, 0, 1e6)
+    eligible: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,6 +90,9 @@ class Record:
         needs: ids of the records it does not work without, such as the controller of a restorer.
         settings: what the network's wrapper must know beside the tensors, such as the noise level of a process.
         allow: classes its pickle may name, of `ALLOWABLE`.
+        also: names of other files with the same weights, of which nothing else is known: a file with such a suffix is
+            taken from a person where its tensors fit.
+        scores: what was measured with it, one entry a task.
     """
 
     id: str
@@ -81,10 +105,12 @@ class Record:
     needs: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     allow: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    scores: tuple[Score, ...] = ()
 
     @property
     def kind(self) -> str:
-        """How its files come: "asset", "hf-hub", "https" or "manual"."""
+        """How its files come: "asset", "hf-hub", "https", "npm" or "manual"."""
         return self.files[0].kind
 
     def called(self, id: str) -> bool:
@@ -256,6 +282,8 @@ class _Table:
     needs: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     allow: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    scores: tuple[Score, ...] = ()
     files: tuple[_Part, ...] | None = None
     file: str | None = None
     bytes: int | None = number(None, 0, 10**15)
@@ -276,6 +304,7 @@ _SOURCES = {
     "asset": r"asset:[\w.-]+\.safetensors",
     "hf-hub": r"hf-hub:[\w.-]+/[\w.-]+@[\w.-]+:[\w./ -]+",
     "https": r"https://\S+",
+    "npm": r"npm:@?[\w.-]+(?:/[\w.-]+)?@[\w.-]+:[\w.-]+\.tgz",
     "manual": r"manual:[\w. -]+",
 }
 
@@ -299,6 +328,9 @@ def _problems(table: _Table, ids: list[Any]) -> Iterator[str]:
         yield f"family '{table.family}' is not one of {', '.join(names())}"
     if not re.fullmatch(r"[a-z0-9-]+\.[a-z0-9-]+", table.id):
         yield "an id is NAME.TAG, of lower-case letters, digits and hyphens"
+    for score in table.scores:
+        if score.task not in IDS:
+            yield f"a score's task '{score.task}' is not one of {', '.join(IDS)}"
     for key, known in (("tasks", list(IDS)), ("needs", ids), ("allow", list(ALLOWABLE))):
         strange = [value for value in getattr(table, key) if value not in known]
         if strange:
@@ -309,13 +341,13 @@ def _file_problems(part: _Part, table: _Table) -> Iterator[str]:
     kind = part.file.partition(":")[0]
     if not re.fullmatch(_SOURCES.get(kind, "(?!)"), part.file) or ".." in part.file:
         yield (
-            f"file '{part.file}' is not asset:NAME.safetensors, hf-hub:ORG/REPO@REVISION:PATH, https://... or "
-            "manual:NAME"
+            f"file '{part.file}' is not asset:NAME.safetensors, hf-hub:ORG/REPO@REVISION:PATH, https://..., "
+            "npm:PACKAGE@VERSION:FILE.tgz or manual:NAME"
         )
     if kind == "manual" and not table.page:
         yield "a file that is fetched by hand needs a 'page'"
     for key in ("bytes", "sha256"):
-        if kind in ("asset", "https") and getattr(part, key) is None:
+        if kind in ("asset", "https", "npm") and getattr(part, key) is None:
             yield f"'{key}' is missing"
     if part.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", part.sha256):
         yield "sha256 must be 64 lower-case hexadecimal digits"
