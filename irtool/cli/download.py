@@ -130,7 +130,7 @@ def _sets(out: Output, wanted: Sequence[Dataset], source: Path | None, dry_run: 
     return EXIT_UNAVAILABLE if failed else EXIT_OK
 
 
-def _experts(tasks: Sequence[str], permissive: bool) -> Sequence[str]:
+def _experts(tasks: Sequence[str], permissive: bool) -> list[str]:
     """Ids of the best models, those of the tasks named by an id, verb or synonym."""
     from ..degradation import lookup
     from ..experts import wanted

@@ -63,7 +63,7 @@ class SteeredJob:
         controller, header = loading.read(weights.locate(reference))
         if not isinstance(controller, DaCLIP):
             raise UsageError(f"{reference} holds a {header['architecture']}, not a DA-CLIP.")
-        self.controller = controller.blind()
+        self.controller = controller.drop_text_tower()
         net = self.network(**recipe.model)
         width, wanted = controller.clip.visual.output_dim, net.context_dim
         if width != wanted:
