@@ -91,7 +91,7 @@ def mixed(shared: Path, folder: str, low: str, high: str, name: str) -> tuple[Ar
     """(truth, picture to score), float in [0, 1]."""
     root = shared / "data" / "test" / folder
     a = stored(root / low / f"{name}.webp").astype(np.float32) / 255
-    b = stored(root / high / f"{name.split('_')[0]}.webp").astype(np.float32) / 255
+    b = stored(root / high / f"{name.split('_', maxsplit=1)[0]}.webp").astype(np.float32) / 255
     return b.astype(np.float64), ((a + b) / 2).astype(np.float32)
 
 

@@ -24,10 +24,11 @@ from .diffusion.observation import tasks_of
 from .diffusion.sampling import Sampling
 from .errors import UsageError, closest
 from .inputs import Image, to_picture, to_tensor
+from .memory import RESTORED, Budget
 from .models import loading, modulation
 from .models.architectures import get, names
 from .models.base import Callback, Condition, Model, ModelInfo, Progress
-from .picture import Picture
+from .picture import Picture, read
 from .picture.quantised import within
 from .plan import Plan, plan_auto, plan_rest, plan_tasks
 from .result import Result
@@ -327,11 +328,14 @@ def restore_with(
     """`restore`, with models from `model_of`: (reference, controller) -> model."""
     plan, planner = _planned(tasks, plan, planner, model, options)
     where = engine.pick_device(options.get("device", "auto"))
+    limit = options.get("max_memory")
+    if limit is not None and isinstance(image, (str, PathLike, bytes)):
+        image = read(image, budget=Budget(limit, per_pixel=RESTORED))  # type: ignore[arg-type]
     picture = to_picture(image)
     mask = options.get("mask")
     masking = None if mask is None else to_picture(mask, "mask")
     begun = time.perf_counter()
-    pixels = to_tensor(picture)
+    pixels = torch.from_numpy(picture.pixels).permute(2, 0, 1)  # a view: a copy would be a quarter of all that is held
     look = _Look(options.get("detector", DEFAULT_DETECTOR), where)
     diagnosis = None
     if planner is not None:
@@ -343,7 +347,7 @@ def restore_with(
     if plan.steps:
         picture = picture.with_pixels(pixels.permute(1, 2, 0).contiguous().numpy())
     seconds = time.perf_counter() - begun
-    return Result(picture, plan, diagnosis, seconds, tiles, peak, image if isinstance(image, bytes) else None)
+    return Result(picture, plan, diagnosis, seconds, tiles, peak)
 
 
 @dataclass

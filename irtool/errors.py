@@ -105,7 +105,8 @@ def explained(error: BaseException | None) -> IrtoolError | None:
         name = file.decode(errors="surrogateescape") if isinstance(file, bytes) else file
         subject = f"{name}: " if name is not None else "A file or the output: "
         return FileError(f"{subject}{reason(error)}.", _HINTS.get(error.errno, ""))
-    if isinstance(error, MemoryError):
+    # torch says in words alone that a CPU's memory ran out.
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error) or "CUDA out of memory" in str(error):
         return FileError("The memory did not suffice.", "Close other programs, or work on a smaller picture.")
     if isinstance(error, RecursionError):
         return FileError("Something is nested too deeply to be read.", "Is it the right file or folder?")

@@ -6,6 +6,7 @@ the kernel's out-of-memory killer count.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,10 @@ from .errors import PictureError
 
 LOADED = 300 << 20
 """What a process that has torch and a network loaded holds at least; larger builds of torch hold more."""
+
+LOOKED_AT, RESTORED, BESIDE, AS_AVIF = 40, 44, 32, 20
+"""What a picture's way holds for each pixel, decoded, worked on and encoded: to be diagnosed; to be restored, tiles
+left out; and more where a page with the picture before is drawn, or AVIF is written (measured: docs/security.md)."""
 
 
 def resident_bytes() -> int:
@@ -35,6 +40,14 @@ def peak_resident_bytes() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def give_back() -> None:
+    """Return to the system what has been freed and the C library keeps for later (glibc); it counts as held."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def available_bytes() -> int:

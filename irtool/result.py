@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import picture as pictures
 from .detect import Diagnosis
-from .errors import PictureError, UsageError
+from .errors import UsageError
 from .inputs import to_array, to_tensor
 from .picture import Picture
 from .plan import Plan
@@ -28,7 +28,6 @@ class Result:
         seconds: time spent on diagnosis and restoration, without decoding.
         tiles: tiles computed over all steps.
         peak_bytes: most memory held (see `irtool.engine.Outcome`), None where unknown or nothing was computed.
-        original: the bytes of the file, where the picture came from bytes.
     """
 
     picture: Picture
@@ -37,7 +36,6 @@ class Result:
     seconds: float = 0.0
     tiles: int = 0
     peak_bytes: int | None = None
-    original: bytes | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         done = "untouched" if self.untouched else "removed " + ", then ".join(map(str, self.plan.steps))
@@ -66,7 +64,14 @@ class Result:
             array = np.round(array / np.float32(257)).astype(np.uint8)
         return PIL.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
-    def encode(self, format: str | None = None, *, quality: int | None = None, strip: bool = False) -> bytes:
+    def encode(
+        self,
+        format: str | None = None,
+        *,
+        quality: int | None = None,
+        strip: bool = False,
+        notes: list[str] | None = None,
+    ) -> bytes:
         """The bytes of the result's file.
 
         An untouched picture gives back the bytes it came from, unless another format, a quality or `strip` is asked
@@ -76,30 +81,34 @@ class Result:
             format: a format name, by default the picture's own.
             quality: 1 to 100, by default like the source.
             strip: leave metadata out.
+            notes: gets a plain sentence for whatever the format could not keep.
 
         Raises:
             UsageError, PictureError, UnavailableError: as `irtool.picture.encode`.
         """
         kind = pictures.format_named(format or self.picture.format)
         if self.untouched and kind.name == self.picture.format and quality is None and not strip:
-            original = self.original
-            if original is None and self.picture.source is not None:
-                try:
-                    original = self.picture.source.read_bytes()
-                except OSError as error:
-                    raise PictureError(f"{self.picture.name}: cannot be read again ({error.strerror})") from error
+            original = self.picture.original
             # A format that is read but not written, such as GIF, comes under another name and must not pass as it.
             if original is not None and pictures.sniff(original[:4096]) == kind.name:
                 return original
-        return pictures.encode(self.picture, kind.name, quality=quality, strip=strip)
+        return pictures.encode(self.picture, kind.name, quality=quality, strip=strip, notes=notes)
 
     def save(
-        self, path: str | Path, *, format: str | None = None, quality: int | None = None, strip: bool = False
+        self,
+        path: str | Path,
+        *,
+        format: str | None = None,
+        quality: int | None = None,
+        strip: bool = False,
+        replace: bool = True,
+        notes: list[str] | None = None,
     ) -> Path:
-        """Write the result, whole or not at all; the arguments are those of `encode`.
+        """Write the result, whole or not at all; the other arguments are those of `encode`.
 
         Args:
             path: the file to write; without `format` its suffix names the format.
+            replace: whether a file that is there already, by the moment of writing, is replaced.
 
         Raises:
             UsageError: the path is the input, or its suffix names no format.
@@ -107,7 +116,8 @@ class Result:
         """
         path = Path(path)
         source = self.picture.source
-        if source is not None and path.exists() and source.exists() and path.samefile(source):
+        if source is not None and pictures.same_file(path, source):
             raise UsageError(f"{path} is the input, which is never written to.", "Choose another name or folder.")
         kind = format or pictures.format_for(path).name
-        return pictures.save_bytes(self.encode(kind, quality=quality, strip=strip), path)
+        data = self.encode(kind, quality=quality, strip=strip, notes=notes)
+        return pictures.save_bytes(data, path, replace=replace, like=source)

@@ -274,7 +274,9 @@ def resolve_existing(items: Sequence[Item], policy: str) -> tuple[list[Item], li
             "Choose with `existing` overwrite, skip or rename.",
         )
     if policy == "skip":
-        return [item for item in items if item not in there], there
+        # One that lacks some of its outputs, as a killed run leaves it, is done for those.
+        whole = [item for item in there if len(existing[item.source]) == len(list(item.outputs))]
+        return [item for item in items if item not in whole], whole
     taken = {path for item in items for path in item.outputs}
     return [_renamed(item, taken) if existing[item.source] else item for item in items], []
 

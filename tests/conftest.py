@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from forkserver import AVAILABLE, ForkServer
 
 from irtool.degradation import IDS
 
 ROOT = Path(__file__).resolve().parents[1]
+if "PYTEST_XDIST_WORKER" in os.environ:  # pytest -n: the workers share the cores, and torch reads this when imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -85,15 +91,42 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def cli(environment: dict[str, str]) -> Cli:
-    """Runs irtool as a user does, in a process of its own: ``cli("restore", path, cwd=..., env={...})``."""
+def cli(environment: dict[str, str]) -> Iterator[Cli]:
+    """Runs irtool as a user does, in a process of its own: ``cli("restore", path, cwd=..., env={...})``.
 
-    def run(*arguments: object, env: Mapping[str, str] | None = None, **options: object) -> object:
-        options = {"capture_output": True, "timeout": 600, "text": True} | options
-        command = [sys.executable, "-m", "irtool", *map(str, arguments)]
-        return subprocess.run(command, env=environment | dict(env or {}), **options)  # type: ignore[call-overload]
+    The process is forked from one that has imported torch, where the system can (see forkserver.py); tests of the start
+    itself begin theirs from nothing.
+    """
+    server = ForkServer(environment) if AVAILABLE else None
 
-    return run  # type: ignore[return-value]
+    def run(*arguments: object, env: Mapping[str, str] | None = None, **options: Any) -> object:
+        variables = environment | dict(env or {})
+        command = [str(a) for a in arguments]
+        if server is None or set(options) - {"cwd", "stdin", "stdout", "stderr", "text", "capture_output", "timeout"}:
+            options = {"capture_output": True, "timeout": 600, "text": True} | options
+            return subprocess.run([sys.executable, "-m", "irtool", *command], env=variables, check=False, **options)
+        text, cwd = options.get("text", True), options.get("cwd")
+        with contextlib.ExitStack() as stack:
+            captured = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
+            streams = [options.get("stdin", subprocess.DEVNULL), *(options.get(n) for n in ("stdout", "stderr"))]
+            for i, stream in enumerate(streams):
+                if stream is None:
+                    streams[i] = captured[i - 1].fileno()
+                elif stream == subprocess.DEVNULL:
+                    streams[i] = stack.enter_context(Path(os.devnull).open("r+b")).fileno()
+                elif not isinstance(stream, int):
+                    streams[i] = stream.fileno()
+            where, limit = None if cwd is None else str(cwd), float(options.get("timeout", 600))
+            code = server.run(command, variables, where, streams[0], streams[1], streams[2], limit)
+            out: list[Any] = []
+            for file in captured:
+                file.seek(0)
+                out.append(file.read().decode().replace("\r\n", "\n") if text else file.read())
+        return subprocess.CompletedProcess(command, code, *out)
+
+    yield run
+    if server is not None:
+        server.close()
 
 
 @pytest.fixture(scope="session")

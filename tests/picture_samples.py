@@ -34,8 +34,8 @@ def table_curve(values: np.ndarray) -> bytes:
 def _profile(space: bytes, pcs: bytes, tags: dict[bytes, bytes]) -> bytes:
     tags = {b"desc": b"desc" + struct.pack(">II", 0, 5) + b"test\0" + bytes(79), b"wtpt": _xyz(_D50), **tags}
     table, body, at = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
-    for name, data in tags.items():
-        data += b"\0" * (-len(data) % 4)
+    for name, content in tags.items():
+        data = content + b"\0" * (-len(content) % 4)
         table += struct.pack(">4sII", name, at + len(body), len(data))
         body += data
     kind = b"prtr" if space == b"CMYK" else b"mntr"
@@ -96,13 +96,12 @@ def exif_block(orientation: int | None = None, note: bytes = b"maker\0note\1\2\3
     def directory(items: list, after: int) -> bytes:
         nonlocal tail
         out = struct.pack(">H", len(items))
-        for tag, kind, count, value in items:
-            if value is None:
-                value = struct.pack(">I", sub_at)
+        for tag, kind, count, given in items:
+            value = struct.pack(">I", sub_at) if given is None else given
             if len(value) > 4:
-                where = struct.pack(">I", tail_at + len(tail))
+                offset = struct.pack(">I", tail_at + len(tail))
                 tail += value + b"\0" * (len(value) % 2)
-                value = where
+                value = offset
             out += struct.pack(">HHI", tag, kind, count) + value.ljust(4, b"\0")
         return out + struct.pack(">I", after)
 

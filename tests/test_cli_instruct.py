@@ -202,5 +202,5 @@ def test_words_are_understood_without_torch(environment, tmp_path):
         "import sys, irtool.language as l; w = l.parse('remove the noise')[0]; "
         "assert dict(w.tasks) == {'noise': 1.0}; l.plan_intents([w]); assert 'torch' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from compact_samples import CONFIG, random_net
 from safetensors.torch import save_file
 
 from irtool import models
@@ -15,18 +16,6 @@ from irtool.models import compact, loading
 from irtool.models.base import Condition
 from irtool.models.compact import CompactModel, CompactNet
 from irtool.models.context import CONTEXT_SIZE, describe
-
-CONFIG = {"width": 16, "encoder": [1, 1], "middle": 1, "decoder": [1, 1], "rank": 2, "hidden": 16}
-
-
-def random_net(seed: int = 0) -> CompactNet:
-    """A tiny net whose every weight matters (fresh offsets and heads are zero)."""
-    torch.manual_seed(seed)
-    net = CompactNet(**CONFIG)
-    for name, p in net.named_parameters():
-        if name.startswith("head") or "up" in name.split("."):
-            torch.nn.init.normal_(p, std=0.05)
-    return net.eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("mixture", [{}, {"noise": 1.0}, {"rain": 1.0, "haze": 0.5, "missing": 1.0}])

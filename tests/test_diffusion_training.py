@@ -39,7 +39,7 @@ COMMON: dict[str, Any] = {
 }  # fmt: skip
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     pass
 
 
@@ -50,7 +50,7 @@ class Seen(Watcher):
 
     def step(self, step: int, progress: float) -> None:
         if step == self.fail_at:
-            raise Interrupted
+            raise InterruptedRunError
 
     def line(self, line: Any) -> None:
         self.last = dict(line)
@@ -173,7 +173,7 @@ def test_an_interrupted_run_equals_one_that_was_not(
         "weights": {"noise": 1.0, "lowlight": 1.0},
     }
     whole = run(table, photos, tmp_path / "a")
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedRunError):
         run(table, photos, tmp_path / "b", Seen(fail_at=3))
     again = run(table, photos, tmp_path / "b")
     first, second = (torch.load(p, weights_only=True) for p in (whole, again))

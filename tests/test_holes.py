@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_compact import random_net
+from compact_samples import random_net
 
 from irtool import engine, synth
 from irtool.degradation import INDEX

@@ -152,6 +152,9 @@ def two(tmp_path):
 
 def test_existing_outputs(two, tmp_path):
     assert resolve_existing(two, "overwrite") == (two, [])
+    assert resolve_existing(two, "skip") == (two, [])  # the first lacks the page beside it still
+    for path in two[0].outputs:
+        path.write_bytes(b"")
     assert resolve_existing(two, "skip") == ([two[1]], [two[0]])
     with pytest.raises(UsageError, match=r"a\.png exists"):
         resolve_existing(two, "error")

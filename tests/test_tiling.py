@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from compact_samples import random_net
 from hypothesis import given
 from hypothesis import strategies as st
-from test_compact import random_net
 
 from irtool import engine
 from irtool.engine import tiling
@@ -88,7 +88,7 @@ def test_an_ensemble_treats_a_picture_and_its_mirror_alike(expert: CompactBound,
 
 
 def test_memory_decides_on_tiles(expert: CompactBound) -> None:
-    from irtool.engine.device import resident_bytes
+    from irtool.memory import resident_bytes
 
     pixels = torch.rand(3, 800, 800)
     held = resident_bytes() + 2 * pixels.numel() * 4

@@ -43,7 +43,7 @@ class Seen(journal.Watcher):
 
     def step(self, step: int, progress: float) -> None:
         if step == self.fail_at:
-            raise Interrupted
+            raise InterruptedRunError
 
     def line(self, line: Any) -> None:
         self.lines.append(line)
@@ -52,7 +52,7 @@ class Seen(journal.Watcher):
         self.notes.append(text)
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     pass
 
 
@@ -132,7 +132,7 @@ def test_a_run_learns_and_leaves_what_it_promises(photos, tmp_path):
 
 def test_an_interrupted_run_equals_one_that_was_not(photos, tmp_path):
     whole = train(photos, tmp_path / "a", steps=7)
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedRunError):
         train(photos, tmp_path / "b", Seen(fail_at=5), steps=7)
     assert held_in(tmp_path / "b" / "checkpoint.pt")["step"] == 3
     assert_equal_weights(whole, train(photos, tmp_path / "b", steps=7))
@@ -310,7 +310,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(photos, tmp_pat
     # Samples travel between processes through files in memory: these must stay below the limit.
     small = {"region": 16, "phases": [{"until": 1.0, "crop": 16, "batch": 8}], "preview_every": 1000}
     whole = train(photos, tmp_path / "a", **small, steps=9)
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedRunError):
         train(photos, tmp_path / "b", Seen(fail_at=7), **small, steps=9)
     last = tmp_path / "b" / "checkpoint.pt"
     before = last.read_bytes()

@@ -15,9 +15,11 @@ from training_samples import CPU, TINY, tiny
 
 from irtool.cli import main
 from irtool.errors import UsageError
+from irtool.models import loading
 from irtool.models.compact import CompactNet
 from irtool.training import journal, loop, recipe, survey
 from irtool.training.jobs import JOBS, Preview, Share, Source, job
+from irtool.weights.registry import get
 
 
 @pytest.fixture(autouse=True)
@@ -27,15 +29,32 @@ def cache(decoded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_built_in_recipes_are_sound_and_say_what_they_are():
     names = recipe.built_in()
-    assert {"base", "default", "detector", "finish", "nano", "pretrain"} <= set(names)
+    assert {"base", "default", "detector", "nano", "pretrain", "small"} <= set(names)
     for name in names:
         recipe.load(recipe.find(name))
         said = recipe.comment(recipe.find(name))
         assert f"irtool train --recipe {name} " in said, name
 
 
+def test_recipes_of_the_lab_notes_still_load_by_path():
+    folder = Path(__file__).parents[1] / "docs" / "lab" / "recipes"
+    paths = sorted(folder.glob("*.toml"))
+    assert paths
+    for path in paths:
+        recipe.load(path)
+        assert f"irtool train --recipe docs/lab/recipes/{path.name} " in recipe.comment(path), path.name
+
+
+@pytest.mark.parametrize(
+    ("name", "model"), [("small", "irtool-small.v1"), ("nano", "irtool-nano.v1"), ("base", "irtool-base.v1")]
+)
+def test_a_shipped_file_ended_with_the_recipe_that_says_so(name, model):
+    header = loading.describe(get(model).path)[2]
+    assert header["recipe_sha256"] == recipe.load(recipe.find(name)).sha256
+
+
 def test_three_sizes_of_one_recipe():
-    nano, default, base = (recipe.load(recipe.find(name)) for name in ("nano-onward", "onward", "base"))
+    nano, default, base = (recipe.load(recipe.find(name)) for name in ("nano", "small", "base"))
     for made in (nano, base):
         assert made.data == default.data and made.kind == default.kind and made.settings == default.settings
         assert made.weights.keys() == default.weights.keys() and made.model != default.model
@@ -168,7 +187,7 @@ def test_the_verbs_through_the_command_line(tmp_path, monkeypatch, capsys, photo
     monkeypatch.chdir(tmp_path)
     assert main(["train", "recipes"]) == 0
     listed = capsys.readouterr().out
-    assert "\ndefault\n    The restorer that ships" in listed
+    assert "\ndefault\n    Ten tasks in one compact network" in listed
     assert main(["train", "recipes", "--json"]) == 0
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {r["name"]: r["kind"] for r in records}["detector"] == "detector"

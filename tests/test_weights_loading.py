@@ -48,7 +48,7 @@ def home(tmp_path, monkeypatch) -> None:
 
 def test_the_registry_knows_the_architectures_without_torch(environment):
     code = "import sys; from irtool.weights import registry; registry.records(); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
     assert set(loading.ARCHITECTURES) <= set(architectures.names())
 
 

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .. import memory
 from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, UsageError, explained
+from ..memory import Budget, peak_resident_bytes
 from ..targets import Item, has_folder, make_folder, make_items, resolve_existing
 from . import options
 from .output import Bar, Output, in_flags, write_stdout
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..detect import Diagnosis
+    from ..engine.folder import Done
     from ..picture import Picture
     from ..plan import Plan
     from ..result import Result
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 B = TypeVar("B")
 C = TypeVar("C")
-Loaded = tuple["Picture", "bytes | None"]
 STATUSES = ("restored", "clean", "planned", "answered", "skipped")
 
 
@@ -86,6 +87,25 @@ class Request:
         if self.existing is not None:
             options.one_of(self.existing, options.EXISTING, "--existing")
 
+    @property
+    def policy(self) -> str:
+        """What becomes of outputs that are there already."""
+        return self.existing or ("skip" if has_folder(self.inputs) else "error")
+
+    def budget(self, fixed: int = 0) -> Budget:
+        """The memory that a picture's way may take, `fixed` bytes of it for what is loaded still."""
+        limit = None if self.max_memory is None else options.parse_bytes(self.max_memory)
+        per_pixel = memory.LOOKED_AT if self.dry_run else memory.RESTORED + memory.BESIDE * self.side_by_side
+        return Budget(limit, per_pixel=per_pixel, fixed=fixed)
+
+
+def _check_first(path: Path, request: Request) -> None:
+    """Refuse a picture that will not fit by its header, before torch is loaded: the refusal costs nothing."""
+    from ..picture import probe
+
+    _, width, height = probe(path)
+    request.budget(fixed=memory.LOADED).require(str(path), (width, height), 0.0)
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -130,23 +150,31 @@ class Run:
     def carry_out(
         self,
         items: Sequence[Item],
-        work: Callable[[Item, Loaded], B],
+        work: Callable[[Item, Picture], B],
         write: Callable[[Item, B], C],
         report: Callable[[Item, C], None],
+        budget: Budget | None = None,
     ) -> int:
-        """Read, `work` and `write` every item; `report` prints what became of it. Returns the exit code."""
-        from ..engine.folder import overlap
+        """Read, `work` and `write` every item; `report` prints what became of it. Returns the exit code.
 
-        def shown(item: Item, loaded: Loaded) -> B:
+        Within a `budget` with a limit of its own, one picture is held at a time.
+        """
+        from ..engine.folder import AHEAD, overlap
+
+        def shown(item: Item, picture: Picture) -> B:
             self.bar.begin(item.name)
             try:
-                return work(item, loaded)
+                return work(item, picture)
             finally:
                 self.bar.end()
 
+        def stages_of(work: Callable[[Item, Picture], B]) -> Generator[Done[Item, C], None, None]:
+            ahead = AHEAD if budget is None or budget.limit is None else 0
+            return overlap(items, partial(read, budget=budget or Budget()), work, write, ahead=ahead)
+
         last: Exception | None = None
         try:
-            with closing(overlap(items, read, shown, write)) as stages, self.out.progress(len(items)) as self.bar:
+            with closing(stages_of(shown)) as stages, self.out.progress(len(items)) as self.bar:
                 for done in stages:
                     if isinstance(done.error, BrokenPipeError):
                         raise done.error
@@ -184,7 +212,11 @@ class Run:
     def summary(self, code: int) -> int:
         """Print the closing record or line, and return the exit code."""
         seconds = round(time.perf_counter() - self.begun, 3)
-        self.out.record({"type": "summary", **self.counts, "seconds": seconds, "exit_code": code})
+        peak = peak_resident_bytes()
+        totals = {"seconds": seconds, "peak_resident_bytes": peak, "exit_code": code}
+        self.out.record({"type": "summary", **self.counts, **totals})
+        if peak is not None:
+            self.out.detail(f"peak memory of the process, libraries included: {peak / 1e6:.0f} MB")
         # One picture has had its own line, unless there was nothing to do about it.
         if sum(self.counts.values()) > 1 or self.counts.get("skipped"):
             counts = ", ".join(f"{count} {status}" for status, count in self.counts.items() if count)
@@ -192,14 +224,15 @@ class Run:
         return code
 
 
-def read(item: Item) -> Loaded:
-    """Decode the input of an item; of stdin the bytes are kept, for a clean picture to be passed through."""
+def read(item: Item, budget: Budget) -> Picture:
+    """Decode the input of an item."""
     from ..picture import read as decode
 
+    if item.format == "AVIF":
+        budget = Budget(budget.limit, per_pixel=budget.per_pixel + memory.AS_AVIF, fixed=budget.fixed)
     if item.source is not None:
-        return decode(item.source), None
-    data = sys.stdin.buffer.read()
-    return decode(data, name="stdin"), data
+        return decode(item.source, budget=budget)
+    return decode(sys.stdin.buffer, name="stdin", budget=budget)
 
 
 def restore_batch(request: Request, decide: Callable[[Path | None], Decision], models: Sequence[str]) -> int:
@@ -213,7 +246,6 @@ def restore_batch(request: Request, decide: Callable[[Path | None], Decision], m
     Raises:
         UsageError, NothingToDoError, UnavailableError: as `targets.make_items` and `api.prepare`.
     """
-    policy = request.existing or ("skip" if has_folder(request.inputs) else "error")
     items = make_items(
         request.inputs,
         output=request.output,
@@ -230,7 +262,7 @@ def restore_batch(request: Request, decide: Callable[[Path | None], Decision], m
     to_stdout = any(item.target is None for item in items) and not request.dry_run
     if request.json and to_stdout:
         raise UsageError("--json and a picture on stdout exclude each other.", "Name a file with -o.")
-    items, skipped = resolve_existing(items, policy)
+    items, skipped = resolve_existing(items, request.policy)
     items = [replace(item, target=None, side=None, trajectory=None) for item in questions] + items
     out = Output(json=request.json, quiet=request.quiet, verbose=request.verbose, stdout_taken=to_stdout)
     run = Run(out, STATUSES, "Run the same command with --existing skip to go on.")
@@ -244,13 +276,17 @@ def restore_batch(request: Request, decide: Callable[[Path | None], Decision], m
         items = [item for item in items if decisions[item.source].plan is None]
     if not items:
         return run.summary(EXIT_OK)
+    if request.max_memory is not None and len(items) == 1 and items[0].source is not None:
+        _check_first(items[0].source, request)
     options.set_threads(request.threads)
     restorer = _Restorer(request, decisions, run)
     restorer.load([] if request.dry_run or len(items) == len(questions) else models, items)
     if not request.dry_run:
         for folder in dict.fromkeys(item.target.parent for item in items if item.target is not None):
             make_folder(folder)
-    return run.carry_out(items, restorer.work, restorer.write, lambda item, made: _report(run, item, made))
+    return run.carry_out(
+        items, restorer.work, restorer.write, lambda item, made: _report(run, item, made), request.budget()
+    )
 
 
 @dataclass(frozen=True)
@@ -268,6 +304,7 @@ class _Restorer:
     def __init__(self, request: Request, decisions: Mapping[Path | None, Decision], run: Run) -> None:
         self.request, self.decisions, self.run = request, decisions, run
         self.mask: Picture | None = None
+        self.replace = request.policy == "overwrite"
 
     def load(self, models: Sequence[str], items: Sequence[Item]) -> None:
         """Load what will be needed, so that what is missing is said before any picture is read."""
@@ -286,14 +323,13 @@ class _Restorer:
 
             self.mask = decode(request.mask)
 
-    def work(self, item: Item, loaded: Loaded) -> _Made:
+    def work(self, item: Item, picture: Picture) -> _Made:
         """Restore a picture, or only look at it."""
         from ..api import detect, restore
         from ..plan import Plan
         from ..result import Result
 
         request, decision = self.request, self.decisions[item.source]
-        picture, original = loaded
         if request.dry_run or decision.answer is not None:
             diagnosis = detect(picture, model=request.detector, device=request.device)
             if decision.answer is not None:
@@ -313,24 +349,29 @@ class _Restorer:
         )  # fmt: skip
         # Pictures are large: the one before is kept only for those who want to see it.
         before = picture if item.side is not None else None
-        return _Made(replace(result, original=original), before, trajectory)
+        return _Made(result, before, trajectory)
 
     def write(self, item: Item, made: _Made) -> Outcome:
         """Write what came of it."""
+        from ..picture import side_by_side, write_page
+
         request, result, decision = self.request, made.result, self.decisions[item.source]
         if decision.answer is not None or request.dry_run:
             return outcome("planned" if decision.answer is None else "answered", result.plan, decision, result)
+        lost: list[str] = []
+        wanted = [path for path in item.outputs if request.policy != "skip" or not path.exists()]
+        if item.side in wanted and item.side is not None and made.before is not None:
+            write_page(side_by_side(made.before.pixels, result.picture.pixels), item.side, replace=self.replace)
+        if item.trajectory in wanted and item.trajectory is not None and made.trajectory:
+            write_page(made.trajectory.sheet(), item.trajectory, replace=self.replace)
+        chosen: dict[str, Any] = {"quality": request.quality, "strip": request.strip, "notes": lost}
         if item.target is None:
-            write_stdout(result.encode(item.format, quality=request.quality, strip=request.strip))
-        else:
-            result.save(item.target, format=item.format, quality=request.quality, strip=request.strip)
-        if item.side is not None and made.before is not None:
-            from ..picture import side_by_side
-
-            _write_page(side_by_side(made.before.pixels, result.picture.pixels), item.side)
-        if item.trajectory is not None and made.trajectory:
-            _write_page(made.trajectory.sheet(), item.trajectory)
-        return outcome("clean" if result.untouched else "restored", result.plan, decision, result)
+            write_stdout(result.encode(item.format, **chosen))
+        elif item.target in wanted:
+            result.save(item.target, format=item.format, replace=self.replace, **chosen)
+        done = outcome("clean" if result.untouched else "restored", result.plan, decision, result)
+        done.record["notes"] += lost
+        return done
 
 
 def outcome(status: str, plan: Plan, decision: Decision, result: Result | None = None) -> Outcome:
@@ -370,10 +411,3 @@ def _report(run: Run, item: Item, made: Outcome) -> None:
         peak = "unknown" if record["peak_bytes"] is None else f"{record['peak_bytes'] / 2**20:.0f} MiB"
         size = f"{record['width']}x{record['height']}"
         out.detail(f"{item.name}: {record['plan']['reason']}; {size}, {record['tiles']} tile(s), peak memory {peak}")
-
-
-def _write_page(page: np.ndarray, path: Path) -> None:
-    """Write a drawn (H, W, 3) uint8 page."""
-    from ..picture import Picture, write
-
-    write(Picture(page.astype("float32") / 255), path)

@@ -56,7 +56,7 @@ def detect(
     prepare(detector=detector, device=device)
     return run.carry_out(
         items,
-        lambda item, loaded: diagnose(loaded[0], model=detector, device=device),
+        lambda item, picture: diagnose(picture, model=detector, device=device),
         lambda item, diagnosis: diagnosis,
         report,
     )

@@ -33,7 +33,7 @@ def optimum_time(p: Process, sigma: float) -> int:
 
 
 def clean_of(p: Process, x: Tensor, noise: Tensor, t: Time) -> Tensor:
-    """The clean picture that a state and its noise stand for."""
+    """The clean picture x_0 of a state and its noise."""
     return x - std(p, t) * noise
 
 
@@ -56,7 +56,7 @@ def posterior_mean(p: Process, x: Tensor, x0: Tensor, t: Time, s: Time) -> Tenso
 
 
 def posterior(p: Process, x: Tensor, noise: Tensor, t: Time, s: Time, z: Tensor) -> Tensor:
-    """A draw of x_s given x_t and the clean picture the noise stands for."""
+    """A sample of x_s given x_t and the clean picture of the predicted noise."""
     return posterior_mean(p, x, clean_of(p, x, noise, t), t, s) + posterior_std(p, t, s) * z
 
 

@@ -1,4 +1,4 @@
-"""IR-SDE: from a low-quality picture back to a clean one.
+"""IR-SDE: a mean-reverting SDE from a low-quality picture to a clean one.
 
 Luo et al., "Image Restoration with Mean-Reverting Stochastic Differential Equations", ICML 2023. The forward process
 takes a clean picture x_0 to its low-quality twin mu plus noise::
@@ -48,7 +48,7 @@ def start(p: Process, mu: Tensor, noise: Tensor) -> Tensor:
 
 
 def score(p: Process, noise: Tensor, t: Time) -> Tensor:
-    """The gradient of log p(x_t) that a predicted noise stands for."""
+    """The score, gradient of log p(x_t), of a predicted noise."""
     return -noise / std(p, t)
 
 
@@ -58,7 +58,7 @@ def noise_in(p: Process, x: Tensor, x0: Tensor, mu: Tensor, t: Time) -> Tensor:
 
 
 def clean_of(p: Process, x: Tensor, mu: Tensor, noise: Tensor, t: Time) -> Tensor:
-    """The clean picture that a state and its noise stand for; not clamped."""
+    """The clean picture x_0 of a state and its noise; not clamped."""
     return mu + (x - mu - std(p, t) * noise) / p.decay(t)
 
 
@@ -100,7 +100,7 @@ def posterior_std(p: Process, t: Time, s: Time) -> Tensor:
 
 
 def posterior(p: Process, x: Tensor, mu: Tensor, noise: Tensor, t: Time, s: Time, z: Tensor) -> Tensor:
-    """A draw of x_s given x_t and the clean picture the noise stands for (Luo et al., CVPRW 2024).
+    """A sample of x_s given x_t and the clean picture of the predicted noise (Luo et al., CVPRW 2024).
 
     Exact for any step where the noise is, so it bears few steps.
     """
@@ -144,7 +144,7 @@ def sample(
     seen(times[0], x)
     for t, s in pairwise(times):
         noise = net(x, mu, t * p.scale)
-        # The ODE draws nothing; nor does the posterior at the end, where its deviation is 0.
+        # The ODE needs no noise, nor does the last posterior step, whose deviation is 0.
         fresh = sampler == "sde" or (sampler == "posterior" and s > 0)
         x = step(p, sampler, x, mu, noise, t, s, draw() if fresh else torch.zeros_like(x))
         seen(s, x)

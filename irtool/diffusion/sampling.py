@@ -1,4 +1,4 @@
-"""How a diffusion model is to be sampled, as data. No torch."""
+"""Sampling options of a diffusion model, as data. Imports no torch."""
 
 from __future__ import annotations
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 
 import torch
 
+from .. import memory
 from ..errors import UnavailableError, UsageError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -57,42 +56,10 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def available_bytes(device: torch.device) -> int:
     """Memory that can be taken now without harming others, in bytes."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123 (a kernel file, not a path of ours)
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return 4 << 30  # Windows without a further library: what any machine that runs torch has
-
-
-def resident_bytes() -> int:
-    """Memory this process holds now, in bytes; 0 where the system does not say."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory.available_bytes()
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """The most memory held so far: of the process on a CPU, by torch on CUDA; None where unknown."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        # Linux's ru_maxrss also remembers the parent that a process was forked from; this does not.
-        with open("/proc/self/status", encoding="ascii") as file:  # noqa: PTH123
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """The most memory held so far: of the process on a CPU (loaded libraries included), by torch on CUDA; None where
+    unknown."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else memory.peak_resident_bytes()

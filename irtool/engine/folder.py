@@ -36,7 +36,12 @@ class Done(Generic[J, C]):
 
 
 def overlap(
-    items: Iterable[J], read: Callable[[J], A], work: Callable[[J, A], B], write: Callable[[J, B], C]
+    items: Iterable[J],
+    read: Callable[[J], A],
+    work: Callable[[J, A], B],
+    write: Callable[[J, B], C],
+    *,
+    ahead: int = AHEAD,
 ) -> Generator[Done[J, C], None, None]:
     """Carry items through three stages that run at the same time on successive items.
 
@@ -44,9 +49,14 @@ def overlap(
     item ends that item alone. Where the caller stops early or is interrupted, what was handed to `write` is still
     finished, and nothing new is begun.
 
+    With `ahead` 0 the stages take turns: where memory is bounded, one item is held at a time.
+
     Yields:
         One `Done` per item, in order.
     """
+    if not ahead:
+        yield from _in_turn(items, read, work, write)
+        return
     waiting = iter(items)
     reading: deque[tuple[J, Future[A]]] = deque()
     writing: deque[tuple[J, Future[C]]] = deque()
@@ -54,13 +64,13 @@ def overlap(
     writer = ThreadPoolExecutor(1, "irtool-write")
 
     def read_ahead() -> None:
-        reading.extend((item, reader.submit(read, item)) for item in islice(waiting, 1 + AHEAD - len(reading)))
+        reading.extend((item, reader.submit(read, item)) for item in islice(waiting, 1 + ahead - len(reading)))
 
     try:
         read_ahead()
         while reading:
             item, ready = reading.popleft()
-            # Waiting comes first: the next read starts when this one is out of the way, so that at most AHEAD are held.
+            # Waiting comes first: the next read starts when this one is out of the way; at most `ahead` are held.
             failed = ready.exception()
             read_ahead()
             if failed is None:
@@ -82,6 +92,17 @@ def overlap(
     finally:
         reader.shutdown(wait=False, cancel_futures=True)
         writer.shutdown(wait=True)
+
+
+def _in_turn(
+    items: Iterable[J], read: Callable[[J], A], work: Callable[[J, A], B], write: Callable[[J, B], C]
+) -> Generator[Done[J, C], None, None]:
+    for item in items:
+        try:
+            done = Done(item, write(item, work(item, read(item))))
+        except Exception as error:
+            done = Done(item, error=error)
+        yield done
 
 
 def _finished(item: J, future: Future[C]) -> Done[J, C]:

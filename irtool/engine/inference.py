@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from ..errors import PictureError, UsageError
+from ..memory import give_back, resident_bytes
 from ..models.base import Bound, ModelInfo, Progress, not_finite
-from .device import available_bytes, peak_bytes, pick_dtype, resident_bytes
+from .device import available_bytes, peak_bytes, pick_dtype
 from .tiling import Tiler, TooLittleMemory
 
 DEFAULT_WORK = 768 << 20  # bytes for activations on a CPU when nothing else is said: 12 megapixels stay under 2 GiB
 # The same for networks that see their picture best whole: one megapixel of the published U-Nets is.
 WHOLE_WORK = 4 << 30
+RESULT_BYTES = 14  # for each pixel: the result; what is copied of it takes the room of the tiles and of their source
 PADDINGS = ("auto", "reflect", "zeros")
 
 
@@ -60,8 +62,7 @@ def tile_pixels(
     if device.type == "cuda":
         work = min(int(0.7 * available_bytes(device)), max_memory or 1 << 62)
     elif max_memory is not None:
-        # Beside the tile: the result, and the copy of it that the encoder takes.
-        work = max_memory - resident_bytes() - 2 * 3 * height * width * 4
+        work = max_memory - resident_bytes() - RESULT_BYTES * height * width
     else:
         work = min(WHOLE_WORK if info.tiling == "blended" else DEFAULT_WORK, available_bytes(device) // 2)
     return max(0, work) // per_pixel
@@ -119,8 +120,12 @@ def run(
         restored = bound.run(source, context, tiler, on_progress or (lambda done, total: None))
     except TooLittleMemory:
         raise _too_small(pixels.shape[-1], pixels.shape[-2]) from None
+    del source
     restored = restored[0, :, : pixels.shape[-2], : pixels.shape[-1]].float().cpu()
-    if not bool(restored.isfinite().all()):
+    if max_memory is not None:
+        give_back()  # what the tiles took
+    # NaN and infinity show in the extremes, which unlike isfinite take no copy of the picture.
+    if not bool(torch.stack(restored.aminmax()).isfinite().all()):
         if kind == torch.float32:
             raise not_finite(info.name)
         return run(

@@ -1,4 +1,4 @@
-"""Metrics beyond PSNR and SSIM: LPIPS, FID, and one that needs no truth. Each through a kept library.
+"""Metrics beyond PSNR and SSIM: LPIPS, FID, and a no-reference blur metric, each by a maintained library.
 
 LPIPS by the package lpips, FID by torch-fidelity, blur by scikit-image.
 
@@ -38,15 +38,15 @@ class Extra(Protocol):
     def packages(self) -> tuple[str, ...]: ...
 
     def weights(self) -> dict[str, str]:
-        """Id and sha256 of the weights it looks through; empty for none."""
+        """Id and sha256 of the weights it uses; empty for none."""
         ...
 
     def measure(self, truth: np.ndarray, image: np.ndarray) -> float | None:
-        """Look at one picture, (H, W, 3) uint8 or float32 in [0, 1]; None where only the whole set has a figure."""
+        """Measure one picture, (H, W, 3) uint8 or float32 in [0, 1]; None for metrics of a whole set."""
         ...
 
     def total(self) -> float | None:
-        """The figure of the set; None where there is none."""
+        """The value for the whole set; None for metrics per picture."""
         ...
 
 
@@ -67,7 +67,7 @@ def make(id: str, device: str = "cpu") -> Extra:
 
 
 class Blur:
-    """How blurred the result is, by itself."""
+    """No-reference blur metric of the result."""
 
     id, packages = "blur", ("scikit-image",)
 
@@ -84,7 +84,7 @@ class Blur:
 
 
 class LPIPS:
-    """Distance in the features of a classifier, weighed as people judge.
+    """Learned perceptual distance (LPIPS, Zhang et al., CVPR 2018): weighted distance of classifier features.
 
     Args:
         net: "alex" or "vgg".
@@ -133,7 +133,7 @@ class LPIPS:
 
 
 def fill(net: Any, backbone: Any) -> None:
-    """Put the weights of a classifier into the slices that LPIPS cuts it into; layers keep their numbers there."""
+    """Load the weights of a classifier into the slices that LPIPS cuts it into; layers keep their indices."""
     import torch
 
     features = dict(backbone.features.named_parameters())
@@ -143,7 +143,8 @@ def fill(net: Any, backbone: Any) -> None:
 
 
 class FID:
-    """Distance of two Gaussians fitted to the features of two sets; never comparable between sets of other sizes.
+    """Frechet inception distance: between Gaussians fitted to the features of two sets; not comparable between set
+    sizes.
 
     Args:
         device: where to compute.
@@ -156,7 +157,7 @@ class FID:
         from ..weights import locate
         from .networks import inception
 
-        inception()  # says at once what is missing
+        inception()  # fails early if the package is missing
         self.device = device
         self.net: Any = loading.read(locate(self.record))[0].to(device)
         self.moments = Moments(), Moments()
@@ -181,7 +182,7 @@ class FID:
 
 
 class Moments:
-    """Mean and covariance of vectors that come one after the other, in memory that does not grow with their number.
+    """Streaming mean and covariance of vectors, in constant memory.
 
     Attributes:
         count: vectors added.
@@ -195,14 +196,14 @@ class Moments:
         self._mean = self._squares = np.zeros(0)
 
     def add(self, vector: np.ndarray) -> None:
-        """Take one more vector (K,)."""
+        """Add a vector (K,)."""
         self._waiting.append(vector)
         self.count += 1
         if len(self._waiting) == self.AT_ONCE:
             self._merge()
 
     def _merge(self) -> None:
-        """Combine what waits with what came before: means, and sums of squared deviations (Chan et al., 1983)."""
+        """Merge the buffered vectors into means and sums of squared deviations (Chan et al., 1983)."""
         group = np.asarray(self._waiting, dtype=np.float64)
         mean, before = group.mean(axis=0), self.count - len(group)
         deviations = group - mean

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from .decode import MAX_PIXELS, read
+from .decode import MAX_PIXELS, probe, read, read_stored
 from .encode import encode
-from .files import Found, find, save_bytes, write
+from .files import Found, find, same_file, save_bytes, write, write_page
 from .formats import FORMATS, SUFFIXES, Format, format_for, format_named, sniff, suffix_for
 from .model import JpegSettings, Picture
 from .sheet import sheet, side_by_side
@@ -24,11 +24,15 @@ __all__ = [
     "find",
     "format_for",
     "format_named",
+    "probe",
     "read",
+    "read_stored",
+    "same_file",
     "save_bytes",
     "sheet",
     "side_by_side",
     "sniff",
     "suffix_for",
     "write",
+    "write_page",
 ]

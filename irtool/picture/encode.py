@@ -15,7 +15,7 @@ from . import exif as exif_room
 from . import png
 from .bmff import with_code_points
 from .bmp import encode_bmp
-from .colour import channels, converter, strips
+from .colour import Profile, channels, converter, strips
 from .formats import Format, format_named
 from .jpeg import with_metadata
 from .model import JpegSettings, Picture
@@ -89,11 +89,28 @@ def _codes(picture: Picture, kind: Format) -> tuple[np.ndarray, bytes | None]:
     icc = picture.icc if picture.icc and channels(picture.icc) in ((1, 3) if n == 1 else (3,)) else None
     if not kind.icc or (kind.name != "PNG" and icc == _gamma_profile(picture.blocks, n)):
         icc = None
-    values = picture.pixels
     profile = converter(icc, n)
+    deep = picture.bits == 16 and kind.deep
+    alpha = picture.alpha is not None and kind.alpha
+    codes = np.empty((picture.height, picture.width, n + alpha), np.uint16 if deep else np.uint8)
+    try:
+        # Row by row, so that a large picture is not there as floats several times.
+        for rows in strips(picture.pixels):
+            codes[rows] = quantise(_values(picture, kind, profile, n, rows), deep)
+    except ValueError as error:
+        raise PictureError(
+            f"{picture.name}: some of the values to be written are not numbers (NaN or infinite)",
+            "The model or its weights are broken: nothing was written.",
+        ) from error
+    return codes, icc
+
+
+def _values(picture: Picture, kind: Format, profile: Profile | None, n: int, rows: slice) -> np.ndarray:
+    """(R, W, 1 to 4) floats of some rows, in the colours of the profile, as the format can carry them."""
+    values = picture.pixels[rows]
     if profile is not None:
         if picture.beyond is not None:
-            values = values + picture.beyond
+            values = values + picture.beyond[rows]
         if profile.channels == 1:
             values = values.mean(axis=2, keepdims=True)
         values = profile.from_srgb(values)
@@ -101,21 +118,13 @@ def _codes(picture: Picture, kind: Format) -> tuple[np.ndarray, bytes | None]:
         values = values.mean(axis=2, keepdims=True)
     if n == 3 and values.shape[2] == 1:
         values = np.broadcast_to(values, (*values.shape[:2], 3))
-    alpha = picture.alpha
-    if alpha is not None and not kind.alpha:
-        # As a viewer would show it, on white. (Blended in encoded values, as viewers do.)
-        values = values * alpha[..., None] + (1 - alpha[..., None])
-        alpha = None
-    if alpha is not None:
-        values = np.concatenate([values, alpha[..., None]], axis=2)
-    deep = picture.bits == 16 and kind.deep
-    try:
-        return quantise(values, deep), icc
-    except ValueError as error:
-        raise PictureError(
-            f"{picture.name}: some of the values to be written are not numbers (NaN or infinite)",
-            "The model or its weights are broken: nothing was written.",
-        ) from error
+    if picture.alpha is None:
+        return values
+    alpha = picture.alpha[rows, :, None]
+    if kind.alpha:
+        return np.concatenate([values, alpha], axis=2)
+    # As a viewer would show it, on white. (Blended in encoded values, as viewers do.)
+    return values * alpha + (1 - alpha)
 
 
 def _gamma_profile(blocks: tuple[tuple[str, bytes], ...], n: int) -> bytes | None:
@@ -150,6 +159,11 @@ def _saved(codes: np.ndarray, format: str, **options: Any) -> bytes:
     out = BytesIO()
     _image(codes).save(out, format, **{key: value for key, value in options.items() if value is not None})
     return out.getvalue()
+
+
+def encode_page(page: np.ndarray) -> bytes:
+    """A JPEG of (H, W, 3) uint8, without metadata."""
+    return _saved(page, "JPEG", quality=JPEG_QUALITY, subsampling=0)
 
 
 def _jpeg(picture: Picture, codes: np.ndarray, quality: int | None, notes: list[str]) -> bytes:

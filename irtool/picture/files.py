@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import FileError, PictureError
 from ..fileio import atomic_write
-from .encode import encode
+from .encode import encode, encode_page
 from .formats import SUFFIXES, format_for, format_named
 from .model import Picture
 
@@ -49,10 +51,15 @@ def write(
     """
     path = Path(path)
     kind = format_named(format) if format is not None else format_for(path)
-    if picture.source is not None and _same(path, picture.source):
+    if picture.source is not None and same_file(path, picture.source):
         raise PictureError(f"{path} is the input, which is never written to", "Choose another name or folder.")
     data = encode(picture, kind.name, quality=quality, strip=strip, notes=notes)
     return save_bytes(data, path, replace=replace, like=picture.source)
+
+
+def write_page(page: np.ndarray, path: Path, *, replace: bool = True) -> Path:
+    """Write a drawn (H, W, 3) uint8 page as a JPEG; raises as `save_bytes`."""
+    return save_bytes(encode_page(page), path, replace=replace)
 
 
 def save_bytes(data: bytes, path: str | Path, *, replace: bool = True, like: Path | None = None) -> Path:
@@ -71,7 +78,8 @@ def save_bytes(data: bytes, path: str | Path, *, replace: bool = True, like: Pat
         raise PictureError(error.message, error.hint) from error
 
 
-def _same(a: Path, b: Path) -> bool:
+def same_file(a: Path, b: Path) -> bool:
+    """Whether two paths are of one file; what cannot be looked at is none."""
     try:
         return a.samefile(b)
     except (OSError, ValueError):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
+from .encode import quantise
+
 if TYPE_CHECKING:
     from PIL import ImageFont
 
@@ -104,9 +106,9 @@ def side_by_side(before: np.ndarray, after: np.ndarray, labels: tuple[str, str] 
 def _to_image(picture: np.ndarray) -> Image.Image:
     array = np.asarray(picture)
     if array.dtype != np.uint8:
-        array = np.rint(np.nan_to_num(array).clip(0, 1) * 255).astype(np.uint8)
-    if array.ndim == 2:
-        array = np.repeat(array[..., None], 3, axis=2)
+        array = quantise(np.atleast_3d(array), deep=False)
+    if array.ndim == 2 or array.shape[2] == 1:
+        array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     return Image.fromarray(np.ascontiguousarray(array))
 
 

@@ -19,7 +19,7 @@ _BETWEEN = 8
 
 
 def trajectories(generator: torch.Generator, n: int, length: float, shake: float, like: Tensor) -> Tensor:
-    """Paths of the camera during the exposure, (N, points, 2) as (x, y) in pixels, centred on the mean.
+    """Camera trajectories during the exposure, (N, points, 2) as (x, y) in pixels, centered on the mean.
 
     The longer side of each path's box is `length` pixels. `shake` 0 gives straight lines, 1 a nervous hand.
     """
@@ -62,7 +62,7 @@ def kernels_along(paths: Tensor) -> Tensor:
 
 
 def blur(images: Tensor, generator: torch.Generator, *, length: float, shake: float, vary: float) -> Tensor:
-    """Blur each picture along its own path; with `vary` above 0 the path changes across the picture."""
+    """Blur each picture along its own trajectory; with `vary` above 0 the trajectory changes across the picture."""
     return blurred(images, generator, length=length, shake=shake, vary=vary)[0]
 
 

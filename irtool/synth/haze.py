@@ -53,13 +53,13 @@ def depth_field(images: Tensor, generator: torch.Generator) -> Tensor:
     field = field + per_sample(weights[2]) * _regions(images, generator)
     low, high = field.amin((2, 3), keepdim=True), field.amax((2, 3), keepdim=True)
     field = (field - low) / (high - low).clamp(min=1e-6)
-    # The nearest thing in view is seldom at the lens, and some scenes are flat walls.
+    # The nearest object is seldom at the lens, and some scenes are flat walls.
     near = per_sample(uniform(generator, (n,), 0.05, 0.7, images))
     return near + (1 - near) * field
 
 
 def transmission(images: Tensor, generator: torch.Generator, beta: float) -> Tensor:
-    """The share of the scene's light that arrives, (N,1,H,W) in (0, 1]."""
+    """Transmission map (N,1,H,W) in (0, 1]."""
     return torch.exp(-beta * depth_field(images, generator))
 
 
@@ -70,14 +70,14 @@ def airlight_colour(like: Tensor, generator: torch.Generator, airlight: float, t
 
 
 def haze(images: Tensor, generator: torch.Generator, *, beta: float, airlight: float, tint: float) -> Tensor:
-    """Veil each picture. `beta` is the optical depth of the farthest point: 1 leaves 37 % of its light."""
+    """Add haze to each picture. `beta` is the optical depth of the farthest point: 1 leaves 37 % of its light."""
     t = transmission(images, generator, beta)
     colour = airlight_colour(images, generator, airlight, tint)
     return images * t + colour * (1 - t)
 
 
 def thick(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Haze up to where nothing is seen through it, and as much of the scene as can be had back from it.
+    """Dense fog, and a target that keeps the fog where the scene cannot be recovered.
 
     Where less than `_SEEN` of the scene's light arrives, what lies behind is a guess, and a sky is no scene at all:
     there haze stays, as much as that share leaves (the lower bound of the transmission in He et al., "Single image haze
@@ -88,7 +88,7 @@ def thick(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         (hazy, target), each (N,3,H,W) in [0, 1].
     """
     n = images.shape[0]
-    # Below that it is haze, and how bright the scene is would have two answers.
+    # Below that it is haze, and the brightness of the scene would be ambiguous.
     beta = per_sample(uniform(generator, (n,), 2.5, 7, images))
     t = torch.exp(-beta * depth_field(images, generator))
     grey = per_sample(uniform(generator, (n,), 0.6, 1, images))

@@ -75,7 +75,8 @@ _KINDS: dict[str, tuple[_Shape, Callable[[int], float]]] = {
 
 
 def hole_mask(height: int, width: int, kind: str, coverage: float, dice: random.Random) -> np.ndarray:
-    """Draw holes, (H,W) bool, True where missing, until at least about `coverage` of the picture is gone."""
+    """Draw a hole mask, (H,W) bool, True where missing, that covers about `coverage` of the picture or a little
+    more."""
     picture = Image.new("L", (width, height))
     draw = ImageDraw.Draw(picture)
     draw.fontmode = "1"  # letters without grey edges: a pixel is missing or it is not
@@ -90,7 +91,7 @@ def hole_mask(height: int, width: int, kind: str, coverage: float, dice: random.
         gone = picture.histogram()[255]
         if gone >= 0.97 * target:
             break
-        # Large pictures need thousands of shapes: draw half of what seems to lack, then count again.
+        # Large pictures need thousands of shapes: draw half of the estimated number, then count again.
         lacking = drawn * (target / max(gone, 1) - 1)
         batch = max(1, min(drawn, int(lacking / 2)))
     return np.asarray(picture) > 127

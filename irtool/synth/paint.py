@@ -1,4 +1,4 @@
-"""Painting many small shapes at once: patches and streaks added into one canvas."""
+"""Splatting of many small shapes: patches and streaks added into one canvas."""
 
 from __future__ import annotations
 

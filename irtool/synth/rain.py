@@ -1,4 +1,4 @@
-"""Rain: layers of motion-blurred drops and the veil they make together.
+"""Rain: layers of motion-blurred streaks and their veil.
 
 Streaks of several directions and widths over the scene, as in Rain100L and Rain100H (Yang et al., CVPR 2017),
 and a thin veil for the rain too far away to be seen as streaks.
@@ -58,7 +58,7 @@ def rain(
     veil: float,
     cover: float,
 ) -> Tensor:
-    """Let it rain. Streaks only brighten; the veil pulls everything towards a light grey."""
+    """Add rain. Streaks only brighten; the veil blends everything with a light gray."""
     n, _, h, w = images.shape
     off = uniform(generator, (n, directions), -spread, spread, images)
     angles = torch.deg2rad(angle + off)

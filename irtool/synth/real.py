@@ -1,4 +1,4 @@
-"""A second-order chain like the history of a picture found in the wild.
+"""A second-order degradation chain, like the history of a picture found on the web.
 
 Blur, resizing, noise and JPEG in random order, twice, then back to the first size, with sharpening halos: after
 Real-ESRGAN (Wang et al., ICCVW 2021) and the wild-IR pipeline (Luo et al., 2024), whose ranges it takes at level 1.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -50,69 +51,82 @@ def _resized(images: Tensor, size: tuple[int, int], dice: random.Random) -> Tens
     return F.interpolate(images, size=size, mode=mode, **smooth).clamp(0, 1)
 
 
-def _one(image: Tensor, generator: torch.Generator, dice: random.Random, level: float) -> Tensor:
-    """The whole chain on one picture (1,3,H,W)."""
-    h, w = image.shape[-2:]
+class _History:
+    """Draws the stages of one picture's history, each a function of a picture (1, 3, H, W)."""
 
-    def blurred(chance: float, sizes: range, sigma: float, sinc: float) -> _Stage:
-        def stage(x: Tensor) -> Tensor:
-            if dice.random() >= chance:
-                return x
-            size = dice.choice(sizes)
-            return convolve(x, _kernel(dice, size, 0.2 + (sigma - 0.2) * level, sinc, x)).clamp(0, 1)
+    def __init__(self, size: tuple[int, int], generator: torch.Generator, dice: random.Random, level: float) -> None:
+        self.size, self.generator, self.dice, self.level = size, generator, dice, level
 
-        return stage
-
-    def resized(x: Tensor) -> Tensor:
-        scale = 1 / (1 + (dice.uniform(0.5, 1.4) - 1) * min(level, 2.0))
-        return _resized(x, (max(1, round(h * scale)), max(1, round(w * scale))), dice)
-
-    def noisy(chance: float) -> _Stage:
-        def stage(x: Tensor) -> Tensor:
-            if dice.random() >= chance:
-                return x
-            kind = dice.choices(("gaussian", "poisson", "camera"), (3, 2, 3))[0]
-            strong = noise(x, generator, sigma=dice.uniform(1, 5 + 5 * level) * level, kind=kind) - x
-            if dice.random() < 0.4:
-                strong = strong.mean(1, keepdim=True)
-            return (x + strong).clamp(0, 1)
-
-        return stage
-
-    def compressed(chance: float, low: int, high: int) -> _Stage:
-        def stage(x: Tensor) -> Tensor:
-            if dice.random() >= chance:
-                return x
-            q = round(100 - (100 - dice.uniform(low, high)) * min(level, 2.0))
-            return jpeg(x, generator, q=max(5, q), subsampling=dice.choice(("420", "420", "444")))
-
-        return stage
-
-    def sharpened(x: Tensor) -> Tensor:
-        if dice.random() >= 0.25:
+    def blurred(self, x: Tensor, chance: float, sizes: range, sigma: float, sinc: float) -> Tensor:
+        if self.dice.random() >= chance:
             return x
-        halo = x - gaussian_blur(x, dice.uniform(0.6, 2.5))
-        return (x + dice.uniform(0.3, 1.5) * level * halo).clamp(0, 1)
+        size = self.dice.choice(sizes)
+        return convolve(x, _kernel(self.dice, size, 0.2 + (sigma - 0.2) * self.level, sinc, x)).clamp(0, 1)
 
-    resizes = dice.random() < 0.8
-    orders: list[list[_Stage]] = [
-        [blurred(0.8, range(5, 20, 2), 2.2, 0.1), *([resized] if resizes else []), noisy(0.4), compressed(0.4, 60, 95)],
-        [blurred(0.4, range(5, 10, 2), 1.5, 0.1), noisy(0.2), sharpened],
-        [
-            blurred(0.8, range(5, 20, 2), 1.0, 0.8),
-            *([lambda x: _resized(x, (h, w), dice)] if resizes else []),
-            compressed(0.4, 80, 100),
-        ],
-    ]
-    for stages in orders:
+    def resized(self, x: Tensor) -> Tensor:
+        scale = 1 / (1 + (self.dice.uniform(0.5, 1.4) - 1) * min(self.level, 2.0))
+        return _resized(x, (max(1, round(self.size[0] * scale)), max(1, round(self.size[1] * scale))), self.dice)
+
+    def restored_size(self, x: Tensor) -> Tensor:
+        return _resized(x, self.size, self.dice)
+
+    def noisy(self, x: Tensor, chance: float) -> Tensor:
+        if self.dice.random() >= chance:
+            return x
+        kind = self.dice.choices(("gaussian", "poisson", "camera"), (3, 2, 3))[0]
+        sigma = self.dice.uniform(1, 5 + 5 * self.level) * self.level
+        added = noise(x, self.generator, sigma=sigma, kind=kind) - x
+        if self.dice.random() < 0.4:
+            added = added.mean(1, keepdim=True)
+        return (x + added).clamp(0, 1)
+
+    def compressed(self, x: Tensor, chance: float, low: int, high: int) -> Tensor:
+        if self.dice.random() >= chance:
+            return x
+        q = round(100 - (100 - self.dice.uniform(low, high)) * min(self.level, 2.0))
+        return jpeg(x, self.generator, q=max(5, q), subsampling=self.dice.choice(("420", "420", "444")))
+
+    def sharpened(self, x: Tensor) -> Tensor:
+        if self.dice.random() >= 0.25:
+            return x
+        halo = x - gaussian_blur(x, self.dice.uniform(0.6, 2.5))
+        return (x + self.dice.uniform(0.3, 1.5) * self.level * halo).clamp(0, 1)
+
+    def orders(self) -> list[list[_Stage]]:
+        """The stages of the first order, the second, and the way back to the first size, not shuffled yet."""
+        resizes = self.dice.random() < 0.8
+        first: list[_Stage] = [
+            partial(self.blurred, chance=0.8, sizes=range(5, 20, 2), sigma=2.2, sinc=0.1),
+            *([self.resized] if resizes else []),
+            partial(self.noisy, chance=0.4),
+            partial(self.compressed, chance=0.4, low=60, high=95),
+        ]
+        second: list[_Stage] = [
+            partial(self.blurred, chance=0.4, sizes=range(5, 10, 2), sigma=1.5, sinc=0.1),
+            partial(self.noisy, chance=0.2),
+            self.sharpened,
+        ]
+        last: list[_Stage] = [
+            partial(self.blurred, chance=0.8, sizes=range(5, 20, 2), sigma=1.0, sinc=0.8),
+            *([self.restored_size] if resizes else []),
+            partial(self.compressed, chance=0.4, low=80, high=100),
+        ]
+        return [first, second, last]
+
+
+def _one(image: Tensor, generator: torch.Generator, dice: random.Random, level: float) -> Tensor:
+    """The whole chain on one picture (1, 3, H, W)."""
+    size = (image.shape[-2], image.shape[-1])
+    history = _History(size, generator, dice, level)
+    for stages in history.orders():
         dice.shuffle(stages)
         for stage in stages:
             image = stage(image)
-    return image if image.shape[-2:] == (h, w) else _resized(image, (h, w), dice)
+    return image if image.shape[-2:] == size else history.restored_size(image)
 
 
 def real(images: Tensor, generator: torch.Generator, *, level: float) -> Tensor:
-    """Send each picture through its own random history; `level` scales how strong every stage may be."""
+    """Degrade each picture (N, 3, H, W) by its own random chain; `level` scales the strength of every stage."""
     if level == 0:
         return images
     dice = random.Random(seed_from(generator))

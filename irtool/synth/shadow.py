@@ -20,7 +20,7 @@ _QUANTILE_SIDE = 64
 
 
 def _figure(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Height (N,1,H,W) of a shape of overlapping ellipses, drawn out to one side: people, trees and signs cast such."""
+    """Height (N,1,H,W) of overlapping ellipses stretched to one side, like the shadows of people, trees and signs."""
     n = images.shape[0]
     y, x = grid(images)
     turn = uniform(generator, (n, 1, 1), 0, 2 * math.pi, images)
@@ -66,7 +66,7 @@ def shadow_mask(images: Tensor, generator: torch.Generator, softness: float, cov
 def shadow(
     images: Tensor, generator: torch.Generator, *, strength: float, softness: float, coverage: float, tint: float
 ) -> Tensor:
-    """Cast a shadow that takes away `strength` of the linear light, red more than blue by `tint`."""
+    """Cast a shadow that removes the fraction `strength` of the linear light, red more than blue by `tint`."""
     n = images.shape[0]
     if coverage == 0 or strength == 0:
         return images

@@ -52,7 +52,7 @@ def snow(
     angle: float,
     veil: float,
 ) -> Tensor:
-    """Let it snow. Flakes only brighten; the veil pulls everything towards white."""
+    """Add snow. Flakes only brighten; the veil blends everything with white."""
     n, _, h, w = images.shape
     depth = torch.zeros(n, 1, h, w, device=images.device)
     winds = torch.deg2rad(angle + uniform(generator, (n,), -15, 15, images))

@@ -1,4 +1,4 @@
-"""How a degradation describes itself: its parameters with defaults and ranges, and where it comes from."""
+"""The description of a degradation: parameters with defaults and ranges, and its source."""
 
 from __future__ import annotations
 

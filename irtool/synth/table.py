@@ -1,4 +1,4 @@
-"""All degradations with their parameters: what the command line lists and what strings are checked against."""
+"""All degradations with their parameters, as the command line lists them and the parser checks them."""
 
 from __future__ import annotations
 

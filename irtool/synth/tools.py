@@ -1,4 +1,4 @@
-"""What the degradations share: random draws, transfer curves, borders, convolution, smooth fields.
+"""Image operations of the degradations: random draws, transfer curves, padding, convolution, smooth fields.
 
 Every random number is drawn on the generator's own device and then moved, so a CPU generator gives the same
 picture whatever device the pictures live on.

@@ -1,1 +1,1 @@
-"""Training: recipes as data, a loop that reads on one page, checkpoints that resume."""
+"""Training: recipes as data, the training loop, checkpoints that resume."""

@@ -1,4 +1,4 @@
-"""A new task for a frozen restorer: low-rank offsets in a file of some hundred kB (weight modulation).
+"""A new task for a frozen restorer: a LoRA adapter in a file of some hundred kB.
 
 irtool train --recipe add-task --data DATA --out runs/my-task settings.task=my-task settings.like=noise
 irtool train export runs/my-task/best.pt my-task.safetensors
@@ -27,7 +27,7 @@ SETTINGS = ("base", "task", "like", "rank")
 
 
 class AddTaskJob(RestorerJob):
-    """The `Job` of the kind "add-task": PSNR in dB of a new task on a network that stays as it is.
+    """The `Job` of the kind "add-task": a new task on a frozen network; the metric is PSNR in dB.
 
     Settings: `base`, the restorer; `task`, a name for the new task; `like`, the task of the restorer that it begins as
     (a degradation id); `rank` of the offsets.
@@ -59,7 +59,7 @@ class AddTaskJob(RestorerJob):
         return modulation.Adapted(net, names, int(recipe.settings["rank"]))
 
     def restore(self, net: nn.Module, sample: Sample) -> Tensor:
-        # Merged for the task it is like: the mixture that a sample asks for means nothing to it.
+        # The network is merged for the task it starts from, so the task weights of a sample do not apply.
         assert isinstance(net, modulation.Adapted)
         asked = net.net.get_buffer("fixed")[:, INDEX["missing"]] > 0
         restored: Tensor = net(filled(sample.degraded, asked.expand(len(sample))), sample.context)

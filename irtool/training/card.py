@@ -1,4 +1,4 @@
-"""The draft of a model card: what a run was made of and what it reached."""
+"""The draft of a model card: recipe, data and metrics of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write(
         told: of the data (`jobs.Source.told`).
         state: at the end.
         lines: of the log.
-        figure: the held-out figure that the best checkpoint was chosen by.
+        figure: the held-out metric that chose the best checkpoint.
 
     Raises:
         OSError: it cannot be written.

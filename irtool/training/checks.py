@@ -1,4 +1,4 @@
-"""What the jobs share when they check a recipe."""
+"""Checks of recipes that several kinds of training share."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The training of a DA-CLIP controller (Luo et al., ICLR 2024): "daclip-controller".
 
-Of every degraded picture two things are to be told apart: what it shows, against its caption, and how it is degraded,
-against one of ten words. The text tower and the image tower stay as they are.
+For every degraded picture it learns to match the content embedding with the caption and the degradation embedding with
+one of ten words. The text tower and the image tower are frozen.
 """
 
 from __future__ import annotations
@@ -36,24 +36,23 @@ RANDOM = "random"
 
 
 def contrastive(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tensor:
-    """Symmetric InfoNCE in which a sample may have several right answers.
+    """Symmetric InfoNCE in which a sample may have several positives.
 
     Args:
         images, texts: (N, K) of length 1.
         scale: what cosines are multiplied by.
-        same: (N, N) bool, who belongs to whom. With the identity it is the published loss (CLIP's own), in which
-            samples of the same word count as wrong answers to each other: with K words it cannot fall below
-            ln(N / K). Otherwise every right answer is to get an equal share, and the loss is the divergence from
-            that, which can reach 0.
+        same: (N, N) bool, the positive pairs. With the identity it is the published loss (CLIP's own), in which samples
+            of the same word are negatives of each other: with K words it cannot fall below ln(N / K). Otherwise the
+            target is uniform over the positives, and the loss is the divergence from it, which can reach 0.
     """
     right = same.sum(1, keepdim=True)
     share, logits = same.float() / right, scale * images @ texts.T
-    # The entropy of the shares is what no prediction can do anything about; of one right answer it is 0.
+    # The entropy of the target is constant, and 0 where there is one positive.
     return (F.cross_entropy(logits, share) + F.cross_entropy(logits.T, share)) / 2 - right.float().log().mean()
 
 
 def caption_of(path: Path) -> str:
-    """A file's own words: its name without what separates words, and without numbers."""
+    """A caption from a file name: its words, without separators and numbers."""
     words = re.sub(r"[\W_\d]+", " ", path.stem).strip().lower()
     return words or "a photograph"
 
@@ -76,7 +75,7 @@ def captions(path: Path) -> dict[str, str]:
     words = {d.prompt for d in DEGRADATIONS}
     told = {}
     for row in rows:
-        # Captions may hold colons themselves, so only a last part that is one of the ten words goes.
+        # Captions may contain colons, so only a last part that is one of the ten words is removed.
         text, colon, last = (row["title"] or "").rpartition(": ")
         told[Path(row["filepath"]).name] = text if colon and last in words else row["title"] or ""
     return told
@@ -103,7 +102,7 @@ class Captioned(Pools):
 
 
 class _Remembered(Sequence[Decoded]):
-    """Pictures, and which of them was asked for last."""
+    """Pictures, with the index of the one read last."""
 
     def __init__(self, pictures: Sequence[Decoded]) -> None:
         self.pictures, self.last = pictures, 0

@@ -1,8 +1,8 @@
-"""Training samples: crops of clean pictures degraded as they are asked for, and crops of real pairs.
+"""Training samples: crops of clean pictures, degraded on the fly, and crops of real pairs.
 
-Samples come in pools. A pool is made from its index and the recipe's seed alone, so a run resumes at any pool with the
-very samples it would have seen; and every group of samples in it has a seed of its own, so several processes each
-make their share of what one process would have made.
+Samples come in pools. A pool follows from its index and the recipe's seed alone, so a run resumes at any pool with the
+same samples; every group of samples in it has its own seed, so several processes together make what one process would
+have made.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from .jobs import Share, Source
 from .pictures import Pictures, Twins, gather, licences
 from .recipe import Recipe
 
-HELD_OUT = 0x48  # stands where training has the index of a pool: held-out samples have seeds of their own
-# Pairs that occur together in photographs, first to last in the order in which the damage is done.
+HELD_OUT = 0x48  # in place of the pool index: held-out samples have their own seeds
+# Combinations that occur in photographs, in the order in which they are applied.
 MIXED = (
     ("haze", "rain"),
     ("haze", "snow"),
@@ -51,9 +51,9 @@ MIXED = (
     ("haze", "rain", "noise"),
 )
 
-GUESS = "guess"  # in `Sample.extras`: the picture as guessed without its blur; where there is no guess, the picture
-GRID = 16  # of JPEG's blocks, with the colours at half resolution
-REAL = {"real": ("blur", "noise", "jpeg")}  # what the second-order chain is made of, as labels
+GUESS = "guess"  # in `Sample.extras`: the deconvolved picture, or the picture itself where there is none
+GRID = 16  # pixels: JPEG's blocks, with chroma at half resolution
+REAL = {"real": ("blur", "noise", "jpeg")}  # labels of the second-order chain
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,10 @@ class Sample:
         degraded, clean: (N, 3, S, S) in [0, 1].
         context: (N, CONTEXT_SIZE) statistics of the degraded region each crop was cut from.
         labels: (N, 10) 1 where that degradation was applied.
-        asked: (N, 10) the task mixture to restore under: `labels`, and for a clean sample a random task, since a task
-            asked for in vain must do no harm. It is drawn with the sample, so that it does not depend on the number
-            of processes.
-        extras: further tensors (N, ...) that a kind of training makes; those that end in (S, S) are cut like
-            the pictures.
+        asked: (N, 10) the task weights to restore with: `labels`, and for a clean sample a random task, since an
+            unnecessary task must do no harm. Drawn with the sample, so that it does not depend on the number of
+            processes.
+        extras: further tensors (N, ...) of a kind of training; those that end in (S, S) are cropped like the pictures.
     """
 
     degraded: Tensor
@@ -100,13 +99,15 @@ class Sample:
 
 def join(parts: Sequence[Sample]) -> Sample:
     """One sample after the other."""
-    first = parts[0]
-
-    def cat(name: str) -> Tensor:
-        return torch.cat([getattr(p, name) for p in parts])
-
-    extras = {k: torch.cat([p.extras[k] for p in parts]) for k in first.extras}
-    return Sample(cat("degraded"), cat("clean"), cat("context"), cat("labels"), cat("asked"), extras)
+    extras = {k: torch.cat([p.extras[k] for p in parts]) for k in parts[0].extras}
+    return Sample(
+        torch.cat([p.degraded for p in parts]),
+        torch.cat([p.clean for p in parts]),
+        torch.cat([p.context for p in parts]),
+        torch.cat([p.labels for p in parts]),
+        torch.cat([p.asked for p in parts]),
+        extras,
+    )
 
 
 def seed_of(*numbers: int) -> int:
@@ -118,8 +119,8 @@ def seed_of(*numbers: int) -> int:
 class Pools(Dataset[Sample]):
     """Pool `i` of a run: `recipe.pool` samples of `region` pixels, or the share of them that is this process's.
 
-    Everything is drawn on the CPU but what the degradations draw per pixel: that is drawn and computed on the device of
-    the share. On a GPU the CPU then only picks crops and parameters.
+    Crops and parameters are drawn on the CPU; what the degradations draw per pixel is drawn and computed on the device
+    of the share.
     """
 
     def __init__(self, pictures: Pictures, recipe: Recipe, share: Share | None = None) -> None:
@@ -152,51 +153,41 @@ class Pools(Dataset[Sample]):
             count: how many.
         """
         count = count or self.recipe.group
+        kernels: Tensor | None = None
         if isinstance(kind, int):
             both = [self._pair(g, kind) for _ in range(count)]
             degraded, clean = (torch.stack(side) for side in zip(*both, strict=True))
-            kinds = self.recipe.pairs[kind].task
+            kinds, pixel = self.recipe.pairs[kind].task, g
         else:
             kinds = self._chain(kind, g)
-            # The truth behind a low-light sample must be a well-exposed picture, or "how bright" has no answer.
-            brightness = 0.3 if "lowlight" in kinds else 0.0
-            clean = torch.stack([self._region(g, self.recipe.region, brightness) for _ in range(count)])
-            if "blur" not in kinds and _draw(g, 4) == 0:
-                clean = soften(clean, g)
-            if "haze" in kinds and _draw(g, 2) == 0:
-                clean = dim(clean, g)
-            degraded = clean
+            clean = self._contents(kinds, count, g)
             pixel = g
             if clean.device.type != "cpu":
                 pixel = torch.Generator(clean.device).manual_seed(int(torch.randint(1 << 62, (1,), generator=g)))
-            # The blocks of JPEG lie on a grid, but not where a picture was cropped afterwards.
-            shift = [_draw(g, GRID) for _ in range(2)] if "jpeg" in kinds and _draw(g, 4) == 0 else [0, 0]
-            degraded = degraded.roll(shift, (-2, -1))
-            for each in kinds:
-                chain = synth.random_chain(each, g)
-                if each == "blur":
-                    degraded, kernels = blurred(
-                        degraded, pixel, **{k: float(v) for k, v in chain.steps[0].parameters.items()}
-                    )
-                else:
-                    degraded = chain.apply(degraded, pixel)
-            degraded = degraded.roll([-by for by in shift], (-2, -1))
-            if kinds == ("haze",) and _draw(g, 4) == 0:
-                degraded, clean = thick(clean, pixel)
-            if not {"haze", "lowlight", "missing"}.isdisjoint(kinds) and "jpeg" not in kinds and _draw(g, 2):
-                # Photographs mostly come as JPEG, which harms nobody until a large gain shows it or a hole has a rim.
-                degraded = synth.parse(f"jpeg(q={75 + _draw(g, 23)})").apply(degraded, pixel)
-            degraded = (degraded * 255).round() / 255
+            degraded, clean, kernels = _degraded(clean, kinds, g, pixel)
         extras = {}
         if self.recipe.model.get("guess"):
-            sees = not isinstance(kind, int) and "blur" in kinds and _draw(g, 6)
-            extras[GUESS] = deconvolve(degraded, misjudged(kernels, pixel)) if sees else degraded
+            sees = kernels is not None and _draw(g, 6)
+            extras[GUESS] = (
+                deconvolve(degraded, misjudged(kernels, pixel)) if sees and kernels is not None else degraded
+            )
         labels = torch.zeros(count, len(IDS))
         labels[:, [INDEX[i] for each in kinds for i in REAL.get(each, (each,))]] = 1
         asked = labels.clone()
         if not kinds:
             asked[range(count), torch.randint(len(IDS), (count,), generator=g)] = 1
         return Sample(degraded, clean, describe(degraded), labels.to(clean.device), asked.to(clean.device), extras)
+
+    def _contents(self, kinds: Sequence[str], count: int, g: torch.Generator) -> Tensor:
+        """Clean regions (count, 3, region, region), as the degradations of a group want them."""
+        # The reference of a low-light sample must be a well-exposed picture, or "how bright" has no answer.
+        brightness = 0.3 if "lowlight" in kinds else 0.0
+        clean = torch.stack([self._region(g, self.recipe.region, brightness) for _ in range(count)])
+        if "blur" not in kinds and _draw(g, 4) == 0:
+            clean = soften(clean, g)
+        if "haze" in kinds and _draw(g, 2) == 0:
+            clean = dim(clean, g)
+        return clean
 
     def _chain(self, kind: str, g: torch.Generator) -> tuple[str, ...]:
         """The damages of a group, in the order in which they are done; empty means clean."""
@@ -214,19 +205,19 @@ class Pools(Dataset[Sample]):
 
     def _any_region(self, g: torch.Generator, side: int) -> Tensor:
         pixels = self.pictures.clean[_draw(g, len(self.pictures.clean))].pixels
-        # Half of the time the picture is seen at half size where it is large enough: more context per
-        # crop, and the traces of its own compression go.
+        # Half of the time a large enough picture is halved: more context per crop, and its own compression artifacts
+        # go.
         factor = 2 if _draw(g, 2) and min(pixels.shape[:2]) >= 2 * side else 1
         cut = self._cut(pixels, *_corner(g, pixels, factor * side), factor * side)
         if factor == 2:
             cut = torch.nn.functional.avg_pool2d(cut, 2)
         if _draw(g, 2):
             cut = cut.flip(-1)
-        # Rain, snow, sky and shadows have an up and a down, so quarter turns are rare.
+        # Rain, snow, sky and shadows have a direction, so rotations are rare.
         return cut.rot90(_draw(g, 4), (-2, -1)) if _draw(g, 4) == 0 else cut
 
     def _pair(self, g: torch.Generator, number: int) -> tuple[Tensor, Tensor]:
-        """The same region of a real degraded picture and of its twin, each (3, side, side)."""
+        """The same region of a real degraded picture and of its reference, each (3, side, side)."""
         listed: Sequence[Twins] = self.pictures.pairs[number]
         twins, side = listed[_draw(g, len(listed))], self.recipe.region
         place = _corner(g, twins.clean.pixels, side)
@@ -240,8 +231,38 @@ class Pools(Dataset[Sample]):
         return torch.from_numpy(piece).to(self.share.device).permute(2, 0, 1).float() / 255
 
 
+def _degraded(
+    clean: Tensor, kinds: Sequence[str], g: torch.Generator, pixel: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Degrade clean regions (N, 3, H, W): what came of them, their references, and the blur kernels if there are any.
+
+    Args:
+        clean: in [0, 1].
+        kinds: degradations, in the order in which they are applied.
+        g: draws parameters, on the CPU.
+        pixel: draws per pixel, on the device of `clean`.
+    """
+    degraded, kernels = clean, None
+    # The blocks of JPEG lie on a grid, but not where a picture was cropped afterwards.
+    shift = [_draw(g, GRID) for _ in range(2)] if "jpeg" in kinds and _draw(g, 4) == 0 else [0, 0]
+    degraded = degraded.roll(shift, (-2, -1))
+    for each in kinds:
+        chain = synth.random_chain(each, g)
+        if each == "blur":
+            degraded, kernels = blurred(degraded, pixel, **{k: float(v) for k, v in chain.steps[0].parameters.items()})
+        else:
+            degraded = chain.apply(degraded, pixel)
+    degraded = degraded.roll([-by for by in shift], (-2, -1))
+    if tuple(kinds) == ("haze",) and _draw(g, 4) == 0:
+        degraded, clean = thick(clean, pixel)
+    if not {"haze", "lowlight", "missing"}.isdisjoint(kinds) and "jpeg" not in kinds and _draw(g, 2):
+        # Photographs mostly come as JPEG, which harms nothing until a large gain shows it or a hole has a rim.
+        degraded = synth.parse(f"jpeg(q={75 + _draw(g, 23)})").apply(degraded, pixel)
+    return (degraded * 255).round() / 255, clean, kernels
+
+
 def misjudged(kernels: Tensor, g: torch.Generator) -> Tensor:
-    """Kernels (N, k, k) as they are estimated: shifted, smoothed, stronger here and weaker there, cut off, some with
+    """Kernels (N, k, k) with the errors of blind estimation: shifted, smoothed, unevenly weighted, truncated, some with
     ghosts (`irtool.models.motion`)."""
     n, reach = len(kernels), 10
     kernels = F.pad(kernels, (reach, reach, reach, reach))[:, None]
@@ -257,17 +278,18 @@ def misjudged(kernels: Tensor, g: torch.Generator) -> Tensor:
 
 
 def soften(clean: Tensor, g: torch.Generator) -> Tensor:
-    """Pictures (N, 3, H, W) as soft as a lens and a colour filter array leave them, seen pixel by pixel.
+    """Blur pictures (N, 3, H, W) as a lens and a color filter array do.
 
-    The pictures to learn from have mostly been made smaller, and are sharper than what comes out of a camera.
+    Training pictures have mostly been downscaled, and are sharper than a camera's own pixels.
     """
     return gaussian_blur(clean, 0.4 + 1.2 * float(torch.rand((), generator=g)))
 
 
 def dim(clean: Tensor, g: torch.Generator) -> Tensor:
-    """Pictures (N, 3, H, W) exposed for their lights, as rooms and dull days are: white walls are grey in them.
+    """Darken pictures (N, 3, H, W) by a random gamma, as pictures exposed for their highlights are: white walls turn
+    gray.
 
-    In pictures that people publish a pale surface is white; learned from these alone, dull walls look like haze.
+    Published photographs show pale surfaces as white; trained on these alone, the network takes dull walls for haze.
     """
     return clean ** (1 + float(torch.rand((), generator=g)))
 
@@ -281,13 +303,12 @@ def _corner(g: torch.Generator, pixels: np.ndarray, side: int) -> tuple[int, int
 
 
 def cut(sample: Sample, row: int, rows: int, crop: int, g: torch.Generator) -> Sample:
-    """Batch `row` of the `rows` in a pool, the same random square of `crop` pixels cut out of each sample.
+    """Batch `row` of the `rows` in a pool, with the same random crop of `crop` x `crop` pixels for each sample.
 
-    Squares begin on the grid of JPEG's blocks, as the tiles of a picture do: a network with levels at an eighth and a
-    sixteenth of the resolution can then know where the blocks are.
+    Crops begin on the grid of JPEG blocks, as tiles do, so that the network can learn where the blocks are.
 
-    A batch takes every `rows`-th sample, so that it holds as many different groups as it can, and so that the batches
-    of several processes together are the batch that one process would have had.
+    A batch takes every `rows`-th sample, so that it holds as many different groups as possible, and so that the batches
+    of several processes together are the batch of a single one.
     """
     side = sample.clean.shape[-1]
     top, left = (GRID * _draw(g, (side - crop) // GRID + 1) for _ in range(2))
@@ -302,9 +323,9 @@ def cut(sample: Sample, row: int, rows: int, crop: int, g: torch.Generator) -> S
 
 
 def held_out(pools: Any, each: int = 2) -> Sample:
-    """Fixed samples of what is kept back: `each` of every kind in the recipe, alike in every run of it.
+    """Fixed samples of held-out pictures: `each` of every kind in the recipe, the same in every run.
 
-    Real pairs are not among them: too few are at hand to keep some back, and a test set serves better.
+    Real pairs are not among them: there are too few to hold some out, and a test set serves better.
     """
     pictures, recipe = pools.pictures, pools.recipe
     if pictures.held:
@@ -320,7 +341,7 @@ def held_out(pools: Any, each: int = 2) -> Sample:
 def source(recipe: Recipe, root: Path, share: Share, kind: Callable[..., Any] = Pools) -> Source[Sample]:
     """The data of a job that learns from pictures.
 
-    An epoch is as many samples as regions fit into the pictures: nothing is ever seen twice in the same way.
+    An epoch has as many samples as regions fit into the pictures.
 
     Raises:
         UsageError: see `pictures.gather`.

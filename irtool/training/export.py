@@ -46,11 +46,11 @@ def export(
     Args:
         checkpoint: ``checkpoint.pt``, ``best.pt`` or another of a run.
         target: the .safetensors file to write.
-        notes: further header entries, such as a licence.
-        blend: a checkpoint or exported file of a run that went on from this one (or of another that began where it
-            began), to write the mean of both (model soups, Wortsman et al., ICML 2022).
+        notes: further header entries, such as a license.
+        blend: a checkpoint or exported file of a run that continued this one (or started from the same weights), to
+            write the mean of both (model soups, Wortsman et al., ICML 2022).
         share: of `blend` in the mean.
-        only: a task, whose offsets alone are blended; no other task is touched.
+        only: a task; only its adapter is blended.
 
     Raises:
         UsageError: a file is no checkpoint of irtool, or the two are of different networks.
@@ -65,7 +65,7 @@ def export(
 
 @torch.no_grad()
 def _blend(net: nn.Module, blend: Path, share: float, only: str) -> dict[str, str]:
-    """Move a network's weights, or those of one task, towards another's; what the header says of it."""
+    """Interpolate a network's weights, or one task's adapter, towards another's; returns header entries."""
     if blend.suffix == ".safetensors":
         other, header = loading.read(blend)
         told = {"blend_recipe_sha256": header.get("recipe_sha256", "unknown")}

@@ -1,4 +1,4 @@
-"""Pools made ahead of the step that needs them."""
+"""Prefetching of pools."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _AHEAD = 2
 def feed(pools: Dataset[Any], first: int, device: torch.device) -> Generator[Any, None, None]:
     """Pools `first`, `first` + 1, ... without end; close the iterator when done with it.
 
-    On a CPU a process beside this one makes them (more where there are many cores). On a GPU they are made on it, by a
-    thread: the degradations are torch all through, and while the GPU works the thread only issues them.
+    On a CPU a worker process makes them (several where there are many cores). On a GPU a thread makes them on the GPU,
+    since the degradations run in torch.
     """
     return _by_thread(pools, first) if device.type == "cuda" else _by_workers(pools, first)
 
@@ -38,8 +38,8 @@ def _by_workers(pools: Dataset[Any], first: int) -> Generator[Any, None, None]:
 
 
 def _begin_worker(number: int) -> None:
-    # Ctrl-C reaches every process of the terminal, and torchrun ends whole groups of them. The one that trains decides
-    # what becomes of it: it must still get its pools to come to the end of a step. A worker ends when it does.
+    # Ctrl-C reaches every process of the terminal, and torchrun signals whole groups. Workers ignore it, so that the
+    # training process can finish its step; they end when it ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
@@ -62,7 +62,7 @@ def _by_thread(pools: Dataset[Any], first: int) -> Generator[Any, None, None]:
             while not done.is_set():
                 put(pools[index])
                 index += 1
-        except BaseException as error:  # whatever it is, the step that waits must hear of it
+        except BaseException as error:  # the waiting step must receive any error
             put(error)
 
     thread = threading.Thread(target=make, daemon=True)

@@ -1,6 +1,6 @@
-"""Kinds of training, as the loop sees them.
+"""Kinds of training: the interface that the loop uses.
 
-The loop knows nothing of pictures, tasks or losses: a `Job` does, one for each `kind` of a recipe. A new kind is one
+Pictures, tasks and losses are the affair of a `Job`, one for each `kind` of a recipe. A new kind is one
 module with one class and one line in `JOBS` (docs/training.md, "Add a kind of training in five steps").
 """
 
@@ -37,7 +37,7 @@ JOBS: dict[str, str] = {
 
 
 class Batch(Protocol):
-    """What a job makes its loss of; `irtool.training.data.Sample` is one."""
+    """A batch of samples; `irtool.training.data.Sample` is one."""
 
     def __len__(self) -> int: ...
 
@@ -55,7 +55,7 @@ B = TypeVar("B", bound=Batch)
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of every batch this process makes, and on which device."""
+    """Rank and world size of this process, and its device."""
 
     rank: int
     ranks: int
@@ -70,8 +70,8 @@ class Source(Generic[B]):
         pools: item `i`, for any i >= 0, is this process's share of pool `i`: `recipe.pool / share.ranks` samples that
             follow from the recipe, `i` and the share alone. That is what makes a run resume with the very samples
             it would have seen.
-        held: samples that are never trained on, always the same; None where the job looks at none.
-        samples: samples in an epoch, in whatever sense the job gives to the word.
+        held: fixed samples that are never trained on, or None.
+        samples: samples in an epoch, as the job defines it.
         told: what was found, for the plan, the log and the model card: text and numbers by name.
         skipped: one sentence for each file that could not be used.
     """
@@ -85,7 +85,7 @@ class Source(Generic[B]):
 
 @dataclass(frozen=True)
 class Preview:
-    """How a network does on the held-out samples.
+    """Metrics and pictures of a network on the held-out samples.
 
     Attributes:
         figures: by name; `Job.figure` must be one of them.
@@ -104,17 +104,17 @@ class Job(Protocol[B]):
     """One kind of training.
 
     Attributes:
-        figure: the held-out figure that the best checkpoint is chosen by; higher is better.
+        figure: name of the held-out metric that chooses the best checkpoint; higher is better.
     """
 
     figure: str
 
     def problems(self, recipe: Recipe) -> list[str]:
-        """What is wrong with `recipe.model` and `recipe.settings`, a phrase each; builds nothing large."""
+        """What is wrong with `recipe.model` and `recipe.settings`, a phrase each; allocates nothing large."""
         ...
 
     def build(self, recipe: Recipe) -> nn.Module:
-        """The network, on the CPU; torch has been seeded by the recipe. What shall not be trained has
+        """The network, on the CPU; torch has been seeded by the recipe. Frozen weights have
         `requires_grad` off. Several networks are one module that holds them."""
         ...
 

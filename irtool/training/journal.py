@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: log.jsonl, curve.png, sheets, TensorBoard."""
+"""Logging of a run: log.jsonl, curve.png, sheets, TensorBoard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .jobs import Preview
 
 
 class Watcher:
-    """Whoever looks on: the command line draws a bar. This one does nothing."""
+    """Callbacks of a run; these do nothing. The command line draws a progress bar."""
 
     def step(self, step: int, progress: float) -> None:
         """A step is done; `progress` is the share of the run that is."""
@@ -34,7 +34,7 @@ class Watcher:
 
 
 class Meter:
-    """What is measured over the steps between two lines of the log.
+    """Measurements between two lines of the log.
 
     Losses and figures stay on the device until a line is due, so that no step waits for them.
     """
@@ -53,19 +53,19 @@ class Meter:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around what waits for data."""
+        """Measures the time spent waiting for data."""
         before = time.monotonic()
         yield
         self.waited += time.monotonic() - before
 
     def add(self, loss: Tensor, figures: Mapping[str, Tensor], names: Sequence[str]) -> None:
-        """A step is done: its loss, and scalars or (N,) by name for samples called `names`."""
+        """Add a step: its loss, and metrics by name, scalars or (N,) for samples called `names`."""
         self.losses.append(loss)
         self.kept.append((names, {k: v.detach() for k, v in figures.items()}))
         self.samples += len(names)
 
     def lap(self) -> float:
-        """Seconds since it was last asked."""
+        """Seconds since the last call."""
         now = time.monotonic()
         seconds, self._clock = now - self._clock, now
         self.seconds += seconds
@@ -77,7 +77,7 @@ class Meter:
         return seconds
 
     def not_finite(self) -> int | None:
-        """How many steps ago the loss first was no number; None where all are well."""
+        """How many steps ago the loss first was not finite; None where all are."""
         for i, loss in enumerate(self.losses[self._checked :], self._checked):
             if not math.isfinite(float(loss)):
                 return len(self.losses) - i
@@ -123,11 +123,11 @@ def means(shares: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]:
 
 
 class Journal:
-    """The files of a run that people look at.
+    """Writes the log, the curves and the sheets of a run.
 
     Args:
         out: folder of the run.
-        step: where the run stands; what the log says of later steps is forgotten, since it will be said again.
+        step: the current step; lines of later steps are dropped, since they will be written again.
         tensorboard: also write event files.
 
     Raises:

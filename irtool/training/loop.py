@@ -1,10 +1,11 @@
-"""The training loop. What it trains is a job's affair (`jobs`), what it remembers the state's (`state`)."""
+"""The training loop: `jobs` says what is trained, `state` holds weights, optimizer and position in the data."""
 
 from __future__ import annotations
 
 import json
 import math
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def train(
         out: folder of the run (docs/training.md says what it will hold).
         device: where to compute.
         start: a checkpoint or an exported .safetensors whose weights a new run starts from.
-        watcher: told of every step and of every line of the log.
+        watcher: called at every step and for every line of the log.
         tensorboard: also write TensorBoard's event files.
 
     Returns:
@@ -82,12 +83,12 @@ def train(
                 | {"skipped": len(source.skipped), **source.told}
             )
             with Stop() as stop:
-                run(work, recipe, source, state, group, out, journal, watcher, stop)
+                run(Session(work, recipe, source, state, group, out, journal, watcher, stop))
             if journal is not None:
                 card.write(out, recipe, source.told, state, journal.lines, work.figure)
                 journal.close()
         except ConnectionError:
-            raise  # not of the disk: `together` knows what it means
+            raise  # not an error of the disk: `together` handles it
         except OSError as error:
             told = (error.strerror or str(error)) + (f": {error.filename}" if error.filename else "")
             raise IrtoolError(
@@ -116,20 +117,30 @@ def _require_own(out: Path) -> None:
         raise UsageError(f"{foreign[0]} is not of a run that could go on here.", "Name another folder with --out.")
 
 
-def run(
-    work: Job[Any],
-    recipe: Recipe,
-    source: Source[Any],
-    state: State,
-    group: Group,
-    out: Path,
-    journal: Journal | None,
-    watcher: Watcher,
-    stop: Stop,
-) -> None:
-    """Train from where `state` is to the end of the recipe; `journal` is None in all processes but the first."""
-    step_of, meter, pool = group.wrap(Step(work, state.net, recipe)), Meter(group.device), None
-    with closing(feed(source.pools, state.pool, group.device)) as pools:
+@dataclass
+class Session:
+    """A run in one process: task, data, state, and where it reports to.
+
+    Attributes:
+        journal: None in all processes but the first.
+    """
+
+    work: Job[Any]
+    recipe: Recipe
+    source: Source[Any]
+    state: State
+    group: Group
+    out: Path
+    journal: Journal | None
+    watcher: Watcher
+    stop: Stop
+
+
+def run(session: Session) -> None:
+    """Train from where the state is to the end of the recipe."""
+    s, recipe, state, group = session, session.recipe, session.state, session.group
+    step_of, meter, pool = group.wrap(Step(s.work, state.net, recipe)), Meter(group.device), None
+    with closing(feed(s.source.pools, state.pool, group.device)) as pools:
         while (progress := progress_of(state, recipe)) < 1:
             # Data: the next batch of the pool in use, or of a new one.
             phase = phase_of(recipe, progress)
@@ -140,7 +151,7 @@ def run(
                     pool, state.pool, state.row = next(pools), state.pool + 1, 0
             state.phase = phase
             shared = torch.Generator().manual_seed(seed_of(recipe.seed, state.step))
-            batch = work.batch(pool, state.row, rows, recipe.phases[phase].crop, shared).to(group.device)
+            batch = s.work.batch(pool, state.row, rows, recipe.phases[phase].crop, shared).to(group.device)
 
             # The step.
             rate = rate_of(recipe, state.step, progress)
@@ -155,41 +166,50 @@ def run(
             state.optimizer.zero_grad(set_to_none=True)
             state.average(recipe.ema)
             state.row, state.step = state.row + 1, state.step + 1
-            meter.add(loss.detach() + 0 * norm, figures, batch.names())  # a gradient that is no number shows too
-            state.seconds, ending = group.agree(state.seconds + meter.lap(), bool(stop))
-            watcher.step(state.step, min(1.0, progress_of(state, recipe)))
+            meter.add(loss.detach() + 0 * norm, figures, batch.names())  # a gradient that is not finite shows too
+            state.seconds, ending = group.agree(state.seconds + meter.lap(), bool(s.stop))
+            s.watcher.step(state.step, min(1.0, progress_of(state, recipe)))
 
-            # What is due: a line of the log, a look at the held-out samples, a checkpoint.
             finished = progress_of(state, recipe) >= 1
-            look = finished or state.step % recipe.preview_every == 0
-            report = look or ending or state.step % recipe.report_every == 0
-            save = finished or ending or state.step % recipe.save_every == 0
-            better = False
-            if (report or save) and (ago := meter.not_finite()) is not None:
-                raise not_a_number(state.step - ago, out)
-            if report:
-                line = {"step": state.step, "minutes": state.seconds / 60, "rate": rate}
-                line = line | means(group.collect(meter.take())) | line  # these names are the loop's
-                if journal is not None:
-                    if look and source.held is not None:
-                        line |= look_at(work, recipe, source.held, state, journal)
-                        better = line[f"held_out/{work.figure}"] > state.best
-                        state.best = max(state.best, line[f"held_out/{work.figure}"])
-                    journal.add(line)
-                    if look:
-                        journal.draw()
-                    watcher.line({"type": "log", **line})
-            if (save or better) and journal is not None:
-                state.save(out, recipe)
-                if better:
-                    stand_for(out / BEST, out / LAST)
+            record(session, meter, rate, finished=finished, ending=ending)
             if ending and not finished:
-                watcher.note(f"saved at step {state.step}; the same command goes on from there")
+                s.watcher.note(f"saved at step {state.step}; the same command goes on from there")
                 raise KeyboardInterrupt
 
 
+def record(session: Session, meter: Meter, rate: float, *, finished: bool, ending: bool) -> None:
+    """After a step, write what is due: a line of the log, a preview of the held-out samples, a checkpoint.
+
+    Raises:
+        IrtoolError: the loss of a step since the last record was not finite.
+    """
+    s, recipe, state, journal = session, session.recipe, session.state, session.journal
+    look = finished or state.step % recipe.preview_every == 0
+    report = look or ending or state.step % recipe.report_every == 0
+    save = finished or ending or state.step % recipe.save_every == 0
+    better = False
+    if (report or save) and (ago := meter.not_finite()) is not None:
+        raise not_a_number(state.step - ago, s.out)
+    if report:
+        line = {"step": state.step, "minutes": state.seconds / 60, "rate": rate}
+        line = line | means(s.group.collect(meter.take())) | line  # these names are the loop's
+        if journal is not None:
+            if look and s.source.held is not None:
+                line |= look_at(s.work, recipe, s.source.held, state, journal)
+                better = line[f"held_out/{s.work.figure}"] > state.best
+                state.best = max(state.best, line[f"held_out/{s.work.figure}"])
+            journal.add(line)
+            if look:
+                journal.draw()
+            s.watcher.line({"type": "log", **line})
+    if (save or better) and journal is not None:
+        state.save(s.out, recipe)
+        if better:
+            stand_for(s.out / BEST, s.out / LAST)
+
+
 class Step(nn.Module):
-    """The loss of a job as a module, so that several processes can share its gradients whatever the job calls."""
+    """The loss of a job as a module, so that DistributedDataParallel can average its gradients."""
 
     def __init__(self, work: Job[Any], net: nn.Module, recipe: Recipe) -> None:
         super().__init__()
@@ -212,12 +232,12 @@ def look_at(work: Job[Any], recipe: Recipe, held: Any, state: State, journal: Jo
 
 
 def progress_of(state: State, recipe: Recipe) -> float:
-    """Share of the run that is done, by the clock or by steps."""
+    """Fraction of the run that is done, by time or by steps."""
     return state.seconds / (recipe.minutes * 60) if recipe.minutes > 0 else state.step / recipe.steps
 
 
 def phase_of(recipe: Recipe, progress: float) -> int:
-    """Number of the phase that holds at `progress`."""
+    """Index of the phase at `progress`."""
     return next((i for i, p in enumerate(recipe.phases) if progress < p.until), len(recipe.phases) - 1)
 
 
@@ -247,4 +267,4 @@ def not_a_number(step: int, out: Path) -> IrtoolError:
     """The error of a loss or gradient that is not finite."""
     last = out / LAST
     kept = f"{last} is the last good state" if last.is_file() else "No checkpoint had been written yet"
-    return IrtoolError(f"The loss or its gradient is no number at step {step}.", f"{kept}; lower the rate.")
+    return IrtoolError(f"The loss or its gradient is not finite at step {step}.", f"{kept}; lower the rate.")

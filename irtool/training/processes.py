@@ -1,9 +1,9 @@
-"""One process or many: torch's own launcher and DistributedDataParallel, and signals that end a run in order.
+"""Distributed training by torchrun and DistributedDataParallel, and signals that end a run cleanly.
 
 ``torchrun --nproc-per-node 2 -m -- irtool train ...`` starts the processes (without the ``--`` torchrun would read
-our options as its own). The rest of the loop sees a `Group`, which of one process does nothing. Hugging Face
-Accelerate would wrap the same DistributedDataParallel; what it adds (sharded loaders, a checkpoint of several pickled
-files written in place, placement) is what a run that follows from its seed and resumes bit by bit has to do itself.
+our options as its own). The rest of the loop uses a `Group`, which does nothing for a single process. Hugging Face
+Accelerate would wrap the same DistributedDataParallel; what it adds (sharded loaders, its own checkpoints, placement)
+conflicts with runs that follow from their seed and resume bit for bit.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Group:
     """The processes that train together.
 
     Attributes:
-        rank: number of this one; the one of rank 0 writes and prints.
-        size: how many there are.
-        device: where this one computes.
+        rank: of this process; rank 0 writes and prints.
+        size: number of processes (world size).
+        device: of this process.
     """
 
     def __init__(self, rank: int, size: int, device: torch.device) -> None:
@@ -42,13 +42,13 @@ class Group:
         return Share(self.rank, self.size, self.device)
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module, its gradients averaged over the processes as backward makes them."""
+        """The module in DistributedDataParallel, if there are several processes."""
         if self.size == 1:
             return module
         return DistributedDataParallel(module, device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
     def agree(self, seconds: float, stop: bool) -> tuple[float, bool]:
-        """The clock of rank 0, and whether any process was told to stop: all must end at the same step."""
+        """The clock of rank 0, and whether any process was told to stop: all must stop at the same step."""
         if self.size == 1:
             return seconds, stop
         told = torch.tensor([seconds if self.rank == 0 else 0.0, float(stop)], dtype=torch.float64)
@@ -56,7 +56,7 @@ class Group:
         return float(told[0]), bool(told[1] > 0)
 
     def collect(self, value: Any) -> list[Any]:
-        """What each process has, in every process."""
+        """All-gather: the values of all processes, in every process."""
         if self.size == 1:
             return [value]
         values = [None] * self.size
@@ -65,7 +65,7 @@ class Group:
 
     @contextmanager
     def first(self) -> Iterator[None]:
-        """Rank 0 goes first, the others then find what it has made."""
+        """Rank 0 runs the block first, the others after it, so that they find its cached files."""
         if self.rank > 0:
             dist.barrier()
         yield
@@ -74,15 +74,13 @@ class Group:
 
 
 def is_first() -> bool:
-    """Whether this is the process that prints, also before and after a run."""
+    """Whether this process has rank 0, also before and after a run."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
 def together(device: torch.device) -> Iterator[Group]:
-    """Join the processes that a launcher has started, or be alone.
-
-    A process that is lost ends the run of the others.
+    """Join the process group that torchrun has started, or run alone. A lost process ends the run of the others.
 
     Raises:
         IrtoolError: another process has gone.
@@ -120,10 +118,9 @@ def _is_lost(error: RuntimeError | ConnectionError) -> bool:
 
 
 class Stop:
-    """SIGINT and SIGTERM as a wish to end: the step in progress is finished and saved first. A second one ends at once.
+    """SIGINT and SIGTERM as a request to stop after the current step; a second signal stops at once.
 
-    True in a condition once one has come. Elsewhere than in the main thread, where signals cannot be had, it stays
-    False.
+    True in a condition once a signal has come. Outside the main thread, which alone gets signals, it stays False.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The training of `CompactNet`: a picture is to be restored under a mixture of tasks."""
+"""The training of `CompactNet`: restoration conditioned on task weights."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .data import GUESS, Sample, cut, source
 from .jobs import Preview, Share, Source
 from .recipe import Recipe
 
-# Below about five 8-bit levels a relative improvement counts for less and less. Without such a floor the
-# all but clean samples, whose gradient is mostly noise, drown the others (see docs/experiments.md).
+# Floor of the error inside the logarithm, about five 8-bit levels. Without it nearly clean samples, whose gradients are
+# mostly noise, dominate (docs/lab/experiments.md).
 _FLOOR = 0.02
-# The square falls faster than the error, so the same floor would leave strong samples alone with a say.
+# The squared error is smaller, and so is its floor; the same one would leave only strong samples with a gradient.
 _SQUARE_FLOOR = 0.01**2
 
 
@@ -30,12 +30,12 @@ LOSSES = ("l1", "psnr", "both")
 
 
 def restoration_loss(restored: Tensor, clean: Tensor, kind: str = "l1") -> Tensor:
-    """Mean over the samples of the logarithm of the error, the mean error of a channel counting a quarter.
+    """Mean over the samples of the logarithm of the error, with the mean error per channel weighted by a quarter.
 
-    The logarithm gives every sample a say in proportion to its relative error, as PSNR does. How bright a dark or hazy
-    picture should be is partly a guess; the error of a wrong guess is alike at every pixel, and such gradients
-    drown those of texture, which cancel. The layer that sets the tone hears only of this error, and Adam gives it full
-    steps whatever the factor.
+    The logarithm weights samples by relative error, as PSNR does. How bright a dark or hazy picture should be is
+    ambiguous; the error of a wrong brightness is the same at every pixel, and such gradients would dominate those of
+    texture, which cancel. The tone layer depends on this error alone, and Adam normalizes its steps whatever the
+    weight.
 
     Args:
         restored, clean: (N, 3, H, W), about [0, 1].
@@ -74,7 +74,7 @@ class RestorerJob:
         if not isinstance(only, list | tuple) or any(task not in IDS for task in only):
             problems.append(f"settings: only is a list of degradation ids, not {only!r}")
         if only and recipe.decay:
-            problems.append("settings: with only, decay must be 0, or weights that are to stand still would decay")
+            problems.append("settings: with only, decay must be 0, or frozen weights would decay")
         return problems
 
     def build(self, recipe: Recipe) -> CompactNet:
@@ -111,7 +111,7 @@ class RestorerJob:
         start = (held.clean.shape[-1] - side) // 2
         window = (..., slice(start, start + side), slice(start, start + side))
         seen = replace(held, degraded=held.degraded[window], clean=held.clean[window])
-        # One after the other: a restorer of any size fits that fits the training step.
+        # One sample at a time, so that the preview needs no more memory than a training step.
         rows = [seen.map(itemgetter(slice(i, i + 1))) for i in range(len(seen))]
         restored = torch.cat([self.restore(net, row).float().clamp(0, 1) for row in rows])
         degraded, clean = seen.degraded, seen.clean

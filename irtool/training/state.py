@@ -1,4 +1,4 @@
-"""What a run needs to go on from where it was, and how it is kept."""
+"""The state of a run, its checkpoints, and resuming."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ LAST, BEST = "checkpoint.pt", "best.pt"
 
 
 class State:
-    """Weights, their average, the optimiser, and the place in the data.
+    """Weights, their exponential moving average (EMA), the optimizer, and the position in the data.
 
     Attributes:
-        net, ema: the network as it is trained and the moving average of its weights, which is what is used.
-        step, seconds: how far the run is.
-        pool, row, phase: the pool in use, the batches already taken from it, and the phase they were laid out for.
+        net, ema: the trained network, and the EMA of its weights, which is exported.
+        step, seconds: progress of the run.
+        pool, row, phase: the current pool, the batches already taken from it, and their phase.
         best: the best held-out figure so far.
         written: the checkpoints of this run that are kept, the oldest first; no others are ever removed.
     """
@@ -55,16 +55,16 @@ class State:
         self.written: list[Path] = []
 
     def average(self, decay: float) -> None:
-        """Move the average towards the weights; it forgets the first steps quickly and then settles at the decay."""
+        """Update the EMA; the decay grows from 0.1 to its final value, so that the first steps are forgotten."""
         keep = min(decay, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.ema.parameters()), [p.detach() for p in self.net.parameters()], 1 - keep)
         for kept, current in zip(self.ema.buffers(), self.net.buffers(), strict=True):
             kept.copy_(current)
 
     def save(self, out: Path, recipe: Recipe) -> None:
-        """Write ``step-N.pt``, let ``checkpoint.pt`` stand for it, and remove what the recipe does not keep.
+        """Write ``step-N.pt``, link ``checkpoint.pt`` to it, and remove older ones than the recipe keeps.
 
-        Each name holds a whole checkpoint at every moment, whatever interrupts this.
+        Every name refers to a complete checkpoint at any moment, also when this is interrupted.
 
         Raises:
             IrtoolError: it cannot be written; what was there stays.
@@ -101,7 +101,7 @@ class State:
         del self.written[: -recipe.keep]
 
     def resume(self, path: Path, recipe: Recipe) -> None:
-        """Go on from a checkpoint of the same run.
+        """Resume from a checkpoint of the same run.
 
         Raises:
             UsageError: it is no checkpoint, or one of another recipe.
@@ -131,7 +131,7 @@ class State:
         self.pool, self.row, self.phase, self.data = held["pool"], held["row"], held["phase"], held["data"]
 
     def begin_from(self, path: Path) -> None:
-        """Begin with the averaged weights of another run's checkpoint, or with those of an exported model file.
+        """Initialize the weights from the EMA of another run's checkpoint, or from an exported model file.
 
         Raises:
             UsageError: it is neither, or its weights do not fit the recipe's network.

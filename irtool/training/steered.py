@@ -1,7 +1,7 @@
-"""The training of networks that a frozen DA-CLIP controller steers: "universal-ir" and "nafnet-daclip".
+"""The training of networks conditioned on a frozen DA-CLIP controller: "universal-ir" and "nafnet-daclip".
 
-Luo et al., ICLR 2024, and `irtool.diffusion.irsde` for the objective. The controller is not part of the network that is
-trained, averaged and saved: it is loaded anew by every run, and its hash goes nowhere but into the settings.
+Luo et al., ICLR 2024, and `irtool.diffusion.irsde` for the objective. The controller is not part of the trained and
+saved network: every run loads it again by its reference in the settings.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PROCESS: Mapping[str, Any] = {"max_sigma": 50, "steps": 100, "schedule": "cosine
 
 
 class SteeredJob:
-    """What both kinds share. The figure is PSNR in dB of held-out samples, each kind of sample counting alike."""
+    """The common part of both kinds. The metric is PSNR in dB of held-out samples."""
 
     figure = "psnr"
     network: type[nn.Module]
@@ -122,7 +122,7 @@ class SteeredJob:
         loading.save(net, target, architecture=self.architecture, config=recipe.model, notes={**told, **notes})
 
     def settings(self, recipe: Recipe) -> Mapping[str, Any]:
-        """What the restorer must know beside the weights."""
+        """Settings of the restorer beside the weights, for the header."""
         return {}
 
 
@@ -178,7 +178,7 @@ class UniversalJob(SteeredJob):
 
 
 class SteeredNAFNetJob(SteeredJob):
-    """The `Job` of the kind "nafnet-daclip": one pass of `ContextNAFNet`, compared with the truth.
+    """The `Job` of the kind "nafnet-daclip": one pass of `ContextNAFNet`, compared with the reference.
 
     Settings: controller; loss "l1" or "l2".
     """

@@ -1,4 +1,4 @@
-"""What a run would be, found out by beginning it: the plan that `irtool train --dry-run` prints."""
+"""Estimates a run by training a few steps: the plan that `irtool train --dry-run` prints."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .loop import Step
 from .recipe import Recipe
 from .state import State, held_by
 
-STEPS = 3  # measured, after one that is not: it meets cold caches
+STEPS = 3  # measured steps, after a warm-up step
 
 
 def survey(recipe: Recipe, data: Path | None, out: Path | None, device: torch.device) -> dict[str, Any]:
-    """Find the data, build the network, and train it for a few steps that are then forgotten. Nothing is written but
-    decoded pictures in the cache.
+    """Find the data, build the network, and train it for a few steps that are discarded. Only the picture cache is
+    written to.
 
     Args:
         recipe: to look at.
