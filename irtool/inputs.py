@@ -9,15 +9,15 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
-from PIL import Image as PIL
 from torch import Tensor
 
 from . import picture as pictures
 from .errors import PictureError, UsageError
 from .picture import Picture
 
-Image = Picture | str | PathLike[str] | bytes | PIL.Image | np.ndarray | Tensor
+Image = Picture | str | PathLike[str] | bytes | PIL.Image.Image | np.ndarray | Tensor
 """A path; the bytes of a file; a `PIL.Image`; an array (H, W, 3), (H, W, 1), (H, W) or, with alpha, (H, W, 4), of
 uint8, uint16 or floats in [0, 1]; a tensor (3, H, W) or (1, H, W), also with a batch dimension of 1, of uint8 or floats
 in [0, 1]; or a `Picture`. Arrays and tensors are sRGB."""
@@ -59,7 +59,7 @@ def _bytes(image: bytes, name: str = "image") -> Picture:
 
 
 @to_picture.register
-def _pil(image: PIL.Image, name: str = "image") -> Picture:
+def _pil(image: PIL.Image.Image, name: str = "image") -> Picture:
     # Through a file in memory: orientation, profile, alpha and depth are then treated in one place.
     stream = io.BytesIO()
     told: dict[str, Any] = {"icc_profile": image.info.get("icc_profile")}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image as PIL
+import PIL.Image
 from torch import Tensor
 
 from . import picture as pictures
@@ -57,12 +57,12 @@ class Result:
         return to_tensor(self.picture)
 
     @property
-    def image(self) -> PIL.Image:
+    def image(self) -> PIL.Image.Image:
         """As a `PIL.Image` of mode RGB, RGBA, L or LA, sRGB, 8 bits per channel (I;16 for 16-bit gray)."""
         array = self.array
         if array.dtype == np.uint16 and array.shape[2] != 1:  # PIL has no 16-bit color
             array = np.round(array / np.float32(257)).astype(np.uint8)
-        return PIL.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+        return PIL.Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
     def encode(
         self,

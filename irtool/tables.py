@@ -137,16 +137,8 @@ def _value(kind: Any, value: Any, place: str, problems: list[str]) -> Any:
         kind = next(a for a in arguments if a is not type(None))
         arguments = get_args(kind)
     origin = get_origin(kind)
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if abs(value) <= sys.float_info.max:  # NaN is not
-            return float(value)
-        problems.append(f"{place}: a finite number, not {value}")
-        return None
-    if kind is int and isinstance(value, int) and not isinstance(value, bool):
-        if abs(value) <= LARGEST_INT:
-            return value
-        problems.append(f"{place}: at most {LARGEST_INT}")
-        return None
+    if kind in (float, int) and isinstance(value, (int, kind)) and not isinstance(value, bool):
+        return _number(kind, value, place, problems)
     if kind in (str, bool) and isinstance(value, kind):
         return value
     if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
@@ -161,6 +153,18 @@ def _value(kind: Any, value: Any, place: str, problems: list[str]) -> Any:
         return value
     wanted = "table" if origin is not None or dataclasses.is_dataclass(kind) else _NAMES[kind]
     problems.append(f"{place}: expected {wanted}, found {type(value).__name__}")
+    return None
+
+
+def _number(kind: Any, value: float, place: str, problems: list[str]) -> float | None:
+    if kind is float:
+        if abs(value) <= sys.float_info.max:  # NaN is not
+            return float(value)
+        problems.append(f"{place}: a finite number, not {value}")
+        return None
+    if abs(value) <= LARGEST_INT:
+        return value
+    problems.append(f"{place}: at most {LARGEST_INT}")
     return None
 
 

@@ -98,7 +98,7 @@ def jorder(s: State, image: Tensor) -> Tensor:
     return image + (out - y) * 255 / 219
 
 
-def griddehazenet(s: State, image: Tensor) -> Tensor:
+def griddehazenet(s: State, image: Tensor) -> Tensor:  # noqa: C901 (the whole network, written out)
     def dense(name: str, x: Tensor) -> Tensor:
         y, i = x, 0
         while f"{name}.residual_dense_layers.{i}.conv.weight" in s:

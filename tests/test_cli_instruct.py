@@ -192,7 +192,7 @@ def test_a_task_of_ones_own_by_a_word(cli, using, photo, moire, tmp_path):
 
     model = env["IRTOOL_MODEL"]
     plain = irtool.restore(source, tasks="jpeg", model=model).picture.pixels
-    own = irtool.instruct(source, "remove the wobble", offsets={"wobble": moire}, model=model)
+    own = irtool.instruct(source, "remove the wobble", adapters={"wobble": moire}, model=model)
     assert np.abs(own.picture.pixels - plain).max() > 1 / 255 and own.plan.steps[0].offsets == str(moire)
     np.testing.assert_array_equal(irtool.restore(source, tasks="jpeg", model=model).picture.pixels, plain)
 

@@ -65,13 +65,7 @@ def download(
     from ..data import datasets
 
     if list:
-        tell_models(out, [record for record in records() if record.kind != "asset"])
-        for known in datasets():
-            if known.archive is not None:
-                out.result("")
-                out.result(f"data set {known.name}: {known.title}, {known.licence}")
-                out.record({"type": "dataset", "id": known.name, "licence": known.licence})
-        return EXIT_OK
+        return _list(out)
     if names == ["experts"]:
         names = _experts(task or [], permissive)
     elif task or permissive:
@@ -90,6 +84,24 @@ def download(
     _quieten(quiet)
     if source is None:
         _require_space(wanted)
+    return _models(out, wanted, source)
+
+
+def _list(out: Output) -> int:
+    """Show the models, and the data sets that a program can fetch."""
+    from ..data import datasets
+
+    tell_models(out, [record for record in records() if record.kind != "asset"])
+    for known in datasets():
+        if known.archive is not None:
+            out.result("")
+            out.result(f"data set {known.name}: {known.title}, {known.licence}")
+            out.record({"type": "dataset", "id": known.name, "licence": known.licence})
+    return EXIT_OK
+
+
+def _models(out: Output, wanted: Sequence[Record], source: Path | None) -> int:
+    """Bring models; each that cannot be had is named."""
     failed = 0
     for record in wanted:
         try:
@@ -130,7 +142,7 @@ def _sets(out: Output, wanted: Sequence[Dataset], source: Path | None, dry_run: 
     return EXIT_UNAVAILABLE if failed else EXIT_OK
 
 
-def _experts(tasks: Sequence[str], permissive: bool) -> Sequence[str]:
+def _experts(tasks: Sequence[str], permissive: bool) -> list[str]:
     """Ids of the best models, those of the tasks named by an id, verb or synonym."""
     from ..degradation import lookup
     from ..experts import wanted

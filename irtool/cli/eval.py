@@ -20,7 +20,7 @@ EXISTING = ("overwrite", "error")
 LISTS = ("datasets", "protocols", "metrics")
 
 
-def eval(
+def eval(  # noqa: C901, PLR0912 (what excludes what among the flags)
     listing: Annotated[
         str | None, typer.Argument(metavar="|".join(LISTS), help="List these instead.", show_default=False)
     ] = None,

@@ -75,10 +75,7 @@ def restore(
     if auto + bool(task) + (offsets is not None) > 1:
         raise UsageError("--auto, --task and --offsets exclude each other.", "Leave one of them out.")
     if mask is not None:
-        if auto or offsets is not None:
-            raise UsageError("--mask goes with --task missing, which it stands for.", "Leave --auto and --offsets out.")
-        if not mask.is_file():
-            raise UsageError(f"--mask {mask} is not a file.")
+        _check_mask(mask, auto or offsets is not None)
         task = task or ["missing"]
     if operator is not None and not auto and not task and offsets is None:
         from ..diffusion.observation import tasks_of
@@ -110,3 +107,11 @@ def restore(
     else:
         decision = Decision(planner=partial(plan_auto, strength=strength, model=model, **more))
     return restore_batch(request, lambda source: decision, [model])
+
+
+def _check_mask(mask: Path, other: bool) -> None:
+    """Raise a UsageError where --mask is no file, or stands beside another way to say what is to be done."""
+    if other:
+        raise UsageError("--mask goes with --task missing, which it stands for.", "Leave --auto and --offsets out.")
+    if not mask.is_file():
+        raise UsageError(f"--mask {mask} is not a file.")

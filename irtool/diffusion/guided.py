@@ -25,6 +25,14 @@ def route(guidance: str, times: Sequence[int]) -> list[int]:
     return conditional.with_jumps(times, JUMP_LENGTH, JUMP_REPEATS) if guidance == "repaint" else list(times)
 
 
+def _check(guidance: str, strength: float | None) -> None:
+    """Raise a UsageError where there is no such sampler, or it has no strength and one is given."""
+    if guidance not in SAMPLERS:
+        raise UsageError(f"Unknown guidance '{guidance}'.", "Known: gdp, " + ", ".join(SAMPLERS) + ".")
+    if strength is not None and guidance not in ("dps", "diffpir"):
+        raise UsageError(f"{guidance} has no strength to be set.")
+
+
 def sample(
     guidance: str,
     prior: Prior,
@@ -65,10 +73,7 @@ def sample(
     def shown(t: int, u: Tensor) -> None:
         seen(t, offset + scale * u)
 
-    if guidance not in SAMPLERS:
-        raise UsageError(f"Unknown guidance '{guidance}'.", "Known: gdp, " + ", ".join(SAMPLERS) + ".")
-    if strength is not None and guidance not in ("dps", "diffpir"):
-        raise UsageError(f"{guidance} has no strength to be set.")
+    _check(guidance, strength)
     more = {} if strength is None else {"zeta" if guidance == "dps" else "strength": strength}
     if guidance in ("dps", "twisted"):
         operator = observation.operator

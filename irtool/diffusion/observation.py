@@ -167,14 +167,7 @@ def observe(parts: tuple[Part, ...], image: Tensor, missing: Tensor | None = Non
             built.append(operators.Mask(1 - missing.to(image)))
             y = built[-1](y)
         elif part.name in ("blur", "motion"):
-            kernel = (
-                operators.gaussian_kernel(float(values["sigma"]))
-                if part.name == "blur"
-                else operators.line_kernel(float(values["length"]), float(values["angle"]))
-            )
-            if kernel.shape[-1] > min(y.shape[-2:]):
-                raise UsageError(f"A kernel of {kernel.shape[-1]} pixels is larger than the picture.")
-            built.append(operators.Blur(kernel, (y.shape[-2], y.shape[-1])))
+            built.append(_blur(part, (y.shape[-2], y.shape[-1])))
         elif part.name == "downsample":
             factor = int(values["factor"])
             if height % factor or width % factor:
@@ -186,12 +179,26 @@ def observe(parts: tuple[Part, ...], image: Tensor, missing: Tensor | None = Non
             y = built[-1](y)
         elif part.name == "jpeg":
             built.append(operators.Jpeg(int(values["q"])))
-    operator: Operator | None
-    if set(names) & set(LEARNED):
-        operator = None
+    return Observation(None if set(names) & set(LEARNED) else _chain(built), sigma, y, parts)
+
+
+def _blur(part: Part, size: tuple[int, int]) -> Operator:
+    """The operator of a part blur or motion, for pictures of (H, W) pixels."""
+    values = part.parameters
+    if part.name == "blur":
+        kernel = operators.gaussian_kernel(float(values["sigma"]))
     else:
-        operator = operators.Identity() if not built else built[0] if len(built) == 1 else operators.Chain(tuple(built))
-    return Observation(operator, sigma, y, parts)
+        kernel = operators.line_kernel(float(values["length"]), float(values["angle"]))
+    if kernel.shape[-1] > min(size):
+        raise UsageError(f"A kernel of {kernel.shape[-1]} pixels is larger than the picture.")
+    return operators.Blur(kernel, size)
+
+
+def _chain(built: list[Operator]) -> Operator:
+    """One operator for several; the identity for none."""
+    if not built:
+        return operators.Identity()
+    return built[0] if len(built) == 1 else operators.Chain(tuple(built))
 
 
 def extension(image: Tensor, height: int, width: int) -> Tensor:

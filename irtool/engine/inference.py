@@ -11,7 +11,7 @@ from ..errors import PictureError, UsageError
 from ..memory import give_back, resident_bytes
 from ..models.base import Bound, ModelInfo, Progress, not_finite
 from .device import available_bytes, peak_bytes, pick_dtype
-from .tiling import Tiler, TooLittleMemory
+from .tiling import Tiler, TooLittleMemoryError
 
 DEFAULT_WORK = 768 << 20  # bytes for activations on a CPU when nothing else is said: 12 megapixels stay under 2 GiB
 # The same for networks that see their picture best whole: one megapixel of the published U-Nets is.
@@ -68,7 +68,7 @@ def tile_pixels(
     return max(0, work) // per_pixel
 
 
-def run(
+def run(  # noqa: PLR0913 (the settings, as keywords)
     bound: Bound,
     pixels: Tensor,
     *,
@@ -118,7 +118,7 @@ def run(
     tiler = Tiler(info, allowed, device, ensemble=ensemble, padding=info.padding if padding == "auto" else padding)
     try:
         restored = bound.run(source, context, tiler, on_progress or (lambda done, total: None))
-    except TooLittleMemory:
+    except TooLittleMemoryError:
         raise _too_small(pixels.shape[-1], pixels.shape[-2]) from None
     del source
     restored = restored[0, :, : pixels.shape[-2], : pixels.shape[-1]].float().cpu()

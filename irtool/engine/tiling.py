@@ -15,7 +15,7 @@ from ..ops import pad_to_multiple
 Span = tuple[int, int, int, int]  # from, to, keep from, keep to
 
 
-class TooLittleMemory(ValueError):
+class TooLittleMemoryError(ValueError):
     """The memory allowed does not hold even the smallest tile."""
 
 
@@ -51,7 +51,7 @@ def grid(height: int, width: int, *, multiple: int, overlap: int, pixels: int) -
         pixels: the most pixels in a tile, overlap included.
 
     Raises:
-        TooLittleMemory: even the smallest tile is larger than that.
+        TooLittleMemoryError: even the smallest tile is larger than that.
     """
     best: tuple[int, int, int] | None = None
     for rows in range(1, height // multiple + 1):
@@ -66,7 +66,7 @@ def grid(height: int, width: int, *, multiple: int, overlap: int, pixels: int) -
                     best = (area, rows, columns)
                 break
     if best is None:
-        raise TooLittleMemory("not even the smallest tile fits")
+        raise TooLittleMemoryError("not even the smallest tile fits")
     _, rows, columns = best
     return [
         Tile(top, bottom, left, right, kt, kb, kl, kr)
@@ -149,7 +149,7 @@ class Tiler:
         """``net(*images)`` for images (N, C, H, W) of one size -> float32, on the device of the first image.
 
         Raises:
-            TooLittleMemory: not even the smallest tile fits.
+            TooLittleMemoryError: not even the smallest tile fits.
         """
         height, width = images[0].shape[-2:]
         exact = self.info.tiling == "exact"

@@ -181,9 +181,7 @@ def evaluate(
     from ..engine.folder import overlap
 
     done = done or {}
-    degrader = None
-    if request.degrade is not None:
-        degrader = Degrader(request.degrade, request.protocol, request.dataset, request.seed)
+    degrader = _degrader(request)
 
     def read(pair: Pair) -> _Loaded | None:
         if pair.name in done:
@@ -208,6 +206,13 @@ def evaluate(
             raise ended.error
         else:
             yield {"type": "image", "name": ended.item.name, "error": _said(ended.error)}
+
+
+def _degrader(request: Request) -> Degrader | None:
+    """What makes the degraded pictures; None where they are read from files."""
+    if request.degrade is None:
+        return None
+    return Degrader(request.degrade, request.protocol, request.dataset, request.seed)
 
 
 def _said(error: Exception | None) -> str:

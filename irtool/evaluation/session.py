@@ -82,7 +82,7 @@ class Pairs:
         return Pairs(known, replace(found, pairs=tuple(chosen[:limit])), len(found.pairs), subject)
 
 
-def request_of(
+def request_of(  # noqa: PLR0913 (the settings, as keywords)
     pairs: Pairs,
     *,
     model: str,

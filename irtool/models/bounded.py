@@ -14,7 +14,7 @@ LARGEST = 20_000
 """Modules and parameters that a network may have; the largest published one here has some 3,000."""
 
 
-class TooLarge(ValueError):
+class TooLargeError(ValueError):
     """A network has more parts than it may."""
 
 
@@ -26,7 +26,7 @@ def bounded(parts: int = LARGEST) -> Iterator[None]:
     gigabytes.
 
     Raises:
-        TooLarge: from the constructor of the network.
+        TooLargeError: from the constructor of the network.
     """
     own, made = threading.get_ident(), 0
 
@@ -35,7 +35,7 @@ def bounded(parts: int = LARGEST) -> Iterator[None]:
         if threading.get_ident() == own:
             made += 1
             if made > parts:
-                raise TooLarge(f"it would have more than {parts} parts")
+                raise TooLargeError(f"it would have more than {parts} parts")
 
     handles = (
         hooks.register_module_parameter_registration_hook(count),

@@ -11,7 +11,7 @@ from io import BytesIO
 import numpy as np
 
 from . import stated
-from .raw import Guard, Raw, Refused, common, samples
+from .raw import Guard, Raw, RefusedError, common, samples
 
 _BITFIELDS, _ALPHA_BITFIELDS = 3, 6
 _CONVERT = "Convert it to PNG with the program that made it."
@@ -28,7 +28,7 @@ def load_bmp(data: bytes, guard: Guard) -> Raw:
         if fields is not None:
             return fields
         if "nsupported" in str(error) or "nknown" in str(error):
-            raise Refused(f"is a BMP of a kind that irtool does not read ({error})", _CONVERT) from error
+            raise RefusedError(f"is a BMP of a kind that irtool does not read ({error})", _CONVERT) from error
         raise
     guard(im.size, alpha=im.mode == "RGBA")
     im.load()
@@ -81,9 +81,9 @@ def _bit_fields(data: bytes, guard: Guard) -> Raw | None:
     pixels = np.ascontiguousarray(rows[:, : width * depth // 8]).view(f"<u{depth // 8}")
     pixels = pixels[::-1] if height > 0 else pixels
     if any(mask and (mask >> _low(mask)) & ((mask >> _low(mask)) + 1) for mask in masks):
-        raise Refused("is a BMP whose channels are scattered bits", _CONVERT)
+        raise RefusedError("is a BMP whose channels are scattered bits", _CONVERT)
     if not all(masks[:3]):
-        raise Refused("is a BMP without one of its colours", _CONVERT)
+        raise RefusedError("is a BMP without one of its colours", _CONVERT)
     deep = any(bin(mask).count("1") > 8 for mask in masks)
     channels = [_scaled(pixels, mask, deep) for mask in masks if mask]
     colour = np.stack(channels[:3], axis=-1)

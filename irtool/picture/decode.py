@@ -24,7 +24,7 @@ from .colour import channels, converter, profile_of, strips
 from .formats import FORMATS, sniff
 from .loaders import load
 from .model import Picture
-from .raw import Guard, Raw, Refused, to_srgb
+from .raw import Guard, Raw, RefusedError, to_srgb
 from .sources import reason as _reason
 from .sources import source_bytes
 
@@ -138,7 +138,7 @@ class _Size(BaseException):
         self.size = size
 
 
-def _guard(
+def _guard(  # noqa: PLR0913 (bound to the first four; the rest is `Guard`)
     name: str,
     file_bytes: int,
     max_pixels: int,
@@ -180,7 +180,7 @@ def _errors(name: str, format: str) -> Iterator[None]:
     """Turn whatever a decoder raises into one kind of error."""
     try:
         yield
-    except Refused as error:
+    except RefusedError as error:
         raise PictureError(f"{name} {error}", error.hint) from error
     except UnavailableError as error:
         raise UnavailableError(f"{name}: {error.message}", error.hint) from error

@@ -106,15 +106,21 @@ def sniff(data: bytes) -> str | None:
     if data[:6] in (b"GIF87a", b"GIF89a"):
         return "GIF"
     if data[4:8] == b"ftyp":
-        size = int.from_bytes(data[:4], "big")
-        brands = {data[i : i + 4] for i in (8, *range(16, min(size, len(data)) - 3, 4))}
-        if brands & {b"avif", b"avis"}:
-            return "AVIF"
-        if brands & _HEIF_BRANDS:
-            return "HEIF"
-        if brands & {b"mif1", b"msf1"}:  # the container only: the kind of its items decides
-            return "AVIF" if b"av01" in data else "HEIF"
+        return _sniff_heif(data)
     # "BM" alone is too common a beginning: the header size that follows must be one that exists.
     if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in (12, 40, 52, 56, 64, 108, 124):
         return "BMP"
+    return None
+
+
+def _sniff_heif(data: bytes) -> str | None:
+    """AVIF or HEIF by the brands of a file that begins with an ``ftyp`` box, or None."""
+    size = int.from_bytes(data[:4], "big")
+    brands = {data[i : i + 4] for i in (8, *range(16, min(size, len(data)) - 3, 4))}
+    if brands & {b"avif", b"avis"}:
+        return "AVIF"
+    if brands & _HEIF_BRANDS:
+        return "HEIF"
+    if brands & {b"mif1", b"msf1"}:  # the container only: the kind of its items decides
+        return "AVIF" if b"av01" in data else "HEIF"
     return None

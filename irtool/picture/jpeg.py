@@ -18,7 +18,7 @@ import numpy as np
 from . import exif as exif_room
 from . import xmp as xmp_room
 from .model import JpegSettings
-from .raw import Guard, Raw, Refused, common, from_cmyk, samples
+from .raw import Guard, Raw, RefusedError, common, from_cmyk, samples
 
 _EXIF, _XMP, _EXTENSION = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 _SEGMENT = 65533  # bytes in a segment beside its length
@@ -184,11 +184,11 @@ def load_jpeg(data: bytes, guard: Guard) -> Raw:
 def _check(found: Structure) -> None:
     """Refuse what is sound but of a kind that is not decoded, and what cannot hold the pixels it claims."""
     if kind := _FRAMES.get(found.frame):
-        raise Refused(f"is {kind}", _CONVERT)
+        raise RefusedError(f"is {kind}", _CONVERT)
     if found.frame and found.precision != 8:
-        raise Refused(f"is a {found.precision}-bit JPEG, of which irtool reads those of 8 bits", _CONVERT)
+        raise RefusedError(f"is a {found.precision}-bit JPEG, of which irtool reads those of 8 bits", _CONVERT)
     if found.scans > _MAX_SCANS:
-        raise Refused(f"is a JPEG of more than {_MAX_SCANS} scans", "Save it anew with another program.")
+        raise RefusedError(f"is a JPEG of more than {_MAX_SCANS} scans", "Save it anew with another program.")
     # A block takes two codes (its mean, and that no more follows) of a bit at least; in progressive files one.
     bits = 1 if found.frame in (0xC2, 0xCA) else 2
     if found.frame and found.frame < 0xC9 and 8 * found.coded < bits * found.blocks:

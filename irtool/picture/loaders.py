@@ -24,12 +24,12 @@ def load(format: str, data: bytes, guard: Guard) -> Raw:
     return _LOADERS[format](data, guard)
 
 
-def _png(data: bytes, guard: Guard) -> Raw:
+def _png(data: bytes, guard: Guard) -> Raw:  # noqa: C901 (the cases of the format, in order)
     from PIL import PngImagePlugin
 
     parts = list(png.chunks(data))
     if not parts or parts[0][0] != b"IHDR" or len(parts[0][1]) != 13:
-        raise png.DamagedPng("the header is missing")
+        raise png.DamagedPngError("the header is missing")
     found: dict[bytes, bytes] = {}
     for kind, body in parts:
         found.setdefault(kind, body)

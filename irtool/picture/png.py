@@ -31,7 +31,7 @@ _MAX_PACKET = 16 << 20
 _MAX_TEXT, _MAX_ALL_TEXT = 1 << 20, 64 << 20  # what Pillow and others take; they refuse the picture for more
 
 
-class DamagedPng(ValueError):
+class DamagedPngError(ValueError):
     """The file ends early or a chunk that matters fails its checksum."""
 
 
@@ -41,7 +41,7 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     A file that ends without IEND gives none; whether its pixels are whole is for the decoder to say.
 
     Raises:
-        DamagedPng: a chunk of pixels fails its checksum or ends early, or there are two headers.
+        DamagedPngError: a chunk of pixels fails its checksum or ends early, or there are two headers.
     """
     at, headers = len(SIGNATURE), 0
     while at + 8 <= len(data):
@@ -49,19 +49,19 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         end = at + 12 + length
         if end > len(data):
             if kind in _PIXEL_CHUNKS - {b"IEND"} or at + 8 + length > len(data):
-                raise DamagedPng("the file ends early")
+                raise DamagedPngError("the file ends early")
             return
         body = data[at + 8 : end - 4]
         if zlib.crc32(body, zlib.crc32(kind)) == struct.unpack_from(">I", data, end - 4)[0]:
             headers += kind == b"IHDR"
             if headers > 1:
                 # The first would be checked and the second decoded.
-                raise DamagedPng("it has two headers")
+                raise DamagedPngError("it has two headers")
             yield kind, body
             if kind == b"IEND":
                 return
         elif kind in _PIXEL_CHUNKS:
-            raise DamagedPng(f"a {kind.decode('latin-1')} chunk fails its checksum")
+            raise DamagedPngError(f"a {kind.decode('latin-1')} chunk fails its checksum")
         at = end
 
 

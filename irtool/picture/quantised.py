@@ -78,7 +78,7 @@ def _chroma(plane: np.ndarray, down: int, right: int, table: tuple[int, ...]) ->
     small = sum(parts[1:], parts[0]) / len(parts)
     excess = _clamped(small, table) - small
     for part in parts:
-        part += excess
+        np.add(part, excess, out=part)  # a view of `padded`
     return padded[:height, :width]
 
 

@@ -38,7 +38,7 @@ class Raw:
     notes: tuple[str, ...] = ()
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The file is sound but not something irtool restores. The message continues "<file> ..."."""
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -59,7 +59,7 @@ class Guard(Protocol):
 def single(frames: int, what: str) -> None:
     """Refuse more than one frame."""
     if frames > 1:
-        raise Refused(f"is {what} of {frames} frames", "Extract the frames first, for instance with ffmpeg.")
+        raise RefusedError(f"is {what} of {frames} frames", "Extract the frames first, for instance with ffmpeg.")
 
 
 def common(im: ImageFile.ImageFile) -> dict[str, Any]:
@@ -103,16 +103,16 @@ def samples(im: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     if im.mode in ("LA", "RGBA"):
         return array[..., :-1], array[..., -1]
     depth = {"I": "32-bit integer", "F": "floating-point", "LAB": "Lab"}.get(im.mode, im.mode)
-    raise Refused(f"holds {depth} pixels", "Convert it to 8-bit or 16-bit RGB or grey first.")
+    raise RefusedError(f"holds {depth} pixels", "Convert it to 8-bit or 16-bit RGB or grey first.")
 
 
 def from_cmyk(im: Image.Image, icc: bytes | None) -> tuple[np.ndarray, str]:
     """(H, W, 3) uint8 sRGB of a CMYK picture with a profile, and the note to leave."""
     if not icc:
-        raise Refused("is CMYK without a colour profile, so its colours are unknown", "Convert it to RGB first.")
+        raise RefusedError("is CMYK without a colour profile, so its colours are unknown", "Convert it to RGB first.")
     rgb = to_srgb(im, icc)
     if rgb is None:
-        raise Refused("is CMYK and its colour profile cannot be used", "Convert it to RGB first.")
+        raise RefusedError("is CMYK and its colour profile cannot be used", "Convert it to RGB first.")
     return rgb, "CMYK was converted to sRGB"
 
 

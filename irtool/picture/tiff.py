@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import exif as exif_room
-from .raw import Guard, Raw, Refused, common, from_cmyk, join, samples, sane_dpi, single
+from .raw import Guard, Raw, RefusedError, common, from_cmyk, join, samples, sane_dpi, single
 
 _CONVERT = "Convert it to 8-bit or 16-bit RGB or grey first."
 _MAX_METADATA = 16 << 20
@@ -24,7 +24,7 @@ _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _DEFLATE = (8, 32946)
 
 
-def load_tiff(data: bytes, guard: Guard) -> Raw:
+def load_tiff(data: bytes, guard: Guard) -> Raw:  # noqa: C901, PLR0912, PLR0915 (the cases of the format, in order)
     """Decode a TIFF of one full picture, perhaps with smaller copies before or behind it."""
     from PIL import TiffImagePlugin
 
@@ -32,16 +32,16 @@ def load_tiff(data: bytes, guard: Guard) -> Raw:
     pages = list(exif_room.directories(data))
     whole = [i for i, page in enumerate(pages) if not _first(order, page, 254, 0) & (_REDUCED | _MASK)]
     if data[8:10] == b"CR" or any(50706 in page for page in pages) or not whole:
-        raise Refused("is a camera raw file", "Develop it to a 16-bit TIFF or a JPEG first.")
+        raise RefusedError("is a camera raw file", "Develop it to a 16-bit TIFF or a JPEG first.")
     single(len(whole), "a TIFF")
     number = whole[0]
     directory = pages[number]
     width, height = _first(order, directory, 256, 0), _first(order, directory, 257, 0)
     bits, channels = _first(order, directory, 258, 1), _first(order, directory, 277, 1)
     if bits > 16 or _first(order, directory, 339, 1) == 3:
-        raise Refused("holds floating-point or 32-bit pixels", _CONVERT)
+        raise RefusedError("holds floating-point or 32-bit pixels", _CONVERT)
     if _first(order, directory, 262, 1) in (32803, 34892):
-        raise Refused("is a camera raw file", "Develop it to a 16-bit TIFF or a JPEG first.")
+        raise RefusedError("is a camera raw file", "Develop it to a 16-bit TIFF or a JPEG first.")
     deep, transparent, profile = bits > 8, channels in (2, 4), 34675 in directory
     guard((width, height), deep=deep, alpha=transparent, profile=profile)
     notes = []
@@ -111,7 +111,7 @@ def _colour16(first: Any, second: Any, order: str) -> tuple[np.ndarray, np.ndarr
     """Colour and alpha, uint16, from two images opened on the same file: one decodes the high bytes, one the low."""
     if first.tag_v2.get(284, 1) == 2 and first.use_load_libtiff:
         # Pillow ignores the raw mode here, so the low bytes cannot be had.
-        raise Refused("is a compressed 16-bit TIFF with its colours stored apart", "Save it interleaved first.")
+        raise RefusedError("is a compressed 16-bit TIFF with its colours stored apart", "Save it interleaved first.")
     premultiplied = any("RGBa" in tile.args[0] for tile in first.tile)
     for im, low in ((first, False), (second, True)):
         im.tile = [tile._replace(args=(_one_byte(tile.args[0], order, low), *tile.args[1:])) for tile in im.tile]
@@ -146,7 +146,7 @@ def _gray_alpha16(
         assert isinstance(found, tifffile.TiffPage)
         odd = found.photometric not in (0, 1) or found.samplesperpixel != 2 or found.dtype != np.uint16
         if odd or found.planarconfig != 1 or found.imagedepth != 1:
-            raise Refused("holds pixels in an unusual layout", _CONVERT)
+            raise RefusedError("holds pixels in an unusual layout", _CONVERT)
         array = found.asarray()
         icc, xmp = (found.tags[t].value if t in found.tags else None for t in (34675, 700))
         dpi = sane_dpi(found.get_resolution(unit=2)) if 282 in found.tags else None
@@ -162,7 +162,7 @@ def _check_strips(data: bytes, order: str, directory: exif_room.Directory) -> No
     lengths = numbers(order, directory.get(279)) or numbers(order, directory.get(325))
     compression = _first(order, directory, 259, 1)
     if compression not in (1, *_DEFLATE):
-        raise Refused("holds 16-bit gray with a second channel in a compression that is not read", _CONVERT)
+        raise RefusedError("holds 16-bit gray with a second channel in a compression that is not read", _CONVERT)
     width, height = _first(order, directory, 256, 0), _first(order, directory, 257, 0)
     # A tile may reach over the edge by its own size.
     whole = 4 * (width + _first(order, directory, 322, 0)) * (height + _first(order, directory, 323, 0))
@@ -175,6 +175,16 @@ def _check_strips(data: bytes, order: str, directory: exif_room.Directory) -> No
             left -= length
         if left < 0:
             raise ValueError("its strips hold more than its pixels")
+
+
+def _directory_of(exif: bytes | None) -> tuple[exif_room.Order, exif_room.Directory]:
+    """Byte order and entries of an EXIF block; an empty directory for none, or one that cannot be parsed."""
+    if exif:
+        try:
+            return exif_room.parse(exif)
+        except ValueError:
+            pass
+    return "<", {}
 
 
 def encode_tiff(
@@ -194,13 +204,7 @@ def encode_tiff(
         ValueError: it would not fit the format's 4 GB.
     """
     height, width, n = codes.shape
-    order: exif_room.Order = "<"
-    directory: exif_room.Directory = {}
-    if exif:
-        try:
-            order, directory = exif_room.parse(exif)
-        except ValueError:
-            order, directory = "<", {}
+    order, directory = _directory_of(exif)
     rows = max(1, (1 << 19) // (width * n * codes.itemsize))
     strips = []
     for top in range(0, height, rows):

@@ -79,7 +79,7 @@ def merged(main: bytes, extension: bytes) -> bytes | None:
     return _packet(first)
 
 
-def split(packet: bytes, limit: int) -> tuple[bytes, bytes, bytes] | None:
+def split(packet: bytes, limit: int) -> tuple[bytes, bytes, bytes] | None:  # noqa: C901 (a walk over one tree)
     """A packet larger than `limit` as a main packet that is not, its extension, and the digest that joins them.
 
     The largest properties move to the extension. None if the packet cannot be edited, or no property can be moved.

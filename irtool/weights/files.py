@@ -99,7 +99,7 @@ def obtain(record: Record, source: Path | None = None, notify: Notify = lambda t
             notify(f"{record.id}: {file.source}")
             try:
                 found[file.source] = hub.fetch(file)
-            except hub.OtherFile as error:
+            except hub.OtherFileError as error:
                 raise _another(record.id, record.page, file, error.difference, ours=True) from error
         else:
             found[file.source] = source / file.name if source.is_dir() else source

@@ -30,7 +30,7 @@ LARGEST = 64 * 2**30
 LARGEST_LISTING = 32 * 2**20
 
 
-class OtherFile(UnavailableError):
+class OtherFileError(UnavailableError):
     """What a server has is not the file that is wanted.
 
     Attributes:
@@ -97,7 +97,7 @@ def fetch(file: File, *, refresh: bool = False) -> Path:
             f"{file.name} is not here, and irtool is offline.",
             "Run it once without --offline, IRTOOL_OFFLINE and HF_HUB_OFFLINE.",
         )
-    from .transfer import Different, bring
+    from .transfer import DifferentError, bring
 
     try:
         if file.kind in REPOSITORIES:
@@ -105,8 +105,8 @@ def fetch(file: File, *, refresh: bool = False) -> Path:
         if file.kind == "npm":
             return npm.fetch(file, _address_path(file))
         return bring(file, _address_path(file), LARGEST)
-    except Different as error:
-        raise OtherFile(file, str(error)) from error
+    except DifferentError as error:
+        raise OtherFileError(file, str(error)) from error
     except _failures() as error:
         if here:  # the hub cannot be asked whether its file has changed
             return here

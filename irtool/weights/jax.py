@@ -119,7 +119,7 @@ def _parameter(node: Mapping[str, Any], value: NDArray[Any]) -> tuple[str, NDArr
         return f"{place}/kernel", value[::-1, ::-1].transpose(0, 1, 3, 2)
     if operation == "Einsum":
         left, _, out = base64.b64decode(node["attr"]["equation"]["s"]).decode().partition("->")
-        a, b = left.split(",")[1]
+        a, b = list(left.split(",")[1])
         if a in out or b not in out:
             raise ValueError(f"{place} contracts another axis")
         return f"{place}/kernel", value

@@ -33,11 +33,11 @@ _NAMES = {
 }
 
 
-class Refused(OSError):
+class RefusedError(OSError):
     """A server sends what is not taken."""
 
 
-class Different(Refused):
+class DifferentError(RefusedError):
     """A server announces another file than the one that is wanted; the message says how they differ."""
 
 
@@ -107,16 +107,16 @@ def _check(response: Any) -> None:
     headers = response.headers
     for name, value in headers.items():  # the client prints some: a server's warning, the name of a file
         if re.search(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]", value):
-            raise Refused(f"the server sends control characters in its header {name[:60]!r}")
+            raise RefusedError(f"the server sends control characters in its header {name[:60]!r}")
     if response.request.method == "HEAD":
         _note(announced, headers, is_redirect=response.is_redirect)
         return
     if headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refused("the server sends it compressed, which was not asked for")
+        raise RefusedError("the server sends it compressed, which was not asked for")
     most = announced.limit if announced.size is None else announced.size
     length = headers.get("content-length", "")
     if response.is_success and length.isdecimal() and (len(length) > 15 or int(length) > most):
-        raise Refused(f"the server sends {length[:15]} bytes, where at most {most:,} are taken")
+        raise RefusedError(f"the server sends {length[:15]} bytes, where at most {most:,} are taken")
     if not response.is_success:
         most = min(most, PIECE)  # the text of an error
     response.stream = _bounded(response.stream, most)
@@ -127,7 +127,7 @@ def _note(announced: Announced, headers: Mapping[str, str], *, is_redirect: bool
     for name, pattern in _NAMES.items():
         value = headers.get(name)
         if value is not None and (not re.fullmatch(pattern, value) or ".." in value):
-            raise Refused(f"the server sends a header {name} that is none, {value[:60]!r}")
+            raise RefusedError(f"the server sends a header {name} that is none, {value[:60]!r}")
     tag = headers.get("x-linked-etag") or headers.get("etag")
     announced.etag = announced.etag if tag is None else tag.removeprefix("W/").strip('"')
     size = headers.get("x-linked-size") or ("" if is_redirect else headers.get("content-length", ""))
@@ -135,9 +135,11 @@ def _note(announced: Announced, headers: Mapping[str, str], *, is_redirect: bool
         return
     announced.size = int(size[:30])
     if announced.expected is not None and announced.size not in (announced.expected, 0):
-        raise Different(f"{announced.size:,} bytes, expected {announced.expected:,}")
+        raise DifferentError(f"{announced.size:,} bytes, expected {announced.expected:,}")
     if announced.size > announced.limit:
-        raise Refused(f"the server announces {announced.size:,} bytes, where at most {announced.limit:,} are taken")
+        raise RefusedError(
+            f"the server announces {announced.size:,} bytes, where at most {announced.limit:,} are taken"
+        )
 
 
 def _bounded(stream: Any, most: int) -> Any:
@@ -158,17 +160,17 @@ def paced(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
     """Pass on pieces of a body.
 
     Raises:
-        Refused: they are more than `most` bytes, or come too slowly.
+        RefusedError: they are more than `most` bytes, or come too slowly.
     """
     begun, since, total = time.monotonic(), 0, 0
     for piece in pieces:
         total, since = total + len(piece), since + len(piece)
         if total > most:
-            raise Refused(f"the server sends more than the {most:,} bytes that are taken")
+            raise RefusedError(f"the server sends more than the {most:,} bytes that are taken")
         waited = time.monotonic() - begun
         if waited > PATIENCE:
             if since < SLOWEST * waited:
-                raise Refused(f"the server sends {since / waited:.0f} bytes a second")
+                raise RefusedError(f"the server sends {since / waited:.0f} bytes a second")
             begun, since = time.monotonic(), 0
         yield piece
 
@@ -182,7 +184,7 @@ def bring(file: File, target: Path, largest: int) -> Path:
         largest: bytes that are taken where the record has no size.
 
     Raises:
-        Refused: the server sends too much, too slowly or compressed.
+        RefusedError: the server sends too much, too slowly or compressed.
         OSError, or an error of the client: it cannot be had.
     """
     from filelock import FileLock
@@ -204,7 +206,7 @@ def bring(file: File, target: Path, largest: int) -> Path:
             try:
                 _go_on(get_session(), file.source, partial, have, most)
                 break
-            except Refused:
+            except RefusedError:
                 raise
             except Exception as error:
                 if getattr(error, "response", None) is not None:  # an answer, such as 404: no use in asking again

@@ -64,12 +64,14 @@ class DeepDeblur(nn.Module):
     def outputs(self, pyramid: list[Tensor]) -> list[Tensor]:
         """Images (N, 3, h, w) in [0, 1], the full size first -> the restored ones."""
         centered = [x * 255 - 127.5 for x in pyramid]
-        x, found = centered[-1], []
+        x = centered[-1]
+        found: list[Tensor] = []
         for scale in reversed(range(self.scales)):
-            restored = self.body_models[scale].body(x)
+            restored = self.body_models[scale].body(x)  # type: ignore[operator]
             found.insert(0, (restored + 127.5) / 255)
             if scale:
-                x = torch.cat([centered[scale - 1], self.conv_end_models[scale].uppath(restored)], dim=1)
+                raised = self.conv_end_models[scale].uppath(restored)  # type: ignore[operator]
+                x = torch.cat([centered[scale - 1], raised], dim=1)
         return found
 
 

@@ -6,6 +6,7 @@ The network gives a map K and a map B, and the scene is ``K I - B + I`` (eq. 9 o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +16,15 @@ from ...synth.tools import pad_reflect
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def named(**layers: nn.Module) -> nn.Module:
-    """A module that holds others."""
+def named(**layers: nn.Module) -> Any:
+    """A module that holds others. Any: a type checker cannot know the attributes."""
     module = nn.Module()
     for name, layer in layers.items():
         module.add_module(name, layer)
     return module
 
 
-def reflect(a: int, b: int, side: int, **more: int) -> nn.Conv2d:
+def reflect(a: int, b: int, side: int, **more: Any) -> nn.Conv2d:
     """A convolution that keeps the size, mirrored at the border."""
     padding = more.get("dilation", 1) * (side // 2)
     return nn.Conv2d(a, b, side, padding=padding, padding_mode="reflect", **more)

@@ -63,12 +63,12 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.deep and not self.attends:
-            return self.conv(x)  # type: ignore[no-any-return]
+            return self.conv(x)
         values = self.V(x)
         mixed = self.conv(values)
         if self.attends:
             mixed = mixed + self._attend(torch.cat([self.QK(x), values], dim=1))
-        return self.proj(mixed)  # type: ignore[no-any-return]
+        return self.proj(mixed)
 
     def _attend(self, qkv: Tensor) -> Tensor:
         height, width = qkv.shape[-2:]

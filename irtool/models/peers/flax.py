@@ -20,12 +20,13 @@ def to_torch(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not path:
             found[name] = value
             continue
+        turned = value
         if leaf == "kernel" and value.ndim == 4:
             transposed = path[-1].startswith("ConvTranspose")
-            value = value.flip(0, 1).permute(2, 3, 0, 1) if transposed else value.permute(3, 2, 0, 1)
+            turned = value.flip(0, 1).permute(2, 3, 0, 1) if transposed else value.permute(3, 2, 0, 1)
         elif leaf == "kernel" and value.ndim == 2:
-            value = value.t()
-        found[".".join([*path, "bias" if leaf == "bias" else "weight"])] = value.contiguous()
+            turned = value.t()
+        found[".".join([*path, "bias" if leaf == "bias" else "weight"])] = turned.contiguous()
     return found
 
 
@@ -35,12 +36,13 @@ def to_flax(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state.items():
         *path, leaf = name.split(".")
         kind = leaf if leaf == "bias" else "scale" if value.ndim == 1 else "kernel"
+        turned = value
         if value.ndim == 4:
             transposed = path[-1].startswith("ConvTranspose")
-            value = value.permute(2, 3, 0, 1).flip(0, 1) if transposed else value.permute(2, 3, 1, 0)
+            turned = value.permute(2, 3, 0, 1).flip(0, 1) if transposed else value.permute(2, 3, 1, 0)
         elif value.ndim == 2:
-            value = value.t()
-        found["/".join([*path, kind])] = value.contiguous()
+            turned = value.t()
+        found["/".join([*path, kind])] = turned.contiguous()
     return found
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...synth.tools import luminance, pad_reflect
 from ..base import SinglePassModel
+from .dehaze_unet import named
 from .wrap import info
 
 MULTIPLE = 8
@@ -62,8 +63,8 @@ class LightBlock(nn.Module):
         super().__init__()
         self.conv1, self.conv3 = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(width, width, 1)
         self.conv2 = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width)
-        self.fatt, self.sge = Frequency(width), nn.Module()
-        self.sge.dwc = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.fatt = Frequency(width)
+        self.sge = named(dwc=nn.Conv2d(width, width, 3, padding=1, groups=width))
         self.conv4, self.conv5 = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(width, width, 1)
         self.norm1, self.norm2 = Norm(width), Norm(width)
         self.beta, self.gamma = (nn.Parameter(torch.zeros(1, width, 1, 1)) for _ in range(2))
@@ -126,8 +127,7 @@ class FLOL(nn.Module):
         self.recon_trunk_light = nn.Sequential(*(Residual(width) for _ in range(SPACE_BLOCKS)))
         self.upconv1, self.upconv2 = (nn.Conv2d(2 * width, 4 * width, 3, 1, 1) for _ in range(2))
         self.HRconv, self.conv_last = nn.Conv2d(2 * width, width, 3, 1, 1), nn.Conv2d(width, 3, 3, 1, 1)
-        self.transformer = nn.Module()
-        self.transformer.block = nn.Sequential(*(FrequencyBlock(width) for _ in range(FREQUENCY_BLOCKS)))
+        self.transformer = named(block=nn.Sequential(*(FrequencyBlock(width) for _ in range(FREQUENCY_BLOCKS))))
 
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1], any size -> the same shape, not clipped. Sides are mirrored up to multiples of 8."""

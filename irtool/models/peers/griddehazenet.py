@@ -26,7 +26,7 @@ class Dense(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x
         for layer in self.residual_dense_layers:
-            y = torch.cat([y, torch.relu(layer.conv(y))], dim=1)
+            y = torch.cat([y, torch.relu(layer.conv(y))], dim=1)  # type: ignore[operator]
         return self.conv_1x1(y) + x
 
 

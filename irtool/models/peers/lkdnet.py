@@ -27,7 +27,7 @@ class FeedForward(nn.Module):
                 nn.Conv2d(hidden, width, 1),
             )
         )
-        self.norm = nn.Module()
+        self.norm: Any = nn.Module()
         self.norm.weight, self.norm.bias = (nn.Parameter(torch.ones(1, width, 1, 1)) for _ in range(2))
         self.ca = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),

@@ -69,8 +69,8 @@ class MAXIM(nn.Module):
             for j in range(bottlenecks):
                 bottom = Level(widths[-1], widths[-1], block_low, block_low, *shape, bottom=True)
                 add(f"stage_{k}_global_block_{j}", bottom)
-            for m, (target, source) in enumerate([(t, s) for t in (2, 1, 0) for s in (0, 1, 2)] * 2):
-                source = source if m < 9 else SCALES - 1 - source
+            for m, (target, place) in enumerate([(t, s) for t in (2, 1, 0) for s in (0, 1, 2)] * 2):
+                source = place if m < 9 else SCALES - 1 - place
                 ratio = named(Conv_0=conv(widths[source], widths[target]))
                 add(f"UpSampleRatio_{18 * k + m}", ratio)
         use_flax_names(self)

@@ -78,8 +78,8 @@ def merge(signal: Sequence[tuple[Any, Tensor]], layer: Any, size: Size, first: T
     total = bias if first is None else F.linear(first, weight[:, :start], bias)
     for (ratio, x), part in zip(signal, parts, strict=True):
         both, shrinks = part @ ratio.Conv_0.weight.flatten(1), x.shape[1] > size[0]
-        x = F.linear(resize(x, size) if shrinks else x, both)
-        total = total + (x if x.shape[1] == size[0] else resize(x, size))
+        y = F.linear(resize(x, size) if shrinks else x, both)
+        total = total + (y if y.shape[1] == size[0] else resize(y, size))
     return total
 
 
@@ -159,7 +159,7 @@ class MultiAxis(nn.Module):
             y = strip.reshape(math.prod(cells), -1, x.shape[-1])
             y = gelu(F.linear(self.LayerNorm_in(y), weight, bias))
             y = mix(branch, y).add_(branch.bias[:, None, None]) if self.bare else branch(y)
-            target += F.linear(y, back).view(strip.shape)
+            target.add_(F.linear(y, back).view(strip.shape))
 
 
 class Attention(nn.Module):

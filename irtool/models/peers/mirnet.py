@@ -21,7 +21,7 @@ def point(a: int, b: int) -> nn.Conv2d:
     return nn.Conv2d(a, b, 1, bias=False)
 
 
-def conv(a: int, b: int, **more: int) -> nn.Conv2d:
+def conv(a: int, b: int, **more: Any) -> nn.Conv2d:
     return nn.Conv2d(a, b, 3, padding=1, bias=False, **more)
 
 
@@ -128,7 +128,9 @@ class MultiScale(nn.Module):
                 self.selective_kernel[i]([self._resized(y, j, i) for j, y in enumerate(maps)]) for i in range(SIZES)
             ]
             maps = [row[column](y) for row, y in zip(self.blocks, fused, strict=True)]  # type: ignore[index]
-        raised = [maps[0], *(self.last_up[str(i)].body(maps[i]) for i in range(1, SIZES))]
+        raised = [maps[0]]
+        for i in range(1, SIZES):
+            raised.append(self.last_up[str(i)].body(maps[i]))  # type: ignore[operator]
         y: Tensor = self.conv_out(self.selective_kernel[0](raised)) + x
         return y
 

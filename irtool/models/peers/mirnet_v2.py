@@ -43,7 +43,7 @@ class Sized(nn.Module):
         self.body = nn.ModuleList([named(bot=nn.Sequential(*bot))])
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.body[0].bot(x)
+        y: Tensor = self.body[0].bot(x)  # type: ignore[operator]
         return y
 
 
