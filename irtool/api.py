@@ -343,7 +343,7 @@ def restore_with(
         plan = planner(diagnosis)
     assert plan is not None
     missing = None if masking is None else _mask(masking, picture, plan)
-    pixels, plan, tiles, peak = _carry_out(plan, pixels, picture, missing, model_of, look, where, options, diagnosis)
+    pixels, plan, tiles, peak = _carry_out(plan, pixels, picture, missing, model_of, look, options, diagnosis)
     if plan.steps:
         picture = picture.with_pixels(pixels.permute(1, 2, 0).contiguous().numpy())
     seconds = time.perf_counter() - begun
@@ -368,7 +368,6 @@ def _carry_out(
     missing: Tensor | None,
     model_of: Callable[[str, str], Model],
     look: _Look,
-    device: torch.device,
     options: Wanted,
     found: Diagnosis | None,
 ) -> tuple[Tensor, Plan, int, int | None]:
@@ -390,7 +389,7 @@ def _carry_out(
             callback=options.get("callback"),
         )
         outcome = engine.run(
-            model_of(step.model, step.controller).bind(condition), pixels, device=device,
+            model_of(step.model, step.controller).bind(condition), pixels, device=look.device,
             dtype=options.get("dtype", "auto"), tile=options.get("tile", "auto"), max_memory=options.get("max_memory"),
             ensemble=options.get("ensemble", False), padding=options.get("padding", "auto"),
             on_progress=options.get("on_progress"),

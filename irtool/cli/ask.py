@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 def keep(result: Result, before: Picture, item: Item, run: Run) -> Result:
     """The result where the user keeps it, else the input untouched.
 
-    The comparison is a PNG in a temporary folder, which the system's viewer opens where there is one; its path is
+    The comparison is a JPEG in a temporary folder, which the system's viewer opens where there is one; its path is
     printed in any case. No answer (the end of the input) is a no.
     """
     with tempfile.TemporaryDirectory(prefix="irtool-") as folder:
-        page = Path(folder) / "before-after.png"
+        page = Path(folder) / "before-after.jpg"
         write_page(side_by_side(before.pixels, result.picture.pixels), page)
         run.bar.end()
         typer.echo(f"{item.name}: {result.plan}\nbefore | after: {page.as_uri()}", err=True)

@@ -29,7 +29,7 @@ def detect(
     ] = DEFAULT_DETECTOR,
     where: Annotated[
         Path | None,
-        typer.Option("--where", metavar="FOLDER", help="Also draw where it is: a picture NAME.where.png for each."),
+        typer.Option("--where", metavar="FOLDER", help="Also draw where it is: a picture NAME.where.jpg for each."),
     ] = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -65,7 +65,7 @@ def detect(
 
     def write(item: Item, seen: tuple[Diagnosis, Picture]) -> Diagnosis:
         if where is not None:
-            _draw(*seen, where / f"{'stdin' if item.source is None else item.source.name}.where.png")
+            _draw(*seen, where / f"{'stdin' if item.source is None else item.source.name}.where.jpg")
         return seen[0]
 
     prepare(detector=detector, device=device)

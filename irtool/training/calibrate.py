@@ -9,7 +9,7 @@ Thresholds: for each kind the one at which the expected harm is least,
     CLEAN_SHARE * (share of clean pictures in which it is found) * HARM
         - (1 - CLEAN_SHARE) / 10 * (share of those that have it in which it is found) * GAIN
 
-where HARM is how many decibels below 45 dB (a change that nobody sees) a clean picture falls when the kind is undone
+where HARM is how many decibels below 45 dB (a change that nobody sees) a clean picture falls when the kind is removed
 in vain, and GAIN how many decibels undoing it gains where it is present (`python benchmarks/harm.py`,
 docs/detection.md). Of people's pictures 85 % are taken to be clean. A kind that is then found in less than a tenth of
 the pictures that have it is switched off (threshold 1).
@@ -44,12 +44,12 @@ from .recipe import Recipe
 
 CLEAN_SHARE, UNSEEN = 0.85, 45.0
 HARM = {
-    "blur": 12.0, "haze": 18.0, "jpeg": 6.0, "lowlight": 25.0, "noise": 8.0, "raindrop": 12.0, "rain": 15.0,
-    "shadow": 20.0, "snow": 12.0, "missing": 15.0,
+    "blur": 9.3, "haze": 16.9, "jpeg": 6.1, "lowlight": 16.6, "noise": 1.6, "raindrop": 2.5, "rain": 9.0, "shadow": 13.7,
+    "snow": 11.6, "missing": 6.4,
 }  # fmt: skip
 GAIN = {
-    "blur": 3.0, "haze": 6.0, "jpeg": 1.5, "lowlight": 12.0, "noise": 6.0, "raindrop": 2.0, "rain": 6.0, "shadow": 3.0,
-    "snow": 6.0, "missing": 12.0,
+    "blur": 1.8, "haze": 11.6, "jpeg": 1.0, "lowlight": 16.6, "noise": 8.8, "raindrop": 3.2, "rain": 10.1, "shadow": 2.7,
+    "snow": 8.1, "missing": 17.3,
 }  # fmt: skip
 USEFUL = 0.1
 TAIL = 0.1  # share of the clean pictures that the rate of false findings is read off
