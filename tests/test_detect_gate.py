@@ -74,8 +74,8 @@ def test_brightening_keeps_the_structure() -> None:
 
 def test_other_content_is_rejected() -> None:
     before, features = picture(), torch.eye(4)
-    found, then = diagnosis("snow", 0.9, torch.ones(8, 10), features[0]), diagnosis("snow", 0.0, None, features[1])
-    verdict = gate.judge(before, before * 0.95, found, then, ["snow"])
+    found, then = diagnosis("shadow", 0.9, torch.ones(8, 10), features[0]), diagnosis("shadow", 0.0, None, features[1])
+    verdict = gate.judge(before, before * 0.95, found, then, ["shadow"])
     assert not verdict.passed and "content" in verdict.reason
 
 

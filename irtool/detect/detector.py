@@ -37,7 +37,7 @@ class Diagnosis:
         severity: how strong each degradation is where it is present, from 0 to 1; empty where the detector does not
             tell.
         maps: of the local degradations, (h, w) probability that a cell of the reduced picture is hit; likewise.
-        features: (1280,) of the whole picture, by which its content is compared with that of another; likewise.
+        features: (112,) of the whole picture, by which its content is compared with that of another; likewise.
     """
 
     scores: dict[str, float]

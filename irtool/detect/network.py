@@ -52,7 +52,7 @@ class Findings(NamedTuple):
         severity: (N, 10) how strong each kind would be: the RMS change that it made, in units of `SEVERE`.
         whole_map: (N, len(LOCAL), h, w) logit per cell of the reduced picture.
         crop_maps: (N, K, len(LOCAL), h, w) likewise per cell of the crops of middle size.
-        features: (N, 1280) of the whole picture.
+        features: (N, 112) of the whole picture, from layers that are still those of ImageNet: what it shows.
     """
 
     kinds: Tensor
@@ -211,9 +211,8 @@ class DetectorNet(nn.Module):
         crops = views.crops.flatten(0, 1)
         whole_map, crop_maps = self.maps(views.whole), self.maps(crops)
         places = _summary(crop_maps).view(n, k, -1)
-        features = self.backbone.upper(views.whole).mean(dim=(2, 3))
         joined = [
-            features,
+            self.backbone.upper(views.whole).mean(dim=(2, 3)),
             self.backbone.upper(crops).mean(dim=(2, 3)).view(n, k, -1).mean(1),
             views.fine,
             _summary(whole_map),
@@ -223,7 +222,7 @@ class DetectorNet(nn.Module):
         out = self.head(self.dropout(F.relu(self.join(self.dropout(torch.cat(joined, dim=1))))))
         kinds, severity, clean = out.split([len(IDS), len(IDS), 1], dim=1)
         crop_maps = crop_maps.view(n, k, *crop_maps.shape[1:])
-        return Findings(kinds, clean[:, 0], severity, whole_map, crop_maps, features)
+        return Findings(kinds, clean[:, 0], severity, whole_map, crop_maps, views.whole.mean(dim=(2, 3)))
 
     def _see_fine(self, pixels: Tensor) -> Tensor:
         """Features (N, ...) of the crops at native resolution: their mean and the strongest answer of any."""

@@ -44,12 +44,12 @@ from .recipe import Recipe
 
 CLEAN_SHARE, UNSEEN = 0.85, 45.0
 HARM = {
-    "blur": 9.3, "haze": 16.9, "jpeg": 6.1, "lowlight": 16.6, "noise": 1.6, "raindrop": 2.5, "rain": 9.0, "shadow": 13.7,
-    "snow": 11.6, "missing": 6.4,
+    "blur": 9.3, "haze": 16.9, "jpeg": 6.1, "lowlight": 16.6, "noise": 1.6, "raindrop": 2.5, "rain": 9.0,
+    "shadow": 13.7, "snow": 11.6, "missing": 6.4,
 }  # fmt: skip
 GAIN = {
-    "blur": 1.8, "haze": 11.6, "jpeg": 1.0, "lowlight": 16.6, "noise": 8.8, "raindrop": 3.2, "rain": 10.1, "shadow": 2.7,
-    "snow": 8.1, "missing": 17.3,
+    "blur": 1.8, "haze": 11.6, "jpeg": 1.0, "lowlight": 16.6, "noise": 8.8, "raindrop": 3.2, "rain": 10.1,
+    "shadow": 2.7, "snow": 8.1, "missing": 17.3,
 }  # fmt: skip
 USEFUL = 0.1
 TAIL = 0.1  # share of the clean pictures that the rate of false findings is read off
