@@ -28,7 +28,7 @@ HELD = {
     "rain.ns/mwd_rain", "rain.ns/web_misc", "real_haze_famed", "haze.ns/dehaze_demo", "lowlight.ns/mef",
     "lowlight.ns/mef_b", "lowlight.ns/lime", "lowlight.ns/fusion", "shadow.ns/shadow_papers", "shadow.ns/dqw_test",
     "blur_motion.ns/deblur_papers", "real_blur_web", "noise.ns/nc12", "clean.ns/drewnoakes",
-    "clean.ok/wall_linuxdeepin", "clean.ns/hardneg_night_amos", "clean.ns/shine_mwd", "clean.nc/migan_photos",
+    "clean.ok/wall_linuxdeepin", "clean.ns/shine_mwd", "clean.nc/migan_photos",
     "clean.cl/wall_mate-desktop", "clean.ok/azure", "clean.ns/landscape_pb",
 }  # fmt: skip
 SCATTERED = ("snow", "raindrop", "clean.ok/codrops", "clean.ns/hardneg_snow_ground", "missing", "clean.ok/illustration")
@@ -48,7 +48,11 @@ HAZY = (
     "IMG_2281", "beijing1", "cabin-fog", "foggy_bench", "newyork", "piles", "trees2", "highquality4.", "IMG_0614",
     "IMG_0752", "highquality06", "shanghai_skyline_d",
 )  # fmt: skip
-LEFT_OUT = ("ambiguous", "blur_defocus")
+LEFT_OUT = (
+    "ambiguous",
+    "blur_defocus",
+    "clean.ns/hardneg_night_amos",
+)  # the last: webcams in the dark, nobody's photographs
 PAIRED = {  # folder of pairs -> label of its degraded and of its clean side, every n-th
     "lowlight_lol/low": ("lowlight", 1), "lowlight_lol/high": (CLEAN, 1), "lowlight_sice/high": (CLEAN, 1),
     "haze_sots_indoor/hazy": ("haze", 1), "haze_sots_indoor/gt": (CLEAN, 1), "noise_polyu/noisy": ("noise", 1),

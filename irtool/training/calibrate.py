@@ -6,7 +6,7 @@ is surer than it should be.
 
 Thresholds: for each kind the one at which the expected harm is least,
 
-    CLEAN_SHARE * (share of clean pictures in which it is found) * HARM
+    CLEAN_SHARE * (share of clean pictures in which it is found) * PASSED * HARM
         - (1 - CLEAN_SHARE) / 10 * (share of those that have it in which it is found) * GAIN
 
 where HARM is how many decibels below 45 dB (a change that nobody sees) a clean picture falls when the kind is removed
@@ -52,8 +52,9 @@ GAIN = {
     "shadow": 2.7, "snow": 8.1, "missing": 17.3,
 }  # fmt: skip
 USEFUL = 0.1
-TAIL = 0.1  # share of the clean pictures that the rate of false findings is read off
-LEAST = 0.5
+TAIL = 0.02  # share of the clean pictures that the rate of false findings is read off
+LEAST = 0.3
+PASSED = 0.5  # share of that harm which passes the check after restoring (`irtool.detect.gate`)
 
 
 def gather(net: DetectorNet, recipe: Recipe, held: Sequence[Labelled], pools: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,7 +118,7 @@ def fold(net: DetectorNet, stretch: Tensor, shift: Tensor) -> None:
 def false_rate(clean: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Share of clean pictures whose logit reaches each value of `at`, given the logits of some hundred of them.
 
-    Their upper tenth is taken to fall off exponentially (peaks over a threshold, Pickands 1975), at the rate that its
+    Their upper fiftieth is taken to fall off exponentially (peaks over a threshold, Pickands 1975), at the rate that its
     median says: counting alone would let the rarest mistakes, and the labels that are wrong, decide.
     """
     start = float(np.quantile(clean, 1 - TAIL))
@@ -142,7 +143,7 @@ def thresholds(scores: np.ndarray, labels: np.ndarray, real: np.ndarray) -> dict
         groups = [group for group in groups if group.sum() >= 10] or [there] * bool(there.any())
         false = false_rate(_logit(score[clean]), _logit(candidates))
         found = np.mean([[(score[group] >= t).mean() for t in candidates] for group in groups or [~clean]], axis=0)
-        harm = CLEAN_SHARE * false * HARM[name] - (1 - CLEAN_SHARE) / len(IDS) * found * GAIN[name]
+        harm = CLEAN_SHARE * false * PASSED * HARM[name] - (1 - CLEAN_SHARE) / len(IDS) * found * GAIN[name]
         best = int(np.argmin(harm))
         useful = groups and harm[best] < 0 and found[best] >= USEFUL
         chosen[name] = round(float(candidates[best]), 3) if useful else 1.0
