@@ -18,7 +18,9 @@ from .detector import Diagnosis
 from .network import LOCAL
 
 WEAKER = 0.9
-"""The score afterwards may be at most this share of the score before; not of raindrops, of which some always stay."""
+"""The score afterwards may be at most this share of the score before; not of `TRACES`."""
+TRACES = frozenset({"raindrop", "jpeg"})
+"""Of these something always stays: of drops the larger ones, and a JPEG file bounds what may change."""
 OUTSIDE = 0.7
 """Share of the change of a local degradation that may lie where the map says nothing is."""
 SAME_STRUCTURE = {
@@ -61,7 +63,7 @@ def judge(before: Tensor, after: Tensor, found: Diagnosis, then: Diagnosis, rest
     first = max(restored, key=lambda i: found.scores[i])
     measured["score"] = then.scores[first] / max(found.scores[first], 1e-6)
     reasons = []
-    if measured["score"] > WEAKER and first != "raindrop":
+    if measured["score"] > WEAKER and first not in TRACES:
         reasons.append(f"{first} is as visible as before")
     if all(i in LOCAL for i in restored) and found.maps:
         measured["outside"] = outside(before, after, torch.stack([found.maps[i] for i in restored]).amax(0))

@@ -118,8 +118,8 @@ def fold(net: DetectorNet, stretch: Tensor, shift: Tensor) -> None:
 def false_rate(clean: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Share of clean pictures whose logit reaches each value of `at`, given the logits of some hundred of them.
 
-    Their upper fiftieth is taken to fall off exponentially (peaks over a threshold, Pickands 1975), at the rate that its
-    median says: counting alone would let the rarest mistakes, and the labels that are wrong, decide.
+    Their upper fiftieth is taken to fall off exponentially (peaks over a threshold, Pickands 1975), at the rate that
+    its median says: counting alone would let the rarest mistakes, and the labels that are wrong, decide.
     """
     start = float(np.quantile(clean, 1 - TAIL))
     over = clean[clean > start] - start
