@@ -190,7 +190,7 @@ def test_a_page_that_exists_is_not_overwritten(tree):
     (item,) = make_items([str(tree / "a.png")], output=None, recursive=False, format=None, side_by_side=True)
     with pytest.raises(UsageError, match=r"side-by-side\.jpg exists already"):
         resolve_existing([item], "error")
-    assert resolve_existing([item], "skip") == ([], [item])
+    assert resolve_existing([item], "skip") == ([item], [])  # its result is not there yet; the page is left as it is
     (renamed,), _ = resolve_existing([item], "rename")
     assert renamed.side != side and renamed.target.name == "a.restored-2.png"
 
