@@ -199,8 +199,8 @@ def test_the_verbs_through_the_command_line(tmp_path, monkeypatch, capsys, photo
     assert main(["train", "cp", "nano"]) == 0 and (tmp_path / "nano.toml").is_file()
 
     assert main(["train", "validate", "mine.toml"]) == 0
-    with (tmp_path / "mine.toml").open("a") as file:
-        file.write("\nwidht = 3\nblocks = 2\n")  # inside its last table
+    text = (tmp_path / "mine.toml").read_text()
+    (tmp_path / "mine.toml").write_text(text.replace("[model]\n", "[model]\nwidht = 3\nblocks = 2\n"))
     capsys.readouterr()
     assert main(["train", "validate", "mine.toml", "rote=1", "--data", str(photos)]) == 2
     lines = capsys.readouterr().out.splitlines()
