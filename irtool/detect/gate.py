@@ -28,7 +28,9 @@ SAME_STRUCTURE = {
     "blur": 0.7,
 }  # fmt: skip
 """Least correlation of the edges of the reduced pictures, each normalised by its own contrast nearby."""
-SAME_CONTENT = {"haze": 0.65, "jpeg": 0.8, "lowlight": 0.65, "noise": 0.75, "raindrop": 0.85, "shadow": 0.85, "blur": 0.7}
+SAME_CONTENT = {
+    "haze": 0.65, "jpeg": 0.8, "lowlight": 0.65, "noise": 0.75, "raindrop": 0.85, "shadow": 0.85, "blur": 0.7,
+}  # fmt: skip
 """Least cosine of the backbone's features before and after. Dense rain, snow and holes hide the content, so there is no
 bound for these (nor a structure bound for holes)."""
 _SIDE = 256
