@@ -99,3 +99,15 @@ def test_maps_are_drawn_where_they_say() -> None:
     Image.fromarray(drawn)
     clean = overlay(before, Diagnosis(dict.fromkeys(IDS, 0.0), ()))
     assert np.abs(clean / 255 - before).max() < 0.003
+
+
+def test_a_page_or_a_frame_is_not_filled() -> None:
+    holed = picture()
+    holed[:, 10:60, 40:90] = 1
+    filled = picture()
+    found, then = diagnosis("missing", 0.9, torch.ones(8, 10)), diagnosis("missing", 0.0)
+    assert gate.judge(holed, filled, found, then, ["missing"]).passed
+    page = torch.nn.functional.pad(picture()[:, 8:-8, 8:-8], (8, 8, 8, 8), value=1.0)
+    verdict = gate.judge(page, filled, found, then, ["missing"])
+    assert not verdict.passed and "edge" in verdict.reason
+    assert not gate.bordered(holed)

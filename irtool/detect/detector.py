@@ -85,12 +85,16 @@ class Detector:
         net: in evaluation mode; its normalisations are folded into its convolutions.
         thresholds: score from which a degradation is present; 1 switches a kind off.
         device: where to compute.
+        checks: its diagnoses carry the features by which results are checked (`irtool.detect.gate`, whose bounds were
+            measured with calibrated detectors).
     """
 
-    def __init__(self, net: DetectorNet, thresholds: Mapping[str, float], device: torch.device) -> None:
+    def __init__(
+        self, net: DetectorNet, thresholds: Mapping[str, float], device: torch.device, *, checks: bool = True
+    ) -> None:
         self.net = net.fuse().to(device)
         self.thresholds = {i: thresholds.get(i, 0.5) for i in IDS}
-        self.device = device
+        self.device, self.checks = device, checks
 
     def diagnose(self, pixels: Tensor) -> Diagnosis:
         """Diagnose a picture: (3, H, W) sRGB in [0, 1], any size."""
@@ -109,7 +113,7 @@ class Detector:
             tuple(sorted(likely, key=lambda i: -scores[i])),
             severity=severity,
             maps={i: whole[LOCAL.index(i)] for i in LOCAL},
-            features=found.features[0].float().cpu(),
+            features=found.features[0].float().cpu() if self.checks else None,
         )
 
 
@@ -126,4 +130,4 @@ def load(path: Path, device: torch.device) -> Detector | DaclipDetector:
         return DaclipDetector(net, device)
     if not isinstance(net, DetectorNet):
         raise UnavailableError(f"{path} holds a {header['architecture']}, not a detector.")
-    return Detector(net, json.loads(header.get("thresholds", "{}")), device)
+    return Detector(net, json.loads(header.get("thresholds", "{}")), device, checks="calibrated" in header)
