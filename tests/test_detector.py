@@ -273,7 +273,7 @@ def test_thresholds_weigh_harm_against_gain() -> None:
     assert 0.5 <= chosen["rain"] < 0.6  # no clean picture is near
     assert chosen["shadow"] == 1.0  # nothing is gained by any threshold
     assert chosen["snow"] == 1.0 and not labels[:, snow].any()  # there is none to find
-    logits[:1000, rain] += 2.5
+    logits[:1000, rain] += 5
     costly = calibrate.thresholds(1 / (1 + np.exp(-logits)), labels, real)["rain"]
     assert chosen["rain"] + 0.2 < costly < 1
 

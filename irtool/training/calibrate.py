@@ -43,8 +43,8 @@ from .pictures import Pictures
 from .recipe import Recipe
 
 CLEAN_SHARE, UNSEEN = 0.85, 45.0
-# Of blur, haze, low light, noise, JPEG, shadows and holes that of clean pictures in which they were found (they look as if,
-# and lose more than others), of the rest that of any clean picture.
+# Where clean pictures were found to have it, the mean of those: they look as if, and lose more than others. Of rain,
+# snow and raindrops that of any clean picture.
 HARM = {
     "blur": 14.0, "haze": 20.0, "jpeg": 9.4, "lowlight": 32.0, "noise": 6.0, "raindrop": 2.5, "rain": 9.0,
     "shadow": 26.6, "snow": 11.6, "missing": 34.7,
