@@ -17,11 +17,11 @@ from torch import Tensor
 from .detector import Diagnosis
 from .network import LOCAL
 
-WEAKER = 0.9
-"""The score afterwards may be at most this share of the score before; not of `TRACES`."""
+WEAKER = 0.5
+"""The odds of the degradation afterwards may be at most this share of those before; not of `TRACES`."""
 TRACES = frozenset({"raindrop", "jpeg"})
 """Of these something always stays: of drops the larger ones, and a JPEG file bounds what may change."""
-OUTSIDE = 0.7
+OUTSIDE = 0.8
 """Share of the change of a local degradation that may lie where the map says nothing is."""
 SAME_STRUCTURE = {
     "haze": 0.8, "jpeg": 0.9, "lowlight": 0.8, "noise": 0.9, "raindrop": 0.8, "rain": 0.5, "shadow": 0.8, "snow": 0.6,
@@ -29,7 +29,7 @@ SAME_STRUCTURE = {
 }  # fmt: skip
 """Least correlation of the edges of the reduced pictures, each normalised by its own contrast nearby."""
 SAME_CONTENT = {
-    "haze": 0.65, "jpeg": 0.8, "lowlight": 0.65, "noise": 0.75, "raindrop": 0.85, "shadow": 0.85, "blur": 0.7,
+    "haze": 0.65, "jpeg": 0.8, "lowlight": 0.65, "noise": 0.6, "raindrop": 0.85, "shadow": 0.85, "blur": 0.7,
 }  # fmt: skip
 """Least cosine of the backbone's features before and after. Dense rain, snow and holes hide the content, so there is no
 bound for these (nor a structure bound for holes)."""
@@ -43,7 +43,7 @@ class Verdict:
     Attributes:
         passed: it is.
         reason: why not, a phrase for people; empty where it is kept.
-        measured: what the bounds are compared with: "score" (after divided by before), "outside", "content",
+        measured: what the bounds are compared with: "odds" (after divided by before), "outside", "content",
             "structure".
     """
 
@@ -63,9 +63,9 @@ def judge(before: Tensor, after: Tensor, found: Diagnosis, then: Diagnosis, rest
     restored = list(restored)
     measured = {"structure": structure(before, after)}
     first = max(restored, key=lambda i: found.scores[i])
-    measured["score"] = then.scores[first] / max(found.scores[first], 1e-6)
+    measured["odds"] = odds(then.scores[first]) / odds(found.scores[first])
     reasons = []
-    if measured["score"] > WEAKER and first not in TRACES:
+    if measured["odds"] > WEAKER and first not in TRACES:
         reasons.append(f"{first} is as visible as before")
     if all(i in LOCAL for i in restored) and found.maps:
         measured["outside"] = outside(before, after, torch.stack([found.maps[i] for i in restored]).amax(0))
@@ -112,6 +112,12 @@ def outside(before: Tensor, after: Tensor, present: Tensor) -> float:
     # Neighbours of what was found belong to it: cells are coarse.
     near = F.max_pool2d(present[None], 3, 1, 1)[0] > 0.2
     return float((change * ~near).sum() / change.sum().clamp(min=1e-6))
+
+
+def odds(probability: float) -> float:
+    """p / (1 - p): where scores are near 1, these still tell stronger from weaker."""
+    kept = min(max(probability, 1e-6), 1 - 1e-6)
+    return kept / (1 - kept)
 
 
 def bordered(pixels: Tensor) -> bool:
