@@ -13,6 +13,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -24,10 +25,11 @@ from torch import Tensor
 
 from irtool import engine, metrics, models, picture, synth
 from irtool.degradation import CLEAN, IDS
+from irtool.detect import gate
 from irtool.detect import load as load_detector
 from irtool.models.base import Condition
 from irtool.picture.quantised import within
-from irtool.plan import passes, plan_auto, plan_rest
+from irtool.plan import Plan, passes, plan_auto, plan_rest
 
 # Name, the task asked for, degraded folder, folders of truths.
 PAIRS = (
@@ -122,13 +124,20 @@ class Bench:
         """The result, and what was undone."""
         if self.detector is None:
             return pixels, ()
-        plan = plan_auto(self.detector.diagnose(pixels))
-        pixels = self.carry_out(pixels, [tuple(step.mixture) for step in plan.steps])
-        if plan.again is not None:
-            first = len(plan.steps)
-            plan = plan_rest(plan, self.detector.diagnose(pixels))
-            pixels = self.carry_out(pixels, [tuple(step.mixture) for step in plan.steps[first:]])
-        return rounded(pixels), tuple(i for step in plan.steps for i in step.mixture)
+        found = self.detector.diagnose(pixels)
+        plan = plan_auto(found)
+        undone: list[str] = []
+        for _ in range(2):
+            for step in plan.steps:
+                result = torch.lerp(pixels, self.carry_out(pixels, [tuple(step.mixture)]), step.strength)
+                if found.features is None:  # of DA-CLIP
+                    pixels, share = result, 1.0
+                else:
+                    pixels, share, found, _ = gate.check(pixels, result, found, self.detector.diagnose, step.mixture)
+                undone += step.mixture if share else ()
+            # What comes to light in the result; the steps before are done.
+            plan = plan_rest(replace(plan, steps=()), found) if undone and plan.again is not None else Plan()
+        return rounded(pixels), tuple(undone)
 
     def carry_out(self, pixels: Tensor, groups: Sequence[tuple[str, ...]]) -> Tensor:
         """A pass for each group of degradations."""
@@ -286,7 +295,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds test/")
     parser.add_argument("--model", type=Path, default=assets / "irtool-small.v1.safetensors")
-    parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v1.safetensors")
+    parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v2.safetensors")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--ensemble", action="store_true", help="as irtool restore --ensemble")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import engine, experts
-from .detect import Detector, Diagnosis
+from .detect import Detector, Diagnosis, gate
 from .detect import load as load_detector
 from .diffusion.observation import tasks_of
 from .diffusion.sampling import Sampling
@@ -30,7 +30,7 @@ from .models.architectures import get, names
 from .models.base import Callback, Condition, Model, ModelInfo, Progress
 from .picture import Picture, read
 from .picture.quantised import within
-from .plan import Plan, plan_auto, plan_rest, plan_tasks
+from .plan import Plan, Rejected, plan_auto, plan_rest, plan_tasks, without
 from .result import Result
 from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, companions, locate
 
@@ -343,7 +343,7 @@ def restore_with(
         plan = planner(diagnosis)
     assert plan is not None
     missing = None if masking is None else _mask(masking, picture, plan)
-    pixels, plan, tiles, peak = _carry_out(plan, pixels, picture, missing, model_of, look, where, options)
+    pixels, plan, tiles, peak = _carry_out(plan, pixels, picture, missing, model_of, look, options, diagnosis)
     if plan.steps:
         picture = picture.with_pixels(pixels.permute(1, 2, 0).contiguous().numpy())
     seconds = time.perf_counter() - begun
@@ -368,10 +368,12 @@ def _carry_out(
     missing: Tensor | None,
     model_of: Callable[[str, str], Model],
     look: _Look,
-    device: torch.device,
     options: Wanted,
+    found: Diagnosis | None,
 ) -> tuple[Tensor, Plan, int, int | None]:
     """The steps of a plan, one after the other, and those that come to light after them.
+
+    Where the plan follows from a diagnosis, `found`, every result is checked before the next step (`detect.gate`).
 
     Returns:
         The pixels (3, H, W), the plan as it was carried out, tiles and peak memory.
@@ -387,7 +389,7 @@ def _carry_out(
             callback=options.get("callback"),
         )
         outcome = engine.run(
-            model_of(step.model, step.controller).bind(condition), pixels, device=device,
+            model_of(step.model, step.controller).bind(condition), pixels, device=look.device,
             dtype=options.get("dtype", "auto"), tile=options.get("tile", "auto"), max_memory=options.get("max_memory"),
             ensemble=options.get("ensemble", False), padding=options.get("padding", "auto"),
             on_progress=options.get("on_progress"),
@@ -398,13 +400,19 @@ def _carry_out(
         if done == 0 and picture.jpeg is not None and tuple(step.mixture) == ("jpeg",):
             # Only of its own pixels does a file say how far off they can be, and only from compression alone.
             restored = torch.from_numpy(within(restored.numpy(), pixels.numpy(), picture.jpeg))
-        pixels = restored if step.strength == 1 else torch.lerp(pixels, restored, step.strength)
+        restored = restored if step.strength == 1 else torch.lerp(pixels, restored, step.strength)
         tiles += outcome.tiles
         peak = outcome.peak_bytes if peak is None else max(peak, outcome.peak_bytes or 0)
-        done += 1
-        # What is checked after restoring is checked here: the step's result is `pixels`.
+        if found is None or found.features is None:
+            pixels, done = restored, done + 1
+        else:
+            pixels, share, found, verdict = gate.check(pixels, restored, found, look, step.mixture)
+            if not verdict.passed:
+                rejected = Rejected(tuple(step.mixture), verdict.reason, share, verdict.measured)
+                plan = without(plan, done, rejected)
+            done += share > 0
         if plan.again is not None and done == len(plan.steps):
-            plan = plan_rest(plan, look(pixels))
+            plan = plan_rest(plan, look(pixels) if found is None or found.features is None else found)
     return pixels, plan, tiles, peak
 
 

@@ -31,6 +31,13 @@ HIDDEN = ("haze", "blur")
 not there (docs/experiments.md)."""
 
 
+FULL_STRENGTH = {"haze": 0.35, "lowlight": 0.5}
+"""Severity from which on a degradation is removed at full strength; below it in proportion, but never less than
+`LEAST_STRENGTH` (`benchmarks/severity.py`). All other kinds are removed at full strength: the network itself sees how
+strong they are."""
+LEAST_STRENGTH = 0.5
+
+
 @dataclass(frozen=True)
 class Step:
     """One pass of one network.
@@ -82,6 +89,36 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Rejected:
+    """A step whose result was not kept, or only in part (`irtool.detect.gate`).
+
+    Attributes:
+        kinds: ids of the degradations it was to remove.
+        reason: why, a phrase for people.
+        strength: share of the result that was kept; 0 for none.
+        measured: what was measured, by name.
+    """
+
+    kinds: tuple[str, ...]
+    reason: str
+    strength: float
+    measured: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "kinds": list(self.kinds),
+            "reason": self.reason,
+            "strength": self.strength,
+            "measured": dict(self.measured),
+        }
+
+    def __str__(self) -> str:
+        kinds = " and ".join(self.kinds)
+        return f"{kinds} {'removed in part' if self.strength else 'left'}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Plan:
     """Steps in the order they are carried out; none means that the picture is left as it is.
 
@@ -90,12 +127,14 @@ class Plan:
         reason: a sentence for people on where the plan comes from.
         keep: ids of degradations that are to stay; no step undoes them.
         again: what to look for once the steps are done, and how to undo what of its mixture is found then; or None.
+        rejected: steps whose result was checked and not kept as it was; only in a plan that has been carried out.
     """
 
     steps: tuple[Step, ...] = ()
     reason: str = ""
     keep: tuple[str, ...] = ()
     again: Step | None = None
+    rejected: tuple[Rejected, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; `from_dict` gives an equal plan back."""
@@ -104,6 +143,7 @@ class Plan:
             "reason": self.reason,
             "keep": list(self.keep),
             "again": None if self.again is None else self.again.to_dict(),
+            "rejected": [one.to_dict() for one in self.rejected],
         }
 
     @staticmethod
@@ -130,6 +170,7 @@ class Plan:
                 told += f", then look again for {', '.join(self.again.mixture)}"
         if self.keep:
             told += f", keeping {', '.join(self.keep)}"
+        told += "".join(f"; {one}" for one in self.rejected)
         return told + (f" ({self.reason})" if self.reason else "")
 
 
@@ -159,7 +200,19 @@ def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_
         told = " and ".join(scored(diagnosis, perhaps))
         reason += f"; {told} may belong to the picture and is left, --task {perhaps[0]} undoes it"
     steps, why = _steps(present[:MOST], model, strength, **more)
+    steps = tuple(replace(step, strength=strength * strength_for(diagnosis, step.mixture)) for step in steps)
     return Plan(steps, "; ".join([reason, *why]), again=look_again(steps, (), model, strength, **more))
+
+
+def strength_for(diagnosis: Diagnosis, kinds: Iterable[str]) -> float:
+    """The share of the result, in (0, 1], that suits how severe degradations are that are removed in one pass."""
+    shares = [
+        max(LEAST_STRENGTH, min(1.0, diagnosis.severity[kind] / FULL_STRENGTH[kind]))
+        if kind in FULL_STRENGTH and kind in diagnosis.severity
+        else 1.0
+        for kind in kinds
+    ]
+    return round(max(shares, default=1.0), 2)
 
 
 def scored(diagnosis: Diagnosis, ids: Iterable[str]) -> list[str]:
@@ -186,7 +239,15 @@ def plan_rest(plan: Plan, diagnosis: Diagnosis) -> Plan:
     steps = tuple(replace(again, mixture=dict.fromkeys(group, 1.0)) for group in passes(come, again.model))
     told = ", ".join(scored(diagnosis, come))
     reason = "; ".join(part for part in (plan.reason, told and f"found afterwards {told}") if part)
-    return Plan(plan.steps + steps, reason, plan.keep)
+    return replace(plan, steps=plan.steps + steps, reason=reason, again=None)
+
+
+def without(plan: Plan, index: int, rejected: Rejected) -> Plan:
+    """A plan whose step `index` was found to do harm: left out, or kept at a lower strength."""
+    step = plan.steps[index]
+    kept = (replace(step, strength=step.strength * rejected.strength),) if rejected.strength else ()
+    steps = (*plan.steps[:index], *kept, *plan.steps[index + 1 :])
+    return replace(plan, steps=steps, rejected=(*plan.rejected, rejected))
 
 
 def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT_RESTORER, **more: Any) -> Plan:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from irtool.degradation import IDS, RESTORE_ORDER
 from irtool.errors import UsageError
-from irtool.plan import MOST, Plan, Step, passes, plan_auto, plan_rest, plan_tasks
+from irtool.plan import LEAST_STRENGTH, MOST, Plan, Rejected, Step, passes, plan_auto, plan_rest, plan_tasks, without
 
 
 class Found:
@@ -19,6 +19,7 @@ class Found:
         self.perhaps = perhaps
         self.present = tuple(sorted(scores, key=lambda i: -scores[i]))
         self.is_clean = not scores
+        self.severity = dict.fromkeys(IDS, 1.0)
 
 
 def test_a_clean_picture_gets_no_steps():
@@ -146,3 +147,24 @@ keeps = st.lists(st.sampled_from(IDS), max_size=2).map(tuple)
 def test_a_plan_survives_json(plan):
     again = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
     assert again == plan and str(again) == str(plan)
+
+
+def test_a_mild_degradation_is_removed_in_part():
+    dense, thin = Found(haze=0.9), Found(haze=0.9)
+    thin.severity["haze"] = 0.01
+    assert plan_auto(dense).steps[0].strength == 1
+    assert plan_auto(thin).steps[0].strength == LEAST_STRENGTH
+    assert plan_auto(thin, strength=0.5).steps[0].strength == LEAST_STRENGTH / 2
+    grainy = Found(noise=0.9)
+    grainy.severity["noise"] = 0.01
+    assert plan_auto(grainy).steps[0].strength == 1  # the network sees by itself how strong noise is
+
+
+def test_a_step_that_was_rejected_is_left_out_or_weakened():
+    plan = plan_auto(Found(rain=0.9, haze=0.8))
+    left = without(plan, 0, Rejected(("rain",), "details would be lost", 0.0, {"structure": 0.1}))
+    assert [tuple(step.mixture) for step in left.steps] == [("haze",)]
+    assert "rain left: details would be lost" in str(left)
+    weaker = without(plan, 1, Rejected(("haze",), "details would be lost", 0.5, {}))
+    assert weaker.steps[1].strength == 0.5 * plan.steps[1].strength
+    assert left.to_dict()["rejected"][0]["measured"] == {"structure": 0.1}

@@ -67,6 +67,7 @@ class Request:
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+    ask: bool = False
     mask: Path | None = None
     root: Path | None = None
 
@@ -86,6 +87,8 @@ class Request:
             options.parse_bytes(self.max_memory)
         if self.existing is not None:
             options.one_of(self.existing, options.EXISTING, "--existing")
+        if self.ask and not sys.stdin.isatty():
+            raise UsageError("--ask waits for an answer, and there is no terminal to give one.", "Leave --ask out.")
 
     @property
     def policy(self) -> str:
@@ -347,6 +350,10 @@ class _Restorer:
             max_memory=None if request.max_memory is None else options.parse_bytes(request.max_memory),
             ensemble=request.ensemble, on_progress=self.run.bar.tiles, callback=trajectory,
         )  # fmt: skip
+        if request.ask and not result.untouched:
+            from .ask import keep
+
+            result = keep(result, picture, item, self.run)
         # Pictures are large: the one before is kept only for those who want to see it.
         before = picture if item.side is not None else None
         return _Made(result, before, trajectory)
@@ -387,14 +394,15 @@ def outcome(status: str, plan: Plan, decision: Decision, result: Result | None =
             "peak_bytes": result.peak_bytes,
             "notes": list(result.picture.notes),
         }
+    rejected = "".join(f"; {one}" for one in plan.rejected)
     if status == "clean":
         diagnosis = None if result is None else result.diagnosis
         why = "clean" if diagnosis is not None and diagnosis.is_clean else plan.reason
-        return Outcome(f"{why}, passed through untouched", record)
+        return Outcome(f"{why}, passed through untouched{rejected}", record)
     if status == "answered":
         return Outcome(plan.reason, record)
     if status == "restored":
-        return Outcome(f"undid {', then '.join(map(str, plan.steps))} in {record['seconds']:.1f} s", record)
+        return Outcome(f"undid {', then '.join(map(str, plan.steps))} in {record['seconds']:.1f} s{rejected}", record)
     return Outcome(str(plan), record)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,8 @@ from .output import Output, is_plain, printable
 
 if TYPE_CHECKING:
     from ..detect import Diagnosis
+    from ..picture import Picture
+    from ..targets import Item
 
 
 def detect(
@@ -24,6 +27,10 @@ def detect(
             "--detector", "--model", envvar="IRTOOL_DETECTOR", metavar="ID|local:PATH", help="The model that diagnoses."
         ),
     ] = DEFAULT_DETECTOR,
+    where: Annotated[
+        Path | None,
+        typer.Option("--where", metavar="FOLDER", help="Also draw where it is: a picture NAME.where.jpg for each."),
+    ] = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
     offline: options.Offline = False,
@@ -36,7 +43,7 @@ def detect(
     More than one degradation can be present, and clean is an answer. What is called "perhaps" is likely, but looks like
     things that belong to pictures, and restore --auto leaves it. -v shows the scores of all.
     """
-    from ..targets import Item, gather
+    from ..targets import Item, gather, make_folder
     from .batch import Run
 
     options.check_device(device)
@@ -53,13 +60,26 @@ def detect(
         if not json:
             _show(out, item.name, diagnosis)
 
+    def look(item: Item, picture: Picture) -> tuple[Diagnosis, Picture]:
+        return diagnose(picture, model=detector, device=device), picture
+
+    def write(item: Item, seen: tuple[Diagnosis, Picture]) -> Diagnosis:
+        if where is not None:
+            _draw(*seen, where / f"{'stdin' if item.source is None else item.source.name}.where.jpg")
+        return seen[0]
+
     prepare(detector=detector, device=device)
-    return run.carry_out(
-        items,
-        lambda item, picture: diagnose(picture, model=detector, device=device),
-        lambda item, diagnosis: diagnosis,
-        report,
-    )
+    if where is not None:
+        make_folder(where)
+    return run.carry_out(items, look, write, report)
+
+
+def _draw(diagnosis: Diagnosis, picture: Picture, path: Path) -> None:
+    """Write where things are; a detector without maps only names them."""
+    from ..detect.overlay import overlay
+    from ..picture import write_page
+
+    write_page(overlay(picture.pixels, diagnosis), path)
 
 
 def _show(out: Output, name: str, diagnosis: Diagnosis) -> None:

@@ -36,6 +36,9 @@ def restore(
     quality: options.Quality = None,
     strip: options.Strip = False,
     side_by_side: options.SideBySide = False,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Show input and result of each picture, and wait whether to keep it.")
+    ] = False,
     dry_run: options.DryRun = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -86,7 +89,7 @@ def restore(
         inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
         format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
         dtype=dtype, tile=tile, padding=padding, max_memory=max_memory, threads=threads, preview_steps=preview_steps,
-        json=json, quiet=quiet, verbose=verbose, mask=mask, ensemble=ensemble,
+        json=json, quiet=quiet, verbose=verbose, mask=mask, ensemble=ensemble, ask=ask,
     )  # fmt: skip
     if offsets is not None:
         from ..models.modulation import begins

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import gate
 from .detector import Detector, Diagnosis, load
 
-__all__ = ["Detector", "Diagnosis", "load"]
+__all__ = ["Detector", "Diagnosis", "gate", "load"]

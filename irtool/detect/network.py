@@ -1,42 +1,107 @@
-"""The small multi-label network that says what is wrong with a picture."""
+"""The multi-label network that says what is wrong with a picture, how badly, and where.
+
+It looks at a picture in three ways. An ImageNet backbone sees the whole picture reduced (haze, exposure, shadows: what
+only somebody who knows the world can judge) and crops of middle size (streaks, flakes and drops vanish when a
+photograph of 12 megapixels is reduced to 256 pixels). A small trunk of its own sees crops at native resolution, where
+noise, JPEG blocks and blur are. One head joins them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..degradation import IDS
+from .efficientnet import FEATURES, STRIDE16_CHANNELS, EfficientNetLite0
 
 FINE = 96  # side of a crop at native resolution: noise and JPEG blocks vanish when a picture is shrunk
-GRID = 3  # crops per axis
-COARSE = 256 * 256  # pixels of the reduced view of the whole: haze, exposure, drops and shadows are seen there
+GRID = 3  # such crops per axis
+WHOLE_AREA = 256 * 256  # pixels of the reduced view of the whole picture
+CROP_AREA = 512 * 512  # pixels to which a larger picture is reduced before crops of middle size are cut from it
+CROP = 192  # side of those crops
+CROPS = 2  # per axis
 LOCAL = ("raindrop", "rain", "shadow", "snow", "missing")
-"""What lies in places. For these the trunks also say where, which is how drops and shadows are learned at all."""
-CELL = 8  # side of the cells of those maps, in pixels of the view
+"""Degradations that lie in places: for these the network also says where."""
+CELL = 16  # side of a cell of the maps of `LOCAL`, in pixels of the view they belong to
 
 
-def views(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """What the network looks at: crops on a fixed grid, and the whole picture reduced.
+class Views(NamedTuple):
+    """Features of a picture as `DetectorNet.see` returns them.
 
-    Args:
-        pixels: (N, C, H, W), any size; sides under FINE are continued by repetition.
-
-    Returns:
-        fine (N, GRID * GRID, C, FINE, FINE) and coarse (N, C, h, w) of about COARSE pixels, or as many as there are.
+    Attributes:
+        whole: (N, 112, h, w) of the picture reduced to WHOLE_AREA, at a sixteenth of its resolution.
+        crops: (N, K, 112, h, w) of crops of middle size.
+        fine: (N, F) of the crops at native resolution.
     """
-    h, w = pixels.shape[-2:]
-    scale = min(1.0, (COARSE / (h * w)) ** 0.5)
-    size = [max(4 * CELL, round(s * scale)) for s in (h, w)]
-    coarse = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
-    down, right = (max(0, FINE - s) for s in (h, w))
+
+    whole: Tensor
+    crops: Tensor
+    fine: Tensor
+
+
+class Findings(NamedTuple):
+    """What `DetectorNet.look` returns, all before the sigmoid.
+
+    Attributes:
+        kinds: (N, 10) one logit for each of `IDS`, independent of each other.
+        clean: (N,) logit of nothing being wrong.
+        severity: (N, 10) how strong each kind would be: the RMS change that it made, in units of `SEVERE`.
+        whole_map: (N, len(LOCAL), h, w) logit per cell of the reduced picture.
+        crop_maps: (N, K, len(LOCAL), h, w) likewise per cell of the crops of middle size.
+        features: (N, 112) of the whole picture, from layers that are still those of ImageNet: what it shows.
+    """
+
+    kinds: Tensor
+    clean: Tensor
+    severity: Tensor
+    whole_map: Tensor
+    crop_maps: Tensor
+    features: Tensor
+
+
+SEVERE = 0.25
+"""RMS change of a picture in [0, 1] that counts as the full severity of 1."""
+
+
+def fine_crops(pixels: Tensor) -> Tensor:
+    """Crops (N, GRID * GRID, C, FINE, FINE) at native resolution, on a fixed grid, of pictures (N, C, H, W).
+
+    Sides under FINE are continued by repetition.
+    """
+    down, right = (max(0, FINE - side) for side in pixels.shape[-2:])
     if down or right:
         pixels = F.pad(pixels, (0, right, 0, down), mode="replicate")
     tops, lefts = ([round(i * (s - FINE) / (GRID - 1)) for i in range(GRID)] for s in pixels.shape[-2:])
     crops = [pixels[..., top : top + FINE, left : left + FINE] for top in tops for left in lefts]
-    return torch.stack(crops, dim=1), coarse
+    return torch.stack(crops, dim=1)
+
+
+def reduced(pixels: Tensor, area: int) -> Tensor:
+    """Pictures (N, C, H, W) reduced to about `area` pixels, own shape, sides of at least 32; never enlarged beyond."""
+    h, w = pixels.shape[-2:]
+    scale = min(1.0, (area / (h * w)) ** 0.5)
+    size = [max(2 * CELL, round(side * scale)) for side in (h, w)]
+    if size == [h, w]:
+        return pixels
+    if (factor := int(1 / scale / 2)) > 1 and min(h, w) >= factor:
+        # A mean over blocks first: a tenth of the time of one antialiased step, and not to be told from it.
+        pixels = F.avg_pool2d(pixels, factor)
+    return F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def middle_crops(pixels: Tensor) -> Tensor:
+    """Crops (N, CROPS * CROPS, C, h, w), h and w at most CROP, on a fixed grid of the picture (N, C, H, W) reduced."""
+    pixels = reduced(pixels, CROP_AREA)
+    h, w = (min(side, CROP) for side in pixels.shape[-2:])
+    tops, lefts = (
+        [round((side - cut) * (i + 0.5 * (CROPS == 1)) / max(1, CROPS - 1)) for i in range(CROPS)]
+        for side, cut in zip(pixels.shape[-2:], (h, w), strict=True)
+    )
+    return torch.stack([pixels[..., top : top + h, left : left + w] for top in tops for left in lefts], dim=1)
 
 
 class Block(nn.Module):
@@ -49,7 +114,6 @@ class Block(nn.Module):
         super().__init__()
         self.spread = nn.Conv2d(width, width, 3, 1, 1, groups=max(1, width // 16))
         self.mix = nn.Conv2d(width, width, 1)
-        _start(self.spread)
         nn.init.zeros_(self.mix.weight)
         nn.init.zeros_(self.mix.bias)  # type: ignore[arg-type]
 
@@ -62,7 +126,7 @@ class Trunk(nn.Module):
 
     Args:
         inputs: channels of the view.
-        widths: channels of the stages; the maps have cells of CELL pixels where there are four.
+        widths: channels of the stages; the maps have cells of 8 pixels where there are four.
         depths: blocks of the stages.
         middle: channels that the maps are read from.
     """
@@ -72,15 +136,12 @@ class Trunk(nn.Module):
         stages = []
         for before, width, depth in zip((inputs, *widths), widths, depths, strict=False):
             down = nn.Conv2d(before, width, 3, 2, 1)
-            _start(down)
             stages.append(nn.Sequential(down, nn.ReLU(), *(Block(width) for _ in range(depth))))
         self.stages = nn.ModuleList(stages)
         self.side = nn.Conv2d(widths[-2], middle, 1)
         self.up = nn.Conv2d(widths[-1], middle, 1)
         self.everywhere = nn.Linear(widths[-1], middle)
         self.dense = nn.Conv2d(middle, len(LOCAL), 1)
-        # A cell is sound more often than not.
-        nn.init.constant_(self.dense.bias, -2.0)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (N, C, h, w) -> means and maxima (N, width), and logits per cell (N, len(LOCAL), h/8, w/8)."""
@@ -94,57 +155,90 @@ class Trunk(nn.Module):
 
 
 class DetectorNet(nn.Module):
-    """Logits of the ten degradations, independent of each other; none above zero means clean.
+    """Logits of the ten degradations, independent of each other; see `Findings` for what it says besides.
 
     Args:
-        widths, depths: channels and blocks of the stride-2 stages of both trunks.
-        hidden: width of the layer that joins crops and whole.
+        widths, depths: channels and blocks of the stride-2 stages of the trunk at native resolution.
+        hidden: width of the layer that joins the views.
+        dropout: share of the joined features that training leaves out.
     """
 
     def __init__(
-        self, widths: Sequence[int] = (32, 64, 96, 160), depths: Sequence[int] = (1, 1, 2, 2), hidden: int = 256
+        self,
+        widths: Sequence[int] = (32, 64, 96, 160),
+        depths: Sequence[int] = (1, 1, 2, 2),
+        hidden: int = 256,
+        dropout: float = 0.2,
     ) -> None:
         super().__init__()
         self.tasks = IDS
-        self.fine, self.coarse = Trunk(6, widths, depths), Trunk(6, widths, depths)
-        inputs = 6 * widths[-1] + 5 * len(LOCAL)
-        self.head = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, len(IDS)))
+        self.fine = Trunk(6, widths, depths)
+        self.backbone = EfficientNetLite0()
+        self.maps = nn.Sequential(
+            nn.Conv2d(STRIDE16_CHANNELS, 64, 1), nn.ReLU(), nn.Conv2d(64, len(LOCAL), 3, padding=1)
+        )
+        nn.init.constant_(self.maps[2].bias, -2.0)  # type: ignore[arg-type]  # a cell is sound more often than not
+        inputs = 2 * FEATURES + 2 * widths[-1] * 2 + 7 * len(LOCAL)
+        self.join = nn.Linear(inputs, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(hidden, 2 * len(IDS) + 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels (N, 3, H, W) in [0, 1], any size -> logits (N, 10)."""
-        return self.look(pixels)[0]
+        return self.look(pixels).kinds
 
-    def look(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (N, 10), and where `LOCAL` lie: logits per cell of the crops and of the whole.
+    def look(self, pixels: Tensor) -> Findings:
+        """pixels (N, 3, H, W) in [0, 1], any size; see `Findings`."""
+        return self.judge(self.see(pixels, middle_crops(pixels)))
 
-        The maps are (N, GRID * GRID, len(LOCAL), 12, 12) and (N, len(LOCAL), h, w).
+    def see(self, pixels: Tensor, crops: Tensor) -> Views:
+        """What the layers that training leaves as they are make of pictures.
+
+        Args:
+            pixels: (N, 3, H, W) in [0, 1], any size.
+            crops: (N, K, 3, h, w), of middle size.
         """
-        fine, coarse = views(pixels)
+        n, k = crops.shape[:2]
+        whole, flat = (
+            self.backbone.lower(view.contiguous(memory_format=torch.channels_last))
+            for view in (reduced(pixels, WHOLE_AREA), crops.flatten(0, 1))
+        )
+        return Views(whole, flat.view(n, k, *flat.shape[1:]), self._see_fine(pixels))
+
+    def judge(self, views: Views) -> Findings:
+        """The findings that follow from what was seen."""
+        n, k = views.crops.shape[:2]
+        crops = views.crops.flatten(0, 1)
+        whole_map, crop_maps = self.maps(views.whole), self.maps(crops)
+        places = _summary(crop_maps).view(n, k, -1)
+        joined = [
+            self.backbone.upper(views.whole).mean(dim=(2, 3)),
+            self.backbone.upper(crops).mean(dim=(2, 3)).view(n, k, -1).mean(1),
+            views.fine,
+            _summary(whole_map),
+            places.amax(1),
+            places.mean(1)[:, : len(LOCAL)],
+        ]
+        out = self.head(self.dropout(F.relu(self.join(self.dropout(torch.cat(joined, dim=1))))))
+        kinds, severity, clean = out.split([len(IDS), len(IDS), 1], dim=1)
+        crop_maps = crop_maps.view(n, k, *crop_maps.shape[1:])
+        return Findings(kinds, clean[:, 0], severity, whole_map, crop_maps, views.whole.mean(dim=(2, 3)))
+
+    def _see_fine(self, pixels: Tensor) -> Tensor:
+        """Features (N, ...) of the crops at native resolution: their mean and the strongest answer of any."""
+        fine = fine_crops(pixels)
         n, k = fine.shape[:2]
         fine = fine.flatten(0, 1)
         # What noise, blocks and streaks are made of is small beside the picture itself: shown apart, and larger.
         detail = 4 * (fine - F.avg_pool2d(fine, 3, 1, 1, count_include_pad=False))
         *near, near_map = self.fine(torch.cat([fine - 0.5, detail], 1).contiguous(memory_format=torch.channels_last))
-        # A shadow takes the same share of the light all along its edge, so it is even in the logarithm.
-        shares = (coarse.clamp(0, 1) + 0.02).log() / 2 + 0.5
-        *far, far_map = self.coarse(torch.cat([coarse - 0.5, shares], 1).contiguous(memory_format=torch.channels_last))
         crops = torch.cat(near, dim=1).view(n, k, -1)
-        places = _summary(near_map).view(n, k, -1)
-        # Of the crops the mean and the strongest answer, of the whole the mean and the strongest place.
-        joined = [
-            crops.mean(1),
-            crops.amax(1),
-            *far,
-            places.amax(1),
-            places.mean(1)[:, : len(LOCAL)],
-            _summary(far_map),
-        ]
-        return self.head(torch.cat(joined, dim=1)), near_map.view(n, k, *near_map.shape[1:]), far_map
+        return torch.cat([crops.mean(1), crops.amax(1), _summary(near_map).view(n, k, -1).amax(1)], dim=1)
 
-
-def _start(layer: nn.Conv2d) -> None:
-    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    def fuse(self) -> DetectorNet:
+        """Make inference faster where it is known that no training follows."""
+        self.backbone.fuse()
+        return self
 
 
 def _summary(cells: Tensor) -> Tensor:
@@ -154,18 +248,16 @@ def _summary(cells: Tensor) -> Tensor:
     return torch.cat([flat.sigmoid().mean(2), surest], dim=1)
 
 
-def where(change: Tensor, near: Tensor, far: Tensor, least: float = 0.03) -> tuple[Tensor, Tensor]:
-    """What the maps of `DetectorNet.look` should say, given how much each of `LOCAL` changed every pixel.
+def cells_hit(change: Tensor, like: Tensor, least: float = 0.03) -> Tensor:
+    """What a map of `Findings` should say, given how much each of `LOCAL` changed every pixel of its view.
 
     Args:
         change: (N, L, H, W) mean absolute change over the channels, in [0, 1].
-        near, far: the maps, for their sizes.
+        like: the map, for its size.
         least: change from which a pixel counts as hit.
 
     Returns:
-        The shapes of `near` and `far`, in [0, 1]: 1 where half of a cell is hit, or more.
+        The shape of `like`, in [0, 1]: 1 where half of a cell is hit, or more.
     """
-    hit = (change > least).float()
-    crops = F.adaptive_avg_pool2d(views(hit)[0].flatten(0, 1), (near.shape[-2], near.shape[-1]))
-    whole = F.adaptive_avg_pool2d(hit, (far.shape[-2], far.shape[-1]))
-    return (2 * crops).clamp(max=1).view(near.shape), (2 * whole).clamp(max=1)
+    hit = (change > least).to(like.dtype)
+    return (2 * F.adaptive_avg_pool2d(hit, (like.shape[-2], like.shape[-1]))).clamp(max=1)

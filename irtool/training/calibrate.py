@@ -1,19 +1,23 @@
-"""Probabilities and thresholds of the detector, from fresh samples.
+"""Probabilities and thresholds of the detector, from pictures it has not learned from.
 
 Probabilities: the logit of each kind is stretched and shifted (Platt 1999) so that its cross-entropy on fresh samples
 is least, and that is folded into the last layer. In training the kinds are not as frequent as elsewhere, and a network
 is surer than it should be.
 
-Thresholds: for each kind the lowest (in steps of 0.01) at which it is found in no more than 1.5 % of the clean samples
-and in no more than 4 % of those that have something else, but never under 0.5, or `LEAST`: more for what pictures
-have by themselves more often than the samples show (shadows, round things, dusk, sparkle, sheets of white paper), less
-for what is worth undoing on suspicion, since undoing it in vain hardly changes a picture (noise, JPEG). A kind
-that is then found in less than a tenth of the samples that have it is switched off (threshold 1): its findings would
-mostly be wrong.
+Thresholds: for each kind the one at which the expected harm is least,
 
-Whether a picture that is dark by itself has too little light is not known: it counts neither way.
+    CLEAN_SHARE * (share of clean pictures in which it is found) * PASSED * HARM
+        - (1 - CLEAN_SHARE) / 10 * (share of those that have it in which it is found) * GAIN
 
-    python -m irtool.training.calibrate CHECKPOINT TARGET.safetensors --data DATA --folders train_clean/pop_os ...
+where HARM is how many decibels below 45 dB (a change that nobody sees) a clean picture falls when the kind is removed
+in vain, and GAIN how many decibels undoing it gains where it is present (`python benchmarks/harm.py`,
+docs/detection.md). Of people's pictures 85 % are taken to be clean. A kind that is then found in less than a tenth of
+the pictures that have it is switched off (threshold 1).
+
+    python -m irtool.training.calibrate CHECKPOINT TARGET.safetensors --data DATA
+
+DATA holds what the recipe names; the photographs in its table "held" are used, and damage synthesised on the
+clean ones.
 """
 
 from __future__ import annotations
@@ -30,39 +34,61 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..degradation import CLEAN, IDS, INDEX
-from ..detect.detector import both_ways
 from ..detect.network import DetectorNet
 from ..errors import UsageError
-from .detector_data import BRIGHT, DetectorPools
+from .detector_data import DetectorPools, Labelled, labelled
 from .export import restored
 from .jobs import job
-from .pictures import gather as find
+from .pictures import Pictures
 from .recipe import Recipe
 
-# The last two were not learned from, but are wallpapers (planets, night skies, shapes), alone no measure of photos.
-FOLDERS = ["train_clean/clic2025", "train_clean/gb82", "train_clean/pop_os", "train_clean/elementary"]
-LOWEST, CLEAN_RATE, OTHER_RATE, USEFUL = 0.5, 0.015, 0.04, 0.1
-LEAST = {"noise": 0.3, "jpeg": 0.3, "shadow": 0.88, "raindrop": 0.8, "lowlight": 0.7, "snow": 0.7, "missing": 0.8}
+CLEAN_SHARE, UNSEEN = 0.85, 45.0
+# Where clean pictures were found to have it, the mean of those: they look as if, and lose more than others. Of rain,
+# snow and raindrops that of any clean picture.
+HARM = {
+    "blur": 14.0, "haze": 20.0, "jpeg": 9.4, "lowlight": 32.0, "noise": 6.0, "raindrop": 2.5, "rain": 9.0,
+    "shadow": 26.6, "snow": 11.6, "missing": 34.7,
+}  # fmt: skip
+GAIN = {
+    "blur": 1.8, "haze": 11.6, "jpeg": 1.0, "lowlight": 16.6, "noise": 8.8, "raindrop": 3.2, "rain": 10.1,
+    "shadow": 2.7, "snow": 8.1, "missing": 17.3,
+}  # fmt: skip
+USEFUL = 0.1
+TAIL = 0.02  # share of the clean pictures that the rate of false findings is read off
+LEAST = 0.3
+PASSED = 0.5  # share of that harm which passes the check after restoring (`irtool.detect.gate`)
 
 
-def gather(net: DetectorNet, recipe: Recipe, data: Path, folders: Sequence[str], pools: int) -> tuple[Tensor, Tensor]:
-    """Logits and labels, each (samples, 10), of fresh samples made from `folders`; half of them are clean.
+def gather(net: DetectorNet, recipe: Recipe, held: Sequence[Labelled], pools: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits and labels, each (samples, 10), of the held photographs and of damage synthesised on the clean ones.
 
-    A label is not a number where it is not known.
+    A label is not a number where it is not known. The last tensor (samples,) is 1 for what is a real photograph.
     """
-    singles = dict.fromkeys(IDS, 1.0)
-    weights = {**singles, "mixed": 2.0, CLEAN: len(IDS) + 2.0}
-    fresh = replace(recipe, data=tuple(folders), pairs=(), hold=0, seed=recipe.seed + 1, weights=weights)
-    samples = DetectorPools(find(fresh, data), fresh, vary=False)
-    logits, labels = [], []
+    logits, labels, real = [], [], []
+    for one in held:
+        pixels = torch.from_numpy(np.array(one.picture.pixels)).permute(2, 0, 1)[None].float() / 255
+        row = torch.zeros(1, len(IDS))
+        if one.label != CLEAN:
+            row[0] = float("nan")  # a rainy picture may be hazy too
+            row[0, INDEX[one.label]] = 1
+        logits.append(_logits(net, pixels))
+        labels.append(row)
+        real.append(1.0)
+    content = [one.picture for one in held if one.label == CLEAN and min(one.picture.height, one.picture.width) >= 272]
+    weights = {**dict.fromkeys(IDS, 1.0), CLEAN: 1.0}
+    fresh = replace(recipe, seed=recipe.seed + 1, weights=weights, settings={}, pool=4, group=1)
+    samples = DetectorPools(Pictures(content, (), (), ()), fresh, vary=False)
     for index in range(pools):
         pool = samples[index]
-        with torch.inference_mode():
-            logits.append(both_ways(net, pool.degraded).float())
-        dark = (pool.clean.mean(dim=(1, 2, 3)) < BRIGHT) & (pool.labels[:, INDEX["lowlight"]] == 0)
-        pool.labels[dark, INDEX["lowlight"]] = float("nan")
+        logits.append(_logits(net, pool.degraded))
         labels.append(pool.labels)
-    return torch.cat(logits), torch.cat(labels)
+        real += [0.0] * len(pool)
+    return torch.cat(logits), torch.cat(labels), torch.tensor(real)
+
+
+def _logits(net: DetectorNet, pixels: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return net(pixels).float()
 
 
 def platt(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,31 +110,51 @@ def platt(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fold(net: DetectorNet, stretch: Tensor, shift: Tensor) -> None:
-    """Make the network's own logits the stretched and shifted ones."""
-    last = net.head[-1]
-    assert isinstance(last, torch.nn.Linear)
+    """Make the network's own logits of the kinds the stretched and shifted ones."""
+    rows = slice(0, len(IDS))
     with torch.no_grad():
-        last.weight.mul_(stretch[:, None])
-        last.bias.mul_(stretch).add_(shift)
+        net.head.weight[rows].mul_(stretch[:, None])
+        net.head.bias[rows].mul_(stretch).add_(shift)
 
 
-def thresholds(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Apply the rule to scores and labels, each (samples, 10)."""
+def false_rate(clean: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Share of clean pictures whose logit reaches each value of `at`, given the logits of some hundred of them.
+
+    Their upper fiftieth is taken to fall off exponentially (peaks over a threshold, Pickands 1975), at the rate that
+    its median says: counting alone would let the rarest mistakes, and the labels that are wrong, decide.
+    """
+    start = float(np.quantile(clean, 1 - TAIL))
+    over = clean[clean > start] - start
+    scale = float(np.median(over)) / np.log(2) if len(over) else 1e-3
+    beyond = TAIL * np.exp(-np.maximum(at - start, 0) / max(scale, 1e-3))
+    counted = np.array([(clean >= value).mean() for value in at])
+    return np.where(at > start, beyond, counted)
+
+
+def thresholds(scores: np.ndarray, labels: np.ndarray, real: np.ndarray) -> dict[str, float]:
+    """Apply the rule to scores and labels, each (samples, 10); `real` (samples,) says which are photographs.
+
+    Where there are ten photographs of a kind or more, they count as much as its synthetic samples do.
+    """
     chosen = {}
     clean = np.nansum(labels, axis=1) == 0
+    candidates = np.arange(LEAST, 0.9951, 0.005)
     for i, name in enumerate(IDS):
         score, there = scores[:, i], labels[:, i] == 1
-        for threshold in np.arange(LEAST.get(name, LOWEST), 0.991, 0.01):
-            hit = score >= threshold
-            absent = labels[:, i] == 0
-            if _share(hit[clean & absent]) <= CLEAN_RATE and _share(hit[~clean & absent]) <= OTHER_RATE:
-                break
-        chosen[name] = round(float(threshold), 2) if _share(score[there] >= threshold) >= USEFUL else 1.0
+        groups = [there & (real == 0), there & (real == 1)]
+        groups = [group for group in groups if group.sum() >= 10] or [there] * bool(there.any())
+        false = false_rate(_logit(score[clean]), _logit(candidates))
+        found = np.mean([[(score[group] >= t).mean() for t in candidates] for group in groups or [~clean]], axis=0)
+        harm = CLEAN_SHARE * false * PASSED * HARM[name] - (1 - CLEAN_SHARE) / len(IDS) * found * GAIN[name]
+        best = int(np.argmin(harm))
+        useful = groups and harm[best] < 0 and found[best] >= USEFUL
+        chosen[name] = round(float(candidates[best]), 3) if useful else 1.0
     return chosen
 
 
-def _share(hit: np.ndarray) -> float:
-    return float(hit.mean()) if len(hit) else 0.0
+def _logit(probability: np.ndarray) -> np.ndarray:
+    kept = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
+    return np.log(kept / (1 - kept))
 
 
 def reliability(scores: np.ndarray, labels: np.ndarray, bins: int = 5) -> list[tuple[float, float, float, int]]:
@@ -127,28 +173,33 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--folders", nargs="+", default=FOLDERS)
-    parser.add_argument("--pools", type=int, default=100)
+    parser.add_argument("--pools", type=int, default=120, help="of four synthetic samples each")
     given = parser.parse_args()
     net, recipe, steps = restored(given.checkpoint)
     if not isinstance(net, DetectorNet):
         raise UsageError(f"{given.checkpoint} holds no detector.")
-    logits, labels = gather(net, recipe, given.data, given.folders, given.pools)
-    # One half of the samples for the probabilities, the other for the table that shows whether they hold.
-    half = len(logits) // 2
-    stretch, shift = platt(logits[:half], labels[:half])
+    held = labelled(given.data / str(recipe.settings["held"]), [])
+    logits, labels, real = gather(net, recipe, held, given.pools)
+    stretch, shift = platt(logits, labels)
     fold(net, stretch, shift)
     scores, truth = (logits * stretch + shift).sigmoid().numpy(), labels.numpy()
-    chosen = thresholds(scores, truth)
-    notes = {"steps": str(steps), "recipe_sha256": recipe.sha256, "thresholds": json.dumps(chosen)}
+    chosen = thresholds(scores, truth, real.numpy())
+    notes = {"steps": str(steps), "recipe_sha256": recipe.sha256, "thresholds": json.dumps(chosen), "calibrated": "yes"}
     job(recipe.kind).export(net, recipe, given.target, notes)
-    print("| id | threshold | found where present | found where it is not |\n|---|---|---|---|")
+    clean = np.nansum(truth, axis=1) == 0
+    print("| id | threshold | synthetic found | real found | clean called so |\n|---|---|---|---|---|")
     for i, name in enumerate(IDS):
-        hit = scores[:, i] >= chosen[name]
-        found, wrong = _share(hit[truth[:, i] == 1]), _share(hit[truth[:, i] == 0])
-        print(f"| {name} | {chosen[name]:.2f} | {found:.1%} | {wrong:.1%} |")
+        hit, there = scores[:, i] >= chosen[name], truth[:, i] == 1
+        shares = [
+            hit[there & (real.numpy() == kind)].mean() if (there & (real.numpy() == kind)).any() else np.nan
+            for kind in (0, 1)
+        ]
+        print(f"| {name} | {chosen[name]:.3f} | {shares[0]:.1%} | {shares[1]:.1%} | {hit[clean].mean():.2%} |")
+    bounds = np.array([chosen[i] for i in IDS])
+    left = np.asarray((scores < bounds).all(axis=1))
+    print(f"\nClean pictures left alone: {left[clean].mean():.1%} of {clean.sum()}")
     print("\n| scores from | mean score | share present | scores |\n|---|---|---|---|")
-    for low, mean, share, count in reliability(scores[half:], truth[half:]):
+    for low, mean, share, count in reliability(scores, truth):
         print(f"| {low:.1f} | {mean:.2f} | {share:.2f} | {count} |")
 
 

@@ -1,52 +1,132 @@
-"""Samples to train the detector on: many sizes, each content damaged in two ways, with maps of what changed."""
+"""Samples to train the detector on: real photographs with labels, and clean ones damaged in two ways each.
+
+Labelled photographs come from a table (tab-separated, columns "file", "label", "mask"; see `labelled`). The file
+statistics of such collections differ by class, so each is cropped, resized and encoded anew at random: otherwise the
+network learns to tell the collections apart.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from .. import synth
 from ..degradation import CLEAN, IDS, INDEX
-from ..detect.network import LOCAL
+from ..detect.network import LOCAL, SEVERE
+from ..errors import UsageError
+from ..weights.hub import assets_cache
 from .data import MIXED, Sample, join, seed_of, soften
 from .jobs import Share
-from .pictures import Pictures
+from .pictures import Decoded, Pictures, decode
 from .recipe import Recipe
 
-CHANGE = "change"
-"""Name in `Sample.extras`: (N, len(LOCAL), H, W) mean absolute change of every pixel by each of the local kinds."""
+CHANGE, MAPPED, WEIGHT, SEVERITY = "change", "mapped", "weight", "severity"
+"""Names in `Sample.extras`: (N, len(LOCAL), H, W) mean absolute change of every pixel by each of the local kinds;
+(N, len(LOCAL)) 1 where that is known; (N, 10) how much each label counts; (N, 10) severity, not a number where it is
+not known."""
 # Height and width of the samples of a pool, in units of the recipe's region, and how often they come: what people have
 # is seldom square or small.
 SHAPES = (
-    (1.0, 1.0, 2.0), (1.22, 1.22, 2.0), (1.33, 1.0, 2.0), (1.0, 1.33, 2.0), (1.56, 1.11, 2.0), (1.11, 1.56, 2.0),
-    (1.78, 1.33, 1.5), (1.33, 1.78, 1.5), (1.78, 1.78, 1.0), (1.67, 2.5, 0.7), (2.5, 1.67, 0.7),
+    (1.0, 1.0, 2.0), (1.22, 1.22, 2.0), (1.33, 1.0, 2.0), (1.0, 1.33, 3.0), (1.56, 1.11, 2.0), (1.11, 1.56, 3.0),
+    (1.78, 1.33, 1.5), (1.33, 1.78, 2.5), (1.78, 1.78, 1.0), (1.67, 2.5, 0.7), (2.5, 1.67, 0.7),
 )  # fmt: skip
+# What a photograph labelled with one degradation often shows besides, unlabelled: such labels count little.
+OFTEN_WITH = {
+    "blur": ("noise", "jpeg", "lowlight"),
+    "haze": ("rain", "lowlight", "noise", "snow", "jpeg"),
+    "jpeg": ("noise", "blur"),
+    "lowlight": ("noise", "jpeg", "shadow", "blur"),
+    "noise": ("lowlight",),
+    "raindrop": ("rain", "blur", "haze", "lowlight"),
+    "rain": ("haze", "lowlight", "raindrop", "blur", "snow"),
+    "shadow": (),
+    "snow": ("haze", "rain", "blur"),
+    "missing": ("jpeg", "noise", "blur"),
+}
+_LITTLE = 0.15
 _FARTHEST = 3.0
 BRIGHT = 0.25  # mean from which a picture is not dark by itself
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A photograph with a known label, one of `IDS` or "clean", and the mask of the shadow in it where there is one."""
+
+    picture: Decoded
+    label: str
+    mask: Decoded | None = None
+
+
+def labelled(table: Path, skipped: list[str], cache: Path | None = None) -> list[Labelled]:
+    """The photographs of a table; files are relative to its folder. What cannot be read is told in `skipped`.
+
+    Raises:
+        UsageError: the table is absent, lacks a column, or has a label that is none of `IDS` or "clean".
+    """
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{table} cannot be read: {error}.") from error
+    if not rows or not {"file", "label"} <= set(rows[0]):
+        raise UsageError(f"{table} needs the columns 'file' and 'label', separated by tabs.")
+    if unknown := {row["label"] for row in rows} - {*IDS, CLEAN}:
+        raise UsageError(f"{table} has unknown labels: {', '.join(sorted(unknown))}.")
+    cache = cache or assets_cache() / "pictures"
+    paths = [table.parent / row[column] for row in rows for column in ("file", "mask") if row.get(column)]
+    decoded = {one.source: one for one in decode(list(dict.fromkeys(paths)), cache, 2_000_000, skipped)}
+    found = []
+    for row in rows:
+        picture = decoded.get(table.parent / row["file"])
+        mask = decoded.get(table.parent / row["mask"]) if row.get("mask") else None
+        if picture is not None and min(picture.height, picture.width) >= 96:
+            found.append(Labelled(picture, row["label"], mask))
+    return found
 
 
 class DetectorPools(Dataset[Sample]):
     """Pool `i` of a run: `recipe.pool` samples of one size, or the share of them that is this process's.
 
-    The samples of a group show the same content, each damaged in its own way: what the content is then tells nothing.
+    The samples of a synthetic group show the same content, each damaged in its own way: what the content is then tells
+    nothing.
 
     Args:
-        pictures: where the content comes from.
-        recipe: `pool`, `group`, `region`, `weights` and `seed` are used; see `SHAPES`.
+        pictures: where the content of synthetic samples comes from.
+        recipe: `pool`, `group`, `region`, `weights`, `settings["real"]` (label -> weight) and `seed` are used; see
+            `SHAPES`.
         share: of this process.
+        real: labelled photographs.
         vary: change exposure, white balance and saturation of the clean content a little.
     """
 
-    def __init__(self, pictures: Pictures, recipe: Recipe, share: Share | None = None, *, vary: bool = True) -> None:
+    def __init__(
+        self,
+        pictures: Pictures,
+        recipe: Recipe,
+        share: Share | None = None,
+        *,
+        real: Sequence[Labelled] = (),
+        vary: bool = True,
+    ) -> None:
         self.pictures, self.recipe, self.vary = pictures, recipe, vary
         self.share = share or Share(0, 1, torch.device("cpu"))
-        self.kinds = [k for k, w in recipe.weights.items() if w > 0]
-        self.odds = torch.tensor([recipe.weights[k] for k in self.kinds], dtype=torch.float64)
+        self.real = {label: [one for one in real if one.label == label] for label in (*IDS, CLEAN)}
+        odds = {(kind, False): weight for kind, weight in recipe.weights.items() if weight > 0}
+        wanted = recipe.settings.get("real", {})
+        odds |= {(label, True): weight for label, weight in wanted.items() if weight > 0 and self.real[label]}
+        self.kinds = list(odds)
+        self.odds = torch.tensor(list(odds.values()), dtype=torch.float64)
         self.frequency = torch.tensor([often for _, _, often in SHAPES])
 
     def __getitem__(self, index: int) -> Sample:
@@ -57,16 +137,43 @@ class DetectorPools(Dataset[Sample]):
         made = []
         for group in range(rank * groups // ranks, (rank + 1) * groups // ranks):
             g = torch.Generator().manual_seed(seed_of(self.recipe.seed, index, group))
-            content = self._region(g, h, w)
+            content = None
             for _ in range(self.recipe.group):
-                kind = self.kinds[int(torch.multinomial(self.odds, 1, generator=g))]
-                made.append(self.sample(kind, content, g))
+                kind, real = self.kinds[int(torch.multinomial(self.odds, 1, generator=g))]
+                if real:
+                    made.append(self.photograph(kind, h, w, g))
+                else:
+                    content = self._region(g, h, w) if content is None else content
+                    made.append(self.sample(kind, content, g))
         return join(made)
 
-    def group(self, kind: str, g: torch.Generator, count: int) -> Sample:
-        """`count` samples of one kind, each a square of `region` pixels with a content of its own."""
-        side = self.recipe.region
-        return join([self.sample(kind, self._region(g, side, side), g) for _ in range(count)])
+    def photograph(self, label: str, h: int, w: int, g: torch.Generator) -> Sample:
+        """A real photograph of a label, cropped, resized to (h, w) and encoded anew at random."""
+        one = self.real[label][_draw(g, len(self.real[label]))]
+        flip = bool(_draw(g, 2))
+        if label in ("jpeg", "noise"):  # these vanish when resized, and are told by the encoding
+            pixels = _native(one.picture.pixels, h, w, g)
+        else:
+            box = _box(one.picture.pixels.shape, h, w, g)
+            pixels = _resized(one.picture.pixels, box, h, w)
+        pixels = pixels.flip(-1) if flip else pixels
+        if self.vary and label not in ("lowlight", "noise", "jpeg") and _draw(g, 2):
+            pixels = _varied(pixels, g)
+        if label not in ("jpeg", "noise"):
+            pixels = _encoded(pixels, g)
+        labels, weight = torch.zeros(1, len(IDS)), torch.ones(1, len(IDS))
+        change, mapped = torch.zeros(1, len(LOCAL), h, w), torch.full((1, len(LOCAL)), float(label == CLEAN))
+        severity = torch.full((1, len(IDS)), float("nan"))
+        if label != CLEAN:
+            labels[0, INDEX[label]] = 1
+            weight[0, [INDEX[other] for other in OFTEN_WITH[label]]] = _LITTLE
+        if one.mask is not None:
+            mask = _resized(one.mask.pixels, box, h, w).mean(0)
+            change[0, LOCAL.index("shadow")] = (mask.flip(-1) if flip else mask) > 0.5
+            mapped[0, LOCAL.index("shadow")] = 1
+        extras = {CHANGE: change.half(), MAPPED: mapped, WEIGHT: weight, SEVERITY: severity}
+        pixels = (pixels.clamp(0, 1) * 255).round()[None] / 255
+        return Sample(pixels, pixels, torch.zeros(1, 0), labels, labels.clone(), extras).to(self.share.device)
 
     def sample(self, kind: str, content: Tensor, g: torch.Generator) -> Sample:
         """One sample of a kind of `recipe.weights` from content (3, H, W), or from a brighter one for low light."""
@@ -77,17 +184,21 @@ class DetectorPools(Dataset[Sample]):
             content = self._region(g, *content.shape[-2:])
         h, w = content.shape[-2:]
         labels, change = torch.zeros(1, len(IDS)), torch.zeros(1, len(LOCAL), h, w)
+        severity = torch.full((1, len(IDS)), float("nan"))
         degraded = content[None] if _draw(g, 5) > 1 else soften(content[None], g)
         for each in kinds:
             labels[0, INDEX[each]] = 1
             before, degraded = degraded, synth.random_chain(each, g).apply(degraded, g)
+            severity[0, INDEX[each]] = ((degraded - before).square().mean().sqrt() / SEVERE).clamp(max=1)
             if each in LOCAL:
                 change[:, LOCAL.index(each)] = (degraded - before).abs().mean(1)
-        if "jpeg" not in kinds and _draw(g, 2):
+        if "jpeg" not in kinds and _draw(g, 4):
             # Whatever else is wrong with it, a photograph mostly comes as a JPEG of a quality that harms nobody.
-            degraded = synth.parse(f"jpeg(q={80 + _draw(g, 18)})").apply(degraded, g)
-        degraded = (degraded * 255).round() / 255
-        made = Sample(degraded, content[None], torch.zeros(1, 0), labels, labels.clone(), {CHANGE: change.half()})
+            degraded = _encoded(degraded[0], g)[None]
+        degraded = (degraded.clamp(0, 1) * 255).round() / 255
+        weight, mapped = torch.ones(1, len(IDS)), torch.ones(1, len(LOCAL))
+        extras = {CHANGE: change.half(), MAPPED: mapped, WEIGHT: weight, SEVERITY: severity}
+        made = Sample(degraded, content[None], torch.zeros(1, 0), labels, labels.clone(), extras)
         return made.to(self.share.device)
 
     def _region(self, g: torch.Generator, h: int, w: int) -> Tensor:
@@ -102,23 +213,66 @@ class DetectorPools(Dataset[Sample]):
         most = max(1.0, min(pixels.shape[0] / h, pixels.shape[1] / w, _FARTHEST))
         factor = 1.0 if _draw(g, 2) else _uniform(g, 1, most)
         tall, wide = (min(s, round(side * factor)) for s, side in zip(pixels.shape, (h, w), strict=False))
-        top, left = _draw(g, pixels.shape[0] - tall + 1), _draw(g, pixels.shape[1] - wide + 1)
-        piece = np.array(pixels[top : top + tall, left : left + wide])
-        region = torch.from_numpy(piece).permute(2, 0, 1)[None].float() / 255
-        if (tall, wide) != (h, w):
-            region = F.interpolate(region, (h, w), mode="bilinear", antialias=True, align_corners=False)
+        box = _draw(g, pixels.shape[0] - tall + 1), _draw(g, pixels.shape[1] - wide + 1), tall, wide
+        region = _resized(pixels, box, h, w)
         if _draw(g, 2):
             region = region.flip(-1)
-        return _varied(region[0], g) if self.vary and _draw(g, 4) else region[0]
+        return _varied(region, g) if self.vary and _draw(g, 4) else region
+
+
+def _box(shape: Sequence[int], h: int, w: int, g: torch.Generator) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a random part of a picture, about as wide to high as (h, w), most of it."""
+    largest = min(shape[0] / h, shape[1] / w)
+    share, stretch = _uniform(g, 0.65, 1.0), math.exp(_uniform(g, -0.15, 0.15))
+    tall = min(shape[0], max(16, round(h * largest * share * stretch)))
+    wide = min(shape[1], max(16, round(w * largest * share / stretch)))
+    return _draw(g, shape[0] - tall + 1), _draw(g, shape[1] - wide + 1), tall, wide
+
+
+def _resized(pixels: np.ndarray, box: tuple[int, int, int, int], h: int, w: int) -> Tensor:
+    """A part (top, left, height, width) of (H, W, 3) uint8 as (3, h, w) in [0, 1]."""
+    top, left, tall, wide = box
+    piece = np.array(pixels[top : top + tall, left : left + wide])  # a copy: the file itself must not change
+    part = torch.from_numpy(piece).permute(2, 0, 1)[None].float() / 255
+    if (tall, wide) != (h, w):
+        part = F.interpolate(part, (h, w), mode="bilinear", antialias=True, align_corners=False)
+    return part[0]
+
+
+def _native(pixels: np.ndarray, h: int, w: int, g: torch.Generator) -> Tensor:
+    """A (3, h, w) part of a picture at its own resolution, continued by reflection where it is smaller."""
+    tall, wide = min(h, pixels.shape[0]), min(w, pixels.shape[1])
+    # On the grid of JPEG's blocks or anywhere, since people crop.
+    grid = 16 if _draw(g, 2) else 1
+    top, left = (
+        grid * _draw(g, (side - cut) // grid + 1) for side, cut in zip(pixels.shape, (tall, wide), strict=False)
+    )
+    part = _resized(pixels, (top, left, tall, wide), tall, wide)
+    while part.shape[-2] < h or part.shape[-1] < w:
+        down, right = (min(side - have, have - 1) for side, have in zip((h, w), part.shape[-2:], strict=True))
+        part = F.pad(part[None], (0, right, 0, down), mode="reflect")[0]
+    return part
+
+
+def _encoded(pixels: Tensor, g: torch.Generator) -> Tensor:
+    """(3, H, W) as it comes back from a JPEG or WebP file of a quality that harms nobody, or as it is."""
+    choice = _draw(g, 10)
+    if choice < 2:
+        return pixels
+    name = "JPEG" if choice < 8 else "WEBP"
+    file = io.BytesIO()
+    image = Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
+    image.save(file, name, quality=70 + _draw(g, 28), **({"subsampling": _draw(g, 3)} if name == "JPEG" else {}))
+    return torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
 def _varied(region: Tensor, g: torch.Generator) -> Tensor:
     """Another exposure, white balance and saturation, as another camera or hour might have given."""
     gain = 1 + 0.08 * (2 * torch.rand(3, 1, 1, generator=g) - 1)
     # Darker more often than brighter: a picture exposed for its lights is not one with too little light.
-    region = region.clamp(min=1e-4) ** math.exp(_uniform(g, -0.2, 0.55)) * gain
-    grey = region.mean(0, keepdim=True)
-    return (grey + (region - grey) * _uniform(g, 0.6, 1.25)).clamp(0, 1)
+    region = region.clamp(min=1e-4) ** math.exp(_uniform(g, -0.2, 0.45)) * gain
+    gray = region.mean(0, keepdim=True)
+    return (gray + (region - gray) * _uniform(g, 0.6, 1.25)).clamp(0, 1)
 
 
 def _draw(g: torch.Generator, n: int) -> int:
