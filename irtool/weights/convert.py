@@ -147,17 +147,23 @@ def _require_stored(path: Path, size: int) -> None:
     """Torch stores and never compresses; a compressed archive may unpack to anything.
 
     Raises:
-        UnavailableError: the archive is compressed, or its members share bytes.
+        UnavailableError: it is TorchScript or compressed, or its members share bytes.
     """
     try:
         with zipfile.ZipFile(path) as packed:
             members = packed.infolist()
     except Exception as error:  # whatever a damaged archive makes of it
         raise UnavailableError(f"{path} is damaged or no torch file ({type(error).__name__}).") from error
+    if any(member.filename.partition("/")[2] == "constants.pkl" for member in members):  # as torch tells them
+        raise _scripted(path)  # here already, since torch compresses the code of some
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise UnavailableError(f"{path} is a compressed archive, which torch does not write; it was not opened.")
     if sum(member.file_size for member in members) > size:
         raise UnavailableError(f"{path} says it holds more than it does; it was not opened.")
+
+
+def _scripted(path: Path) -> UnavailableError:
+    return UnavailableError(f"{path} holds a program (TorchScript), not weights; it was not opened.")
 
 
 def _require_plain_bytes(path: Path, zipped: bool) -> None:
@@ -263,7 +269,7 @@ def _unpickle(path: Path, allow: Sequence[str], mapped: bool) -> Any:
     except Exception as error:  # torch's loaders raise whatever a damaged file makes them trip over
         # Not in torch's words, which go on to say how to open anything.
         if "TorchScript" in str(error):
-            raise UnavailableError(f"{path} holds a program (TorchScript), not weights; it was not opened.") from error
+            raise _scripted(path) from error
         raise UnavailableError(f"{path} is damaged or no torch file ({type(error).__name__}).") from error
 
 

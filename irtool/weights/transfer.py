@@ -233,7 +233,7 @@ def _go_on(client: Any, address: str, partial: Path, have: int, most: int) -> No
         whole = have == 0 or response.status_code != 206  # a server that knows no ranges begins anew
         length = response.headers.get("content-length", "")
         with partial.open("wb" if whole else "ab") as out:
-            for piece in response.iter_raw(PIECE):
+            for piece in response.iter_raw(1 << 16):  # an unfinished piece is lost when the connection breaks
                 out.write(piece)
             if length.isdecimal() and out.tell() != int(length) + (0 if whole else have):
                 raise OSError("the connection ended too early")
