@@ -11,10 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import fileio
 from ..degradation import CLEAN, IDS
 from ..detect.efficientnet import STRIDE16_BLOCKS
 from ..detect.network import LOCAL, DetectorNet, Views
+from ..errors import UsageError
 from ..models import loading
+from ..weights.hub import assets_cache
 from .checks import misfits
 from .data import Sample, join, seed_of, source
 from .detector_data import MAPPED, SEVERITY, WEIGHT, DetectorPools, labelled
@@ -37,7 +40,8 @@ class DetectorJob:
 
     `settings`: "labelled" and "held" are tables of real photographs (`detector_data.labelled`), relative to the data
     root, to learn from and to choose the best checkpoint by; "real" says how often each label comes, beside `weights`;
-    "frozen" is the start file, relative to the data root; "pools" is how many different pools there are.
+    "frozen" is the start file, relative to the data root (without it they are as a new run begins); "pools" is how many
+    different pools there are.
     """
 
     figure = "auc"
@@ -61,16 +65,18 @@ class DetectorJob:
         skipped: list[str] = []
         tables = [recipe.settings.get(name) for name in ("labelled", "held")]
         real, held = (labelled(root / str(name), skipped) if name else [] for name in tables)
-        net, _ = loading.read(root / str(recipe.settings["frozen"]))
-        assert isinstance(net, DetectorNet)
-        net.to(share.device)
+        frozen = root / str(recipe.settings["frozen"]) if "frozen" in recipe.settings else None
+        net = _frozen(frozen, recipe).to(share.device)
         settings = {name: value for name, value in recipe.settings.items() if name != "pools"}  # more of the same
         samples = (recipe.data, recipe.group, recipe.pool, recipe.region, recipe.seed, recipe.weights, settings)
-        where = root / "views" / hashlib.sha256(json.dumps(samples, sort_keys=True).encode()).hexdigest()[:16]
+        names = json.dumps(
+            [samples, sorted(recipe.model.items()), fileio.sha256(frozen) if frozen else ""], sort_keys=True
+        )
+        where = assets_cache() / "views" / hashlib.sha256(names.encode()).hexdigest()[:24]
 
         def pools(pictures: Pictures, recipe: Recipe, share: Share) -> SeenPools:
             fresh = DetectorPools(pictures, recipe, share, real=real)
-            return SeenPools(fresh, net, int(recipe.settings["pools"]), where / f"{share.rank}-{share.ranks}")
+            return SeenPools(fresh, net, int(recipe.settings.get("pools", 64)), where / f"{share.rank}-{share.ranks}")
 
         found = source(recipe, root, share, pools)
         told = {**found.told, "labelled": len(real), "labelled_held_out": len(held)}
@@ -131,6 +137,21 @@ class DetectorJob:
 
     def export(self, net: nn.Module, recipe: Recipe, target: Path, notes: Mapping[str, str]) -> None:
         loading.save(net, target, architecture="detector", config=recipe.model, notes=notes)
+
+
+def _frozen(path: Path | None, recipe: Recipe) -> DetectorNet:
+    """The network whose frozen layers look at the samples: that of a file, or that which a new run begins with.
+
+    Raises:
+        UsageError: the file holds no detector.
+    """
+    if path is None:
+        torch.manual_seed(recipe.seed)
+        return DetectorNet(**recipe.model).eval().requires_grad_(False)
+    net, header = loading.read(path)
+    if not isinstance(net, DetectorNet):
+        raise UsageError(f"{path} holds a {header['architecture']}, not a detector.")
+    return net
 
 
 def held_out(pools: DetectorPools, each: int = 10) -> Sample:
