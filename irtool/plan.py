@@ -31,11 +31,10 @@ HIDDEN = ("haze", "blur")
 not there (docs/experiments.md)."""
 
 
-FULL_STRENGTH = {"haze": 0.35, "lowlight": 0.5}
-"""Severity from which on a degradation is removed at full strength; below it in proportion, but never less than
-`LEAST_STRENGTH` (`benchmarks/severity.py`). All other kinds are removed at full strength: the network itself sees how
-strong they are."""
-LEAST_STRENGTH = 0.5
+STRENGTH_RAMP = {"haze": (0.4, 0.82)}
+"""Severities between which the strength rises from `LEAST_STRENGTH` to 1 (read off `benchmarks/severity.md`). All other
+kinds are removed at full strength: the network itself sees how strong they are."""
+LEAST_STRENGTH = 0.25
 
 
 @dataclass(frozen=True)
@@ -206,12 +205,13 @@ def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_
 
 def strength_for(diagnosis: Diagnosis, kinds: Iterable[str]) -> float:
     """The share of the result, in (0, 1], that suits how severe degradations are that are removed in one pass."""
-    shares = [
-        max(LEAST_STRENGTH, min(1.0, diagnosis.severity[kind] / FULL_STRENGTH[kind]))
-        if kind in FULL_STRENGTH and kind in diagnosis.severity
-        else 1.0
-        for kind in kinds
-    ]
+    shares = []
+    for kind in kinds:
+        share = 1.0
+        if kind in STRENGTH_RAMP and kind in diagnosis.severity:
+            low, high = STRENGTH_RAMP[kind]
+            share = max(LEAST_STRENGTH, min(1.0, (diagnosis.severity[kind] - low) / (high - low)))
+        shares.append(share)
     return round(max(shares, default=1.0), 2)
 
 

@@ -56,7 +56,7 @@ GAIN = {
 USEFUL = 0.1
 TAIL = 0.02  # share of the clean pictures that the rate of false findings is read off
 LEAST = 0.3
-PASSED = 0.3  # share of that harm which passes the check after restoring (`irtool.detect.gate`)
+PASSED = 0.45  # share of that harm which passes the check after restoring (`irtool.detect.gate`)
 
 
 def gather(net: DetectorNet, recipe: Recipe, held: Sequence[Labelled], pools: int) -> tuple[Tensor, Tensor, Tensor]:
