@@ -42,7 +42,7 @@ from .jobs import job
 from .pictures import Pictures
 from .recipe import Recipe
 
-CLEAN_SHARE, UNSEEN = 0.85, 45.0
+CLEAN_SHARE = 0.85
 # Where clean pictures were found to have it, the mean of those: they look as if, and lose more than others. Of rain,
 # snow and raindrops that of any clean picture.
 HARM = {
