@@ -28,14 +28,14 @@ from irtool.models.compact import CompactNet
 from irtool.training import recipe as recipes
 from irtool.training.data import Pools, Sample, cut, held_out
 from irtool.training.pictures import gather
-from irtool.training.restorer import RestorerJob, psnr, restoration_loss
+from irtool.training.restorer import RestorerTask, psnr, restoration_loss
 
 SMALL = {"width": 32, "encoder": [1, 1, 1], "middle": 1, "decoder": [1, 1, 1], "rank": 4, "hidden": 64}
 KINDS = ("noise", "jpeg", "blur", "rain", "snow", "haze", "lowlight", "missing")
 CROP, BATCH, POOL = 64, 16, 64
 RATE, WARMUP = 1.5e-3, 20
 Loss = Callable[[Tensor, Tensor], Tensor]
-JOB = RestorerJob()
+JOB = RestorerTask()
 
 
 def l1(restored: Tensor, clean: Tensor) -> Tensor:
@@ -59,8 +59,8 @@ class FullResolution(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x: Tensor, context: Tensor, mixture: Tensor) -> Tensor:
-        return F.avg_pool2d(self.net(F.interpolate(x, scale_factor=2.0), context, mixture), 2)
+    def forward(self, x: Tensor, context: Tensor, task_weights: Tensor) -> Tensor:
+        return F.avg_pool2d(self.net(F.interpolate(x, scale_factor=2.0), context, task_weights), 2)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Variant:
     model: dict[str, Any] = field(default_factory=dict)
     loss: Loss = restoration_loss
     crop: int = CROP
-    told: str = "both"
+    task_input: str = "both"
     classify: float = 0.0
     full: bool = False
     teacher: int = 0
@@ -94,9 +94,9 @@ VARIANTS = (
     Variant("Charbonnier", loss=charbonnier),
     Variant("PSNR loss", loss=partial(restoration_loss, kind="psnr")),
     Variant("with a frequency term", loss=with_frequencies),
-    Variant("the task not told", told="nothing"),
-    Variant("the task as features only (FiLM of the attention)", told="features"),
-    Variant("the task as offsets only", told="offsets"),
+    Variant("the task not told", task_input="nothing"),
+    Variant("the task as features only (FiLM of the attention)", task_input="features"),
+    Variant("the task as offsets only", task_input="offsets"),
     Variant("degradations named first, a fifth of the steps", classify=0.2),
     Variant("crops of 32, four times as many", crop=32),
     Variant("crops of 96, fewer", crop=96),
@@ -109,11 +109,11 @@ VARIANTS = (
 
 def make(variant: Variant) -> CompactNet:
     net = CompactNet(**{**SMALL, **variant.model})
-    if variant.told in ("features", "nothing"):
+    if variant.task_input in ("features", "nothing"):
         for name, weight in net.named_parameters():
             if name.endswith((".up", ".down")):
                 weight.requires_grad_(False)  # B stays zero
-    if variant.told in ("offsets", "nothing"):
+    if variant.task_input in ("offsets", "nothing"):
         # The last inputs of the embedding are the mixture.
         def forget(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
             return (torch.cat([inputs[0][:, : -len(net.tasks)], torch.zeros_like(inputs[0][:, -len(net.tasks) :])], 1),)
@@ -168,7 +168,7 @@ def train(variant: Variant, pools: list[Sample], steps: int, seed: int) -> list[
         def named(batch: Sample) -> Tensor:
             seen.clear()
             with torch.autocast("cpu", torch.bfloat16):
-                small(batch.degraded, batch.context, torch.zeros_like(batch.asked))
+                small(batch.degraded, batch.context, torch.zeros_like(batch.task_weights))
                 logits = head(seen[0].float().mean(dim=(1, 2)))
             return F.binary_cross_entropy_with_logits(logits.float(), batch.labels)
 
@@ -192,12 +192,12 @@ def train(variant: Variant, pools: list[Sample], steps: int, seed: int) -> list[
 
 
 @torch.no_grad()
-def score(net: nn.Module, held: Sample) -> float:
+def score(net: nn.Module, held_out: Sample) -> float:
     """Mean over the kinds of the mean PSNR of their samples, dB."""
     net.eval()
     by_kind: dict[str, list[float]] = {}
-    for i, name in enumerate(held.names()):
-        one = held.map(itemgetter(slice(i, i + 1)))
+    for i, name in enumerate(held_out.names()):
+        one = held_out.map(itemgetter(slice(i, i + 1)))
         by_kind.setdefault(name, []).append(float(psnr(JOB.restore(net, one), one.clean)))
     return float(np.mean([np.mean(values) for values in by_kind.values()]))
 
@@ -208,23 +208,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     began = time.monotonic()
     base = replace(
         recipes.load(recipes.find("default")), region=96, pool=POOL, weights={k: 1.0 for k in KINDS}, hold=12
     )
-    pictures = gather(base, given.data)
+    pictures = gather(base, args.data)
     results: dict[str, list[list[float]]] = {}
     before = 0.0
-    for seed in range(given.seeds):
-        made = Pools(pictures, replace(base, seed=seed))
-        pools = [made[i] for i in range(-(-given.steps * BATCH // POOL))]
-        held = held_out(made, each=6)
-        before = float(psnr(held.degraded, held.clean).mean())
+    for seed in range(args.seeds):
+        pool_set = Pools(pictures, replace(base, seed=seed))
+        pools = [pool_set[i] for i in range(-(-args.steps * BATCH // POOL))]
+        held_samples = held_out(pool_set, each=6)
+        before = float(psnr(held_samples.degraded, held_samples.clean).mean())
         for variant in VARIANTS:
-            nets = train(variant, pools, given.steps, seed)
-            results.setdefault(variant.name, []).append([score(net, held) for net in nets])
+            nets = train(variant, pools, args.steps, seed)
+            results.setdefault(variant.name, []).append([score(net, held_samples) for net in nets])
             print(f"seed {seed}  {variant.name}: {results[variant.name][-1]}", flush=True)
     print("\n| changed | parameters | kMAC per pixel | PSNR, dB | last weights |\n|---|---|---|---|---|")
     for variant in VARIANTS:
@@ -235,9 +235,9 @@ def main() -> None:
         print(f"| {variant.name} | {size / 1e6:.2f} M | {macs:.0f} | {mean[1]:.2f} ± {spread[1]:.2f} | {mean[0]:.2f} |")
     minutes = (time.monotonic() - began) / 60
     print(
-        f"\nThe input has {before:.2f} dB. {given.steps} steps of {BATCH} crops of {CROP} pixels, {given.seeds} "
-        f"seed(s); {len(pictures.clean)} pictures to learn from, {len(pictures.held)} kept back. Weights averaged "
-        f"over about the last tenth (last column: not averaged). {minutes:.0f} minutes on {given.threads} thread(s), "
+        f"\nThe input has {before:.2f} dB. {args.steps} steps of {BATCH} crops of {CROP} pixels, {args.seeds} "
+        f"seed(s); {len(pictures.clean)} pictures to learn from, {len(pictures.held_out)} kept back. Weights averaged "
+        f"over about the last tenth (last column: not averaged). {minutes:.0f} minutes on {args.threads} thread(s), "
         f"torch {torch.__version__}."
     )
 

@@ -24,7 +24,7 @@ from quality import PAIRS, SINGLE, Bench, degrade, eight, load, pairs, rounded, 
 
 from irtool import metrics, models, synth
 from irtool.degradation import CLEAN, IDS
-from irtool.detect import Diagnosis
+from irtool.detection import Diagnosis
 from irtool.engine import pick_device
 
 Case = tuple[str, str, str]  # group, label, file
@@ -83,7 +83,7 @@ class Tally:
                 continue
             hits = sum(kind in d.present for d in mine)
             first = sum(d.present[:1] == (kind,) for d in mine)
-            perhaps = sum(kind in d.perhaps for d in mine)
+            perhaps = sum(kind in d.uncertain for d in mine)
             other = sum(bool(d.present) and kind not in d.present for d in mine)
             claimed = sum(kind in d.present for _, d in self.found)
             recalls.append(hits / len(mine))

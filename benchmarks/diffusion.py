@@ -32,7 +32,7 @@ from torch import Tensor
 from irtool import engine, picture
 from irtool.diffusion import irsde
 from irtool.diffusion.schedules import process, times
-from irtool.models.graphs import Recorded
+from irtool.models.cuda_graphs import CudaGraphCache
 from irtool.models.irsde_unet import ContextUNet
 from irtool.models.macs import gmacs_per_megapixel
 
@@ -63,16 +63,16 @@ def entries(device: torch.device, side: int, which: tuple[str, ...]) -> dict[str
     when = torch.full((1,), t, device=device)
     net = network().to(device)
     plain = PlainUNet(net.state_dict())
-    made: dict[str, Callable[[], Tensor]] = {}
+    by_name: dict[str, Callable[[], Tensor]] = {}
     if "plain" in which:
-        made["plain, fp32"] = lambda: plain(x, mu, t, degradation, content)
+        by_name["plain, fp32"] = lambda: plain(x, mu, t, degradation, content)
     for name, kind in engine.device.DTYPES.items():
         if name in which:
             ours = network().to(device, kind, memory_format=torch.channels_last)
-            told = (degradation.to(kind), content.to(kind))
-            run: Callable[..., Tensor] = Recorded(ours) if device.type == "cuda" else ours
-            made[f"irtool, {name}"] = lambda run=run, told=told: run(x, mu, when, *told).float()  # type: ignore[misc]
-    return made
+            embeddings = (degradation.to(kind), content.to(kind))
+            run: Callable[..., Tensor] = CudaGraphCache(ours) if device.type == "cuda" else ours
+            by_name[f"irtool, {name}"] = lambda run=run, told=embeddings: run(x, mu, when, *told).float()  # type: ignore[misc]
+    return by_name
 
 
 def seconds(call: Callable[[], Tensor], device: torch.device) -> tuple[float, Tensor]:
@@ -95,20 +95,20 @@ class Step(NamedTuple):
 
 
 def steps(device: torch.device, side: int, which: tuple[str, ...], rounds: int) -> dict[str, Step]:
-    made = entries(device, side, which)
-    taken: dict[str, list[float]] = {name: [] for name in made}
-    system: dict[str, list[float]] = {name: [] for name in made}
+    by_name = entries(device, side, which)
+    elapsed: dict[str, list[float]] = {name: [] for name in by_name}
+    system: dict[str, list[float]] = {name: [] for name in by_name}
     outputs = {}
     for count in range(rounds + 1):
-        for name, call in made.items():
+        for name, call in by_name.items():
             before = resource.getrusage(resource.RUSAGE_SELF).ru_stime
             spent, outputs[name] = seconds(call, device)
             if count or rounds == 1:  # the first round warms up
-                taken[name].append(spent)
+                elapsed[name].append(spent)
                 system[name].append(resource.getrusage(resource.RUSAGE_SELF).ru_stime - before)
     return {
         name: Step(statistics.median(t), min(t), statistics.median(system[name]), outputs[name].cpu())
-        for name, t in taken.items()
+        for name, t in elapsed.items()
     }
 
 
@@ -121,35 +121,35 @@ def peak(device: str, side: int, which: str) -> float:
     return float(json.loads(done.stdout)) / 2**30
 
 
-def step_tables(given: argparse.Namespace, device: torch.device) -> list[str]:
+def step_tables(options: argparse.Namespace, device: torch.device) -> list[str]:
     types = ("fp32", "bf16")
-    small = steps(device, 256, ("plain", *types), given.rounds)
+    small = steps(device, 256, ("plain", *types), options.rounds)
     large = steps(device, 1024, types, 1)
-    base, truth = small["plain, fp32"].median, small["plain, fp32"].output
+    base, reference = small["plain, fp32"].median, small["plain, fp32"].output
     lines = [
         "| one evaluation, 256x256 | seconds, median (least) | of them the system's | times as fast | peak GiB "
         "| largest, mean difference |",
         "|---|---|---|---|---|---|",
     ]
     for name, step in small.items():
-        memory = peak(given.device, 256, name.split()[-1] if "irtool" in name else "plain")
-        off = (step.output - truth).abs()
-        told = "" if name == "plain, fp32" else f"{off.max():.1e}, {off.mean():.1e}"
+        memory = peak(options.device, 256, name.split()[-1] if "irtool" in name else "plain")
+        off = (step.output - reference).abs()
+        difference = "" if name == "plain, fp32" else f"{off.max():.1e}, {off.mean():.1e}"
         lines.append(
             f"| {name} | {step.median:.2f} ({step.least:.2f}) | {step.system:.2f} | {base / step.median:.2f} "
-            f"| {memory:.2f} | {told} |"
+            f"| {memory:.2f} | {difference} |"
         )
     lines += ["", on_a_gpu(small["irtool, bf16"].median, device) if device.type == "cuda" else on_a_cpu(small, device)]
     lines += [
         "",
-        f"The output has a standard deviation of {truth.std():.2f}.",
+        f"The output has a standard deviation of {reference.std():.2f}.",
         "",
         "| one evaluation, 1024x1024, whole | seconds | peak GiB |",
         "|---|---|---|",
         f"| plain, fp32 | not run | over {16 * 16384**2 * 4 / 2**30:.0f}: one map of 16384 x 16384 tokens, 16 heads |",
     ]
     for name, step in large.items():
-        lines.append(f"| {name} | {step.median:.1f} | {peak(given.device, 1024, name.split()[-1]):.2f} |")
+        lines.append(f"| {name} | {step.median:.1f} | {peak(options.device, 1024, name.split()[-1]):.2f} |")
     lines += [
         "",
         "A picture of 256x256, from the seconds of an evaluation (the published way is 100 Euler-Maruyama steps; the "
@@ -166,13 +166,13 @@ def step_tables(given: argparse.Namespace, device: torch.device) -> list[str]:
     return lines
 
 
-def on_a_cpu(taken: Mapping[str, Step], device: torch.device) -> str:
+def on_a_cpu(elapsed: Mapping[str, Step], device: torch.device) -> str:
     """Where the seconds go: to memory handed out, and to products at the rate of the most frequent convolution."""
     x, weight = torch.randn(1, 64, 256, 256).contiguous(memory_format=torch.channels_last), torch.randn(64, 64, 3, 3)
     spent = min(seconds(lambda: F.conv2d(x, weight, padding=1), device)[0] for _ in range(10))
     rate = 9 * 64**2 * 256**2 / 1e9 / spent
     whole = gmacs_per_megapixel(network()) * 256**2 / 1e6
-    theirs, ours = (taken[name].median - taken[name].system for name in ("plain, fp32", "irtool, fp32"))
+    theirs, ours = (elapsed[name].median - elapsed[name].system for name in ("plain, fp32", "irtool, fp32"))
     return (
         "The system's seconds go into handing out memory, which an allocator that keeps it would save; without them "
         f"float32 is {theirs / ours:.2f} times as fast. The network is {whole:.0f} GMAC as published: at the rate of "
@@ -228,11 +228,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     parser.add_argument("--side", type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    device = engine.pick_device(given.device)
-    if given.peak:
-        for call in entries(device, given.side, (given.peak,)).values():
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    device = engine.pick_device(args.device)
+    if args.peak:
+        for call in entries(device, args.side, (args.peak,)).values():
             seconds(call, device)
         print(engine.device.peak_bytes(device))
         return
@@ -240,12 +240,12 @@ def main() -> None:
     lines = [
         "# Diffusion restorers: speed, memory, samplers",
         "",
-        f"Printed by `python benchmarks/diffusion.py --device {given.device} --threads {given.threads}`; {where}, "
+        f"Printed by `python benchmarks/diffusion.py --device {args.device} --threads {args.threads}`; {where}, "
         f"torch {torch.__version__}. Random weights of the universal net's size, 49.0 M parameters. The yardstick "
         "re-states the published inference in plain PyTorch (`benchmarks/plain_irsde.py`). "
         "On a CPU, seconds are processor time.",
         "",
-        *step_tables(given, device),
+        *step_tables(args, device),
         "",
         "Samplers on a 256x256 cut of a Kodak photograph, PSNR in dB. *Exact*: the predictor knows the true noise, and "
         "the truth is the picture. *Agrees*: it knows the picture up to a 3x3 blur, the noise is drawn anew, and the "
@@ -253,7 +253,7 @@ def main() -> None:
         "",
         *samplers(),
     ]
-    publish(lines, given.out)
+    publish(lines, args.out)
 
 
 if __name__ == "__main__":

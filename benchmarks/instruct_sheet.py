@@ -67,17 +67,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--real", action="store_true")
-    given = parser.parse_args()
-    rows = REAL if given.real else SHOWN
+    args = parser.parse_args()
+    rows = REAL if args.real else SHOWN
     line, per = 22, 2
     sheet = Image.new("RGB", (per * (2 * WIDE + 12), -(-len(rows) // per) * (HIGH + line + 6)), "white")
     pen = ImageDraw.Draw(sheet)
     print("| | damage | said | plan |\n|---|---|---|---|")
-    for i, (name, spec, said) in enumerate(rows):
-        folder = given.data / "test"
-        path = folder / name if given.real else folder / "clean_kodak" / f"{name}.webp"
+    for i, (name, spec, instruction) in enumerate(rows):
+        folder = args.data / "test"
+        path = folder / name if args.real else folder / "clean_kodak" / f"{name}.webp"
         before = damage(crop(picture.read(path).pixels), spec, i).astype(np.float32)
-        result = irtool.instruct(picture.Picture(before), said)
+        result = irtool.instruct(picture.Picture(before), instruction)
         x, y = i % per * (2 * WIDE + 12), i // per * (HIGH + line + 6)
         for k, pixels in enumerate((before, result.picture.pixels)):
             shown = Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
@@ -85,9 +85,9 @@ def main() -> None:
         pen.text((x + 2, y + 5), f"{i + 1}", fill="black")
         damaged = spec.replace("|", "\\|") or name
         plan = str(result.plan).replace(f" with {DEFAULT_RESTORER}", "")
-        print(f"| {i + 1} | `{damaged}` | {said} | {plan} |", flush=True)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(given.out, quality=88)
+        print(f"| {i + 1} | `{damaged}` | {instruction} | {plan} |", flush=True)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(args.out, quality=88)
 
 
 if __name__ == "__main__":

@@ -21,24 +21,24 @@ def main() -> None:
     parser.add_argument("--cell", type=int, default=480, help="largest side of a picture, in pixels")
     parser.add_argument("--model", default="irtool-small.v1")
     parser.add_argument("--detector", default="irtool-detector.v2")
-    given = parser.parse_args()
+    args = parser.parse_args()
     cells, captions = [], []
-    for found in picture.find(given.inputs, recursive=True):
+    for found in picture.find(args.inputs, recursive=True):
         before = picture.read(found.path)
-        result = irtool.restore(before, tasks=given.task, model=given.model, detector=given.detector)
-        done = ", then ".join("+".join(step.mixture) for step in result.plan.steps) or "clean, untouched"
+        result = irtool.restore(before, tasks=args.task, model=args.model, detector=args.detector)
+        done = ", then ".join("+".join(step.task_weights) for step in result.plan.steps) or "clean, untouched"
         print(f"{found.path}: {done}, {result.seconds:.2f} s")
         cells += [before.pixels, result.picture.pixels]
         captions += [found.path.stem[:24], done]
-    width = 2 * given.columns
+    width = 2 * args.columns
     page = picture.sheet(
         [cells[i : i + width] for i in range(0, len(cells), width)],
         captions=[captions[i : i + width] for i in range(0, len(cells), width)],
-        cell=(given.cell, given.cell),
+        cell=(args.cell, args.cell),
     )
     from PIL import Image
 
-    Image.fromarray(page).save(given.output, quality=88)
+    Image.fromarray(page).save(args.output, quality=88)
 
 
 if __name__ == "__main__":

@@ -73,17 +73,17 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=None, help="by default the shipped one")
     parser.add_argument("--pictures", type=int, default=12)
     parser.add_argument("--mixtures", nargs="*", default=[*MET, *OTHERS])
-    given = parser.parse_args()
+    args = parser.parse_args()
     begun = time.monotonic()
-    found = picture.find([given.data / "test" / "clean_kodak"], recursive=True)
-    kept = [found[i * len(found) // given.pictures] for i in range(given.pictures)]
+    found = picture.find([args.data / "test" / "clean_kodak"], recursive=True)
+    kept = [found[i * len(found) // args.pictures] for i in range(args.pictures)]
     kodak = [(f.path.name, F.avg_pool2d(load(f.path), 2)) for f in kept]
-    path = given.model or locate(DEFAULT_RESTORER)
+    path = args.model or locate(DEFAULT_RESTORER)
     bench = Bench(path)
     print("| damage | input | at once | in order | other way round | as planned | planned - at once, ± error |")
     print("|---" * 7 + "|")
     gains: dict[str, list[float]] = {"met in training": [], "not met in training": []}
-    for mixture in given.mixtures:
+    for mixture in args.mixtures:
         table = measure(bench, mixture, kodak)
         gain = table[:, 4] - table[:, 1]
         gains["met in training" if mixture in MET else "not met in training"].append(float(gain.mean()))

@@ -29,7 +29,7 @@ from modulation_diffusion import told
 from torch import Tensor, nn
 
 from irtool import picture, synth
-from irtool.models import modulation as m
+from irtool.models import lora as m
 
 TASKS = ("noise", "blur", "rain", "haze", "snow")
 CROP, REGION = 48, 96
@@ -76,14 +76,14 @@ class Net(nn.Module):
         self.film = nn.Parameter(torch.zeros(film, len(inner), 2 * width)) if film else None
         self.prompt = nn.Parameter(0.1 * torch.randn(len(TASKS), prompt, 8, 8)) if prompt else None
 
-    def forward(self, x: Tensor, mixture: Tensor) -> Tensor:
+    def forward(self, x: Tensor, task_weights: Tensor) -> Tensor:
         """x (N, 3, H, W), mixture (N, tasks) -> (N, 3, H, W)."""
         y = F.pixel_unshuffle(x, 2)
         if self.prompt is not None:
-            told = torch.einsum("nt,tchw->nchw", mixture, self.prompt)
-            y = torch.cat([y, F.interpolate(told, size=y.shape[-2:], mode="bilinear")], dim=1)
+            prompt = torch.einsum("nt,tchw->nchw", task_weights, self.prompt)
+            y = torch.cat([y, F.interpolate(prompt, size=y.shape[-2:], mode="bilinear")], dim=1)
         y = self.head(y)
-        films = None if self.film is None else torch.einsum("nt,tdc->dnc", mixture, self.film)
+        films = None if self.film is None else torch.einsum("nt,tdc->dnc", task_weights, self.film)
         for i, block in enumerate(self.blocks):
             y = block(y, None if films is None else films[i])
         gain, offset = F.pixel_shuffle(self.tail(y), 2).chunk(2, dim=1)
@@ -143,7 +143,7 @@ class Setting:
     """What all runs share."""
 
     train: Data
-    held: Data
+    held_out: Data
     batch: int
     rate: float
 
@@ -151,12 +151,12 @@ class Setting:
 Model = tuple[nn.Module, "m.Mixture | None"]
 
 
-def run(model: Model, mixture: Tensor, x: Tensor) -> Tensor:
+def run(model: Model, task_weights: Tensor, x: Tensor) -> Tensor:
     net, shared = model
     if shared is None:
-        return net(x, mixture)
-    with m.under(shared, mixture):
-        return net(x, mixture)
+        return net(x, task_weights)
+    with m.task_weights_as(shared, task_weights):
+        return net(x, task_weights)
 
 
 def fit(
@@ -180,8 +180,8 @@ def fit(
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, (step + 1) / 30) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-        x, y, mixture = draw(setting.train, g, tasks, setting.batch)
-        loss = (run(model, mixture, x) - y).abs().mean()
+        x, y, task_weights = draw(setting.train, g, tasks, setting.batch)
+        loss = (run(model, task_weights, x) - y).abs().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(learn, 1.0)
@@ -189,14 +189,14 @@ def fit(
 
 
 @torch.inference_mode()
-def psnr(model: Model | Sequence[Model], held: Data) -> list[float]:
+def psnr(model: Model | Sequence[Model], held_out: Data) -> list[float]:
     """Mean PSNR per task."""
     found = []
     for t in range(len(TASKS)):
         one = model[t] if isinstance(model, list) else model
-        x, y = held.degraded[t].float() / 255, held.clean[t].float() / 255
-        mixture = F.one_hot(torch.full((len(x),), t), len(TASKS)).float()
-        out = run(one, mixture, x).clamp(0, 1)
+        x, y = held_out.degraded[t].float() / 255, held_out.clean[t].float() / 255
+        task_weights = F.one_hot(torch.full((len(x),), t), len(TASKS)).float()
+        out = run(one, task_weights, x).clamp(0, 1)
         found.append(float((-10 * (out - y).square().mean(dim=(1, 2, 3)).clamp_min(1e-6).log10()).mean()))
     return found
 
@@ -212,7 +212,7 @@ def sized(build: Callable[[int], nn.Module], budget: float = BUDGET) -> int:
 
 def low_rank(width: int, rank: int) -> Model:
     net = Net(width)
-    shared = m.modulate(net, lambda name, layer, mix: m.LowRank(layer, mix, len(TASKS), rank))
+    shared = m.add_adapters(net, lambda name, layer, mix: m.LoRALayer(layer, mix, len(TASKS), rank))
     return net, shared
 
 
@@ -233,8 +233,8 @@ class _Blind(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x: Tensor, mixture: Tensor) -> Tensor:
-        return self.net(x, mixture)
+    def forward(self, x: Tensor, task_weights: Tensor) -> Tensor:
+        return self.net(x, task_weights)
 
 
 RANK = 2
@@ -297,13 +297,13 @@ def attribution(net: Net, setting: Setting, seed: int, steps: int) -> dict[str, 
         target = copy.deepcopy(net)
         fit((target, None), list(target.parameters()), setting, steps, seed + t, tasks=[t], rate=setting.rate / 3)
         baseline = {n: p.detach().clone() for n, p in net.named_parameters()}
-        x, y, mixture = draw(setting.train, torch.Generator().manual_seed(seed), [t], 8)
+        x, y, task_weights = draw(setting.train, torch.Generator().manual_seed(seed), [t], 8)
 
         def gradient(at: dict[str, Tensor]) -> dict[str, Tensor]:
-            held = {k: v.clone().requires_grad_(True) for k, v in at.items()}
-            out = torch.func.functional_call(target, held, (x, mixture))  # noqa: B023 (used before the next turn)
+            weights = {k: v.clone().requires_grad_(True) for k, v in at.items()}
+            out = torch.func.functional_call(target, weights, (x, task_weights))  # noqa: B023 (used before the next turn)
             error = (out - y).square().sum()  # noqa: B023
-            return dict(zip(held, torch.autograd.grad(error, list(held.values())), strict=True))
+            return dict(zip(weights, torch.autograd.grad(error, list(weights.values())), strict=True))
 
         reached = {n: p.detach().clone() for n, p in target.named_parameters()}
         for name, score in m.faig(baseline, reached, gradient, steps=20).items():
@@ -320,7 +320,7 @@ def method_sparse(setting: Setting, steps: int, seed: int) -> tuple[Model, int]:
     scores = attribution(net, setting, seed + 500, each)
     masks = {k.removesuffix(".weight"): v for k, v in m.top_kernels(scores, 0.03).items()}
     own = sum(float(v.sum()) * net.get_parameter(f"{k}.weight")[0, 0].numel() for k, v in masks.items())
-    shared = m.modulate(net, lambda name, layer, mix: m.Sparse(layer, mix, masks[name]))
+    shared = m.add_adapters(net, lambda name, layer, mix: m.SparseLayer(layer, mix, masks[name]))
     model = (net, shared)
     fit(model, m.parameters(net)[1], setting, steps - common - each * len(TASKS), seed + 1000)
     return model, round(count(m.merge(copy.deepcopy(net), None)) + own)
@@ -340,7 +340,7 @@ METHODS = {
 def compare(setting: Setting, steps: int, seeds: int, only: Sequence[str]) -> None:
     """The table of all methods, or of those whose names hold one of some words."""
     nothing = [float(-10 * ((d.float() - c.float()) / 255).square().mean(dim=(1, 2, 3)).clamp_min(1e-6).log10().mean())
-               for d, c in zip(setting.held.degraded, setting.held.clean, strict=True)]  # fmt: skip
+               for d, c in zip(setting.held_out.degraded, setting.held_out.clean, strict=True)]  # fmt: skip
     print(f"| method | parameters | {' | '.join(TASKS)} | mean | minutes |")
     print("|---" * (len(TASKS) + 4) + "|")
     print(f"| the input itself | | {' | '.join(f'{v:.2f}' for v in nothing)} | {np.mean(nothing):.2f} | |", flush=True)
@@ -351,7 +351,7 @@ def compare(setting: Setting, steps: int, seeds: int, only: Sequence[str]) -> No
         for seed in range(seeds):
             torch.manual_seed(seed)
             model, size = method(setting, steps, 10_000 * (seed + 1))
-            found = psnr(model, setting.held)
+            found = psnr(model, setting.held_out)
             rows.append([*found, float(np.mean(found))])
         cells = " | ".join(told(column) for column in zip(*rows, strict=True))
         print(f"| {name} | {size:,} | {cells} | {(time.monotonic() - begun) / 60:.1f} |", flush=True)
@@ -373,7 +373,7 @@ def sensitivity(setting: Setting, steps: int, seeds: int) -> None:
         torch.manual_seed(seed)
         general = Net(sized(Net))
         fit((general, None), list(general.parameters()), setting, steps, 10_000 * (seed + 1))
-        starts.append((general, float(np.mean(psnr((general, None), setting.held)))))
+        starts.append((general, float(np.mean(psnr((general, None), setting.held_out)))))
     print(f"General network: {told([before for _, before in starts])} dB.\n")
     print("| group free per task | added parameters | gain, dB | gain per 1,000 parameters | norm of offset / weight |")
     print("|---|---|---|---|---|")
@@ -381,10 +381,12 @@ def sensitivity(setting: Setting, steps: int, seeds: int) -> None:
         gains, ratios = [], []
         for seed, (general, before) in enumerate(starts):
             net = copy.deepcopy(general)
-            shared = m.modulate(net, lambda n, layer, mix: m.Full(layer, mix, len(TASKS)), lambda n, _, c=chosen: c(n))
+            shared = m.add_adapters(
+                net, lambda n, layer, mix: m.FullRankLayer(layer, mix, len(TASKS)), lambda n, _, c=chosen: c(n)
+            )
             own = m.parameters(net)[1]
             fit((net, shared), own, setting, steps // 2, 10_000 * (seed + 1) + 1, rate=setting.rate / 2)
-            gains.append(float(np.mean(psnr((net, shared), setting.held))) - before)
+            gains.append(float(np.mean(psnr((net, shared), setting.held_out))) - before)
             norms = [layer.delta.flatten(1).norm(dim=1) / layer.weight.norm() for layer in m.layers(net).values()]
             ratios.append(float(torch.cat(norms).mean()))
         added = sum(p.numel() for p in own)
@@ -403,7 +405,7 @@ Ranks = Callable[[nn.Module], int]
 def spread_out(width: int, ranks: Ranks) -> Model:
     """The uneven network with low-rank offsets, of a rank for each layer."""
     net = uneven(width)
-    return net, m.modulate(net, lambda n, layer, mix: m.LowRank(layer, mix, len(TASKS), ranks(layer)))
+    return net, m.add_adapters(net, lambda n, layer, mix: m.LoRALayer(layer, mix, len(TASKS), ranks(layer)))
 
 
 def ranks(setting: Setting, steps: int, out: Path | None, seeds: int) -> None:
@@ -413,10 +415,10 @@ def ranks(setting: Setting, steps: int, out: Path | None, seeds: int) -> None:
         torch.manual_seed(seed)
         net = uneven(sized(uneven))
         fit((net, None), list(net.parameters()), setting, steps, 10_000 * (seed + 1))
-        shared = m.modulate(net, lambda n, layer, mix: m.Full(layer, mix, len(TASKS)))
+        shared = m.add_adapters(net, lambda n, layer, mix: m.FullRankLayer(layer, mix, len(TASKS)))
         fit((net, shared), m.parameters(net)[1], setting, steps, 10_000 * (seed + 1) + 1, rate=setting.rate / 2)
         for name, layer in m.layers(net).items():
-            found.setdefault(name, []).append(m.energy(layer.delta.detach()))
+            found.setdefault(name, []).append(m.rank_energy(layer.delta.detach()))
     curves = {name: torch.cat(parts) for name, parts in found.items()}
     print(
         "| layer | smaller side | energy at rank 1 | 2 | 4 | 8 | rank for 90 % | of the smaller side | least .. most |"
@@ -446,7 +448,7 @@ def ranks(setting: Setting, steps: int, out: Path | None, seeds: int) -> None:
                 torch.manual_seed(seed)
                 model = spread_out(base, chosen)
                 fit(model, list(model[0].parameters()), setting, steps, 10_000 * (seed + 1))
-                means.append(float(np.mean(psnr(model, setting.held))))
+                means.append(float(np.mean(psnr(model, setting.held_out))))
             used = [len(layer.down[0]) for layer in m.layers(model[0]).values()]
             print(f"| {title} | {min(used)} .. {max(used)} | {count(model[0]):,} | {told(means)} |", flush=True)
 
@@ -498,27 +500,27 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--crops", type=int, default=240, help="per task, to train on")
     parser.add_argument("--rate", type=float, default=3e-3)
-    given = parser.parse_args()
-    if given.what == "diffusion":
-        batch = given.batch // 2 * 2
-        modulation_diffusion.run(given.data, given.out, given.seeds, given.steps, batch, given.crops, given.only)
+    args = parser.parse_args()
+    if args.what == "diffusion":
+        batch = args.batch // 2 * 2
+        modulation_diffusion.run(args.data, args.out, args.seeds, args.steps, batch, args.crops, args.only)
         return
     begun = time.monotonic()
-    train = make([given.data / "train_clean"], given.crops, 1, 60, REGION - 16)
-    held = make([given.data / "test" / "clean_kodak"], 24, 2, 12, REGION - 16)
-    setting = Setting(train, held, given.batch, given.rate)
+    train = make([args.data / "train_clean"], args.crops, 1, 60, REGION - 16)
+    held_out = make([args.data / "test" / "clean_kodak"], 24, 2, 12, REGION - 16)
+    setting = Setting(train, held_out, args.batch, args.rate)
     ready = time.monotonic() - begun
-    if given.what == "compare":
-        compare(setting, given.steps, given.seeds, given.only)
-    elif given.what == "sensitivity":
-        sensitivity(setting, given.steps, given.seeds)
+    if args.what == "compare":
+        compare(setting, args.steps, args.seeds, args.only)
+    elif args.what == "sensitivity":
+        sensitivity(setting, args.steps, args.seeds)
     else:
-        ranks(setting, given.steps, given.out, given.seeds)
-    taken = time.monotonic() - begun
+        ranks(setting, args.steps, args.out, args.seeds)
+    elapsed = time.monotonic() - begun
     print(
-        f"\n{given.steps} steps of {given.batch} crops of {CROP} pixels, {given.crops} crops per task to learn from, "
-        f"24 per task held out (Kodak), {given.seeds} seed(s), torch {torch.__version__}, "
-        f"{torch.get_num_threads()} thread(s), {ready:.0f} s to make the samples, {taken / 60:.1f} minutes in all."
+        f"\n{args.steps} steps of {args.batch} crops of {CROP} pixels, {args.crops} crops per task to learn from, "
+        f"24 per task held out (Kodak), {args.seeds} seed(s), torch {torch.__version__}, "
+        f"{torch.get_num_threads()} thread(s), {ready:.0f} s to make the samples, {elapsed / 60:.1f} minutes in all."
     )
 
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from irtool import picture
 from irtool.diffusion import irsde
 from irtool.diffusion.schedules import process, times
-from irtool.models import modulation as m
-from irtool.models.holes import fill_holes
+from irtool.models import lora as m
+from irtool.models.inpaint import fill_holes
 from irtool.models.irsde_unet import ConditionalUNet
 from irtool.models.unet_blocks import LinearAttention, PreNorm
 from irtool.picture.sheet import sheet
@@ -123,12 +123,12 @@ def sized(build: Callable[[int], list[nn.Module]]) -> list[nn.Module]:
     return build(width)
 
 
-def adapted(width: int, convolutions: bool) -> m.Adapted:
+def adapted(width: int, convolutions: bool) -> m.LoRAModel:
     """The U-Net with offsets on its linear layers and 1x1 convolutions, or on all convolutions too."""
     net = unet(width)
     layers = {n: layer for n, layer in net.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))}
     chosen = [f"{n}.weight" for n, x in layers.items() if convolutions or x.weight[0, 0].numel() == 1]
-    return m.Adapted(net, chosen, RANK, tasks=len(CONDITIONS), frozen=False)
+    return m.LoRAModel(net, chosen, RANK, tasks=len(CONDITIONS), frozen=False)
 
 
 def blind() -> Method:
@@ -180,29 +180,29 @@ def fit(method: Method, data: Crops, steps: int, batch: int, rate: float, seed: 
 
 
 @torch.inference_mode()
-def restored(method: Method, held: Crops, condition: int, steps: int) -> Tensor:
+def restored(method: Method, held_out: Crops, condition: int, steps: int) -> Tensor:
     """The crops with their holes filled; what is not missing is taken from the picture."""
     g = torch.Generator().manual_seed(condition)
-    mu, holes = held.filled[condition], held.holes[condition]
+    mu, holes = held_out.filled[condition], held_out.holes[condition]
     out = irsde.sample(
         PROCESS, lambda x, mu, t: method.noise(x, mu, holes, int(t), condition), mu, times(PROCESS.T, steps),
         "posterior", lambda: torch.randn(mu.shape, generator=g),
     )  # fmt: skip
-    return torch.where(holes > 0, out.clamp(0, 1), held.clean)
+    return torch.where(holes > 0, out.clamp(0, 1), held_out.clean)
 
 
-def psnr(out: Tensor, held: Crops, condition: int) -> float:
+def psnr(out: Tensor, held_out: Crops, condition: int) -> float:
     """PSNR in dB over the missing pixels, mean over crops."""
-    holes = held.holes[condition]
-    error = ((out - held.clean).square() * holes).sum(dim=(1, 2, 3)) / (3 * holes.sum(dim=(1, 2, 3)))
+    holes = held_out.holes[condition]
+    error = ((out - held_out.clean).square() * holes).sum(dim=(1, 2, 3)) / (3 * holes.sum(dim=(1, 2, 3)))
     return float((-10 * error.clamp_min(1e-6).log10()).mean())
 
 
-def flat(held: Crops, condition: int) -> Tensor:
+def flat(held_out: Crops, condition: int) -> Tensor:
     """The crops with their holes filled with the mean colour of what is seen: what learning must beat."""
-    seen = 1 - held.holes[condition]
-    mean = (held.clean * seen).sum(dim=(2, 3), keepdim=True) / seen.sum(dim=(2, 3), keepdim=True)
-    return torch.where(seen > 0, held.clean, mean)
+    seen = 1 - held_out.holes[condition]
+    mean = (held_out.clean * seen).sum(dim=(2, 3), keepdim=True) / seen.sum(dim=(2, 3), keepdim=True)
+    return torch.where(seen > 0, held_out.clean, mean)
 
 
 def told(values: Sequence[float], form: str = ".2f") -> str:
@@ -216,20 +216,20 @@ def run(
 ) -> None:
     """Print the table; draw some held-out crops of the first seed."""
     begun = time.monotonic()
-    train, held = crops(data / "train_clean", number, 1), crops(data / "test" / "clean_kodak", HELD, 2)
+    train, held_out = crops(data / "train_clean", number, 1), crops(data / "test" / "clean_kodak", HELD, 2)
     titles = [f"{condition}, {n} step{'s' * (n > 1)}" for condition in CONDITIONS for n in SAMPLING]
     print(f"| method | parameters | {' | '.join(titles)} | minutes |")
     print("|---" * (len(titles) + 3) + "|")
     for name, given in (
-        ("mean colour of what is seen", [flat(held, c) for c in range(2)]),
-        ("membrane (the condition)", list(held.filled)),
+        ("mean colour of what is seen", [flat(held_out, c) for c in range(2)]),
+        ("membrane (the condition)", list(held_out.filled)),
     ):
-        cells = " | ".join(f"{psnr(given[c], held, c):.2f}" for c in range(2) for _ in SAMPLING)
+        cells = " | ".join(f"{psnr(given[c], held_out, c):.2f}" for c in range(2) for _ in SAMPLING)
         print(f"| {name} | | {cells} | |", flush=True)
     shown = [(c, i) for c in range(2) for i in range(4)]
     columns = [
-        ("given", [torch.where(held.holes[c, i] > 0, 1.0, held.clean[i]) for c, i in shown]),
-        ("membrane", [held.filled[c, i] for c, i in shown]),
+        ("given", [torch.where(held_out.holes[c, i] > 0, 1.0, held_out.clean[i]) for c, i in shown]),
+        ("membrane", [held_out.filled[c, i] for c, i in shown]),
     ]
     for name, build in METHODS.items():
         if only and not any(word in name for word in only):
@@ -239,8 +239,8 @@ def run(
             torch.manual_seed(seed)
             method = build()
             fit(method, train, steps, batch, 2e-3, 1000 * (seed + 1))
-            results = {(c, n): restored(method, held, c, n) for c in range(2) for n in SAMPLING}
-            rows.append([psnr(r, held, c) for (c, _), r in results.items()])
+            results = {(c, n): restored(method, held_out, c, n) for c in range(2) for n in SAMPLING}
+            rows.append([psnr(r, held_out, c) for (c, _), r in results.items()])
             if seed == 0:
                 for n in (SAMPLING[0], SAMPLING[-1]):
                     columns.append((f"{n}: {name}", [results[c, n][i] for c, i in shown]))
@@ -248,10 +248,10 @@ def run(
         parameters = sum(p.numel() for p in method.learn)
         print(f"| {name} | {parameters:,} | {cells} | {(time.monotonic() - started) / 60:.1f} |", flush=True)
     samples = f"{steps} steps of {batch} crops of {SIDE} pixels out of {number}, {HELD} held out (Kodak)"
-    taken = f"torch {torch.__version__}, {(time.monotonic() - begun) / 60:.1f} minutes in all"
-    print(f"\n{samples}, {seeds} seed(s), {taken}.")
+    elapsed = f"torch {torch.__version__}, {(time.monotonic() - begun) / 60:.1f} minutes in all"
+    print(f"\n{samples}, {seeds} seed(s), {elapsed}.")
     if out is not None:
-        columns.append(("truth", [held.clean[i] for _, i in shown]))
+        columns.append(("truth", [held_out.clean[i] for _, i in shown]))
         large = [[np.kron(c[i].permute(1, 2, 0).numpy(), np.ones((7, 7, 1))) for _, c in columns] for i in range(8)]
         page = sheet(large, [name for name, _ in columns])
         out.mkdir(parents=True, exist_ok=True)

@@ -173,22 +173,22 @@ def measure(
     seconds = 0.0
     megapixels = 0.0
     for pair in found.pairs[:most]:
-        assert pair.truth is not None
-        truth = read_stored(pair.truth)
-        degraded = degrader(pair.name, truth) if degrader or pair.degraded is None else read_stored(pair.degraded)
+        assert pair.reference is not None
+        reference = read_stored(pair.reference)
+        degraded = degrader(pair.name, reference) if degrader or pair.degraded is None else read_stored(pair.degraded)
         begun = time.process_time()
         if truth_ratio:
             net = api.cached_model(model).net
             with torch.inference_mode():
-                sides = [torch.from_numpy(x).permute(2, 0, 1)[None] for x in (degraded, truth)]
+                sides = [torch.from_numpy(x).permute(2, 0, 1)[None] for x in (degraded, reference)]
                 restored = net(*sides)[0].permute(1, 2, 0).numpy()
         else:
             restored = api.restore(Picture(degraded), plan=plan, device="cpu", dtype="fp32").picture.pixels
         seconds += time.process_time() - begun
-        megapixels += truth.shape[0] * truth.shape[1] / 1e6
-        row = list(score(truth, degraded, rules[0], stored=not bench.degrade).values())
+        megapixels += reference.shape[0] * reference.shape[1] / 1e6
+        row = list(score(reference, degraded, rules[0], stored=not bench.degrade).values())
         for protocol in rules:
-            row += score(truth, restored, protocol).values()
+            row += score(reference, restored, protocol).values()
         figures.append(row)
     means = np.mean(figures, axis=0)
     return {
@@ -226,11 +226,11 @@ def apart(
     )
     if done.returncode:
         raise SystemExit(f"{bench.name}, {model}: {done.stderr}")
-    told: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{key}: {told}", file=sys.stderr, flush=True)
+    result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{key}: {result}", file=sys.stderr, flush=True)
     results = {k: v for k, v in results.items() if not (version and k.startswith(f"{own} "))}  # of older weights
-    KEPT.write_text(json.dumps(dict(sorted({**results, key: told}.items())), indent=1) + "\n", encoding="utf-8")
-    return told
+    KEPT.write_text(json.dumps(dict(sorted({**results, key: result}.items())), indent=1) + "\n", encoding="utf-8")
+    return result
 
 
 Results = dict[str, dict[str, dict[str, object]]]
@@ -287,9 +287,9 @@ def tables(benches: Sequence[Bench], results: Results, default: str) -> Iterator
 def command(bench: Bench, model: str) -> str:
     """What prints the first column of one row again."""
     root = "SHARED/data/test"
-    given = f"--lq {root}/{bench.lq} --gt {root}/{bench.gt}" if bench.lq else f"--gt {root}/{bench.gt}"
-    made = f" --degrade '{bench.degrade}'" if bench.degrade else ""
-    return f"irtool eval {given}{made} --protocol {bench.protocols[0]} --model {model}"
+    data_flags = f"--lq {root}/{bench.lq} --gt {root}/{bench.gt}" if bench.lq else f"--gt {root}/{bench.gt}"
+    degrade_flag = f" --degrade '{bench.degrade}'" if bench.degrade else ""
+    return f"irtool eval {data_flags}{degrade_flag} --protocol {bench.protocols[0]} --model {model}"
 
 
 def reproduced(results: Results) -> Iterator[str]:
@@ -316,32 +316,32 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--one", nargs=2, metavar=("SET", "MODEL"), help=argparse.SUPPRESS)
     parser.add_argument("--truth-ratio", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        bench = next(b for b in BENCHES if b.name == given.one[0])
-        print(json.dumps(measure(bench, given.one[1], given.shared, given.truth_ratio, given.most)))
+    args = parser.parse_args()
+    if args.one:
+        bench = next(b for b in BENCHES if b.name == args.one[0])
+        print(json.dumps(measure(bench, args.one[1], args.shared, args.truth_ratio, args.most)))
         return
     import torch
 
     from irtool.weights import get, locate
 
     begun = time.monotonic()
-    benches = [b for b in BENCHES if not given.set or b.name in given.set]
-    away = sorted({m for b in benches for m in b.models if not reachable(m, given.shared)})
+    benches = [b for b in BENCHES if not args.set or b.name in args.set]
+    away = sorted({m for b in benches for m in b.models if not reachable(m, args.shared)})
     if away:
         print(f"not here, left out: {', '.join(away)}", file=sys.stderr)
     benches = [replace(b, models=tuple(m for m in b.models if m not in away)) for b in benches]
     results: Results = {
-        b.name: {m: apart(b, m, given.shared, given.again, most=given.most) for m in (given.model, *b.models)}
+        b.name: {m: apart(b, m, args.shared, args.again, most=args.most) for m in (args.model, *b.models)}
         for b in benches
     }
-    if "lol" in results and not given.most:
-        results["ratio"] = {RATIO: apart(benches[0], "uretinex.lol", given.shared, given.again, truth_ratio=True)}
-    sha = hashlib.sha256(locate(given.model).read_bytes()).hexdigest()[:16]
+    if "lol" in results and not args.most:
+        results["ratio"] = {RATIO: apart(benches[0], "uretinex.lol", args.shared, args.again, truth_ratio=True)}
+    sha = hashlib.sha256(locate(args.model).read_bytes()).hexdigest()[:16]
     lines = [
         "# Peers",
         "",
-        *verdicts(benches, results, given.model),
+        *verdicts(benches, results, args.model),
         "Printed by `python benchmarks/peers.py --shared SHARED --out benchmarks/peers.md`: every network in a process",
         "of its own, one CPU thread, float32; every picture restored once. Sets of which only a part is here are said",
         "to be so: their figures are not those of the whole. Published weights, compared with the sha256 in",
@@ -351,11 +351,11 @@ def main() -> None:
         "Under each table stands the command that prints one row of it again; others by their --model and --protocol.",
         "The last section brings the weights.",
         "",
-        *([f"Of every set only the first {given.most} pictures (by name) were taken.", ""] if given.most else []),
+        *([f"Of every set only the first {args.most} pictures (by name) were taken.", ""] if args.most else []),
         *([f"Not within reach, left out: {', '.join(away)}.", ""] if away else []),
-        f"{get(given.model).id} (sha256 {sha}...), torch {torch.__version__}.",
+        f"{get(args.model).id} (sha256 {sha}...), torch {torch.__version__}.",
         "",
-        *tables(benches, results, given.model),
+        *tables(benches, results, args.model),
         "## Weights",
         "",
         "SHARED/peers holds the published files; without it `irtool download ID` fetches them.",
@@ -364,8 +364,8 @@ def main() -> None:
     ]
     text = "\n".join(lines).rstrip("\n") + "\n"
     print(text)
-    if given.out:
-        given.out.write_text(text, encoding="utf-8")
+    if args.out:
+        args.out.write_text(text, encoding="utf-8")
     print(f"{time.monotonic() - begun:.0f} s", file=sys.stderr)
 
 

@@ -25,11 +25,11 @@ from torch import Tensor
 
 from irtool import engine, metrics, models, picture, synth
 from irtool.degradation import CLEAN, IDS
-from irtool.detect import gate
-from irtool.detect import load as load_detector
+from irtool.detection import gate
+from irtool.detection import load as load_detector
 from irtool.models.base import Condition
-from irtool.picture.quantised import within
-from irtool.plan import Plan, passes, plan_auto, plan_rest
+from irtool.picture.jpeg_bounds import project_to_jpeg_bounds
+from irtool.plan import Plan, passes, plan_auto, plan_second_look
 
 # Name, the task asked for, degraded folder, folders of truths.
 PAIRS = (
@@ -100,10 +100,10 @@ def rounded(pixels: Tensor) -> Tensor:
 
 def pairs(root: Path, low: str, highs: tuple[str, ...]) -> Iterator[tuple[str, Path, Path]]:
     """(name, degraded, truth); the truth has the same stem, or the part before the first '_' or '-'."""
-    truths = {p.stem: p for high in highs for p in sorted((root / high).iterdir())}
+    references = {p.stem: p for high in highs for p in sorted((root / high).iterdir())}
     for path in sorted((root / low).iterdir()):
-        stem = path.stem if path.stem in truths else path.stem.replace("-", "_").split("_")[0]
-        yield path.name, path, truths[stem]
+        stem = path.stem if path.stem in references else path.stem.replace("-", "_").split("_")[0]
+        yield path.name, path, references[stem]
 
 
 class Bench:
@@ -129,14 +129,16 @@ class Bench:
         undone: list[str] = []
         for _ in range(2):
             for step in plan.steps:
-                result = torch.lerp(pixels, self.carry_out(pixels, [tuple(step.mixture)]), step.strength)
+                result = torch.lerp(pixels, self.carry_out(pixels, [tuple(step.task_weights)]), step.strength)
                 if found.features is None:  # of DA-CLIP
                     pixels, share = result, 1.0
                 else:
-                    pixels, share, found, _ = gate.check(pixels, result, found, self.detector.diagnose, step.mixture)
-                undone += step.mixture if share else ()
+                    pixels, share, found, _ = gate.check(
+                        pixels, result, found, self.detector.diagnose, step.task_weights
+                    )
+                undone += step.task_weights if share else ()
             # What comes to light in the result; the steps before are done.
-            plan = plan_rest(replace(plan, steps=()), found) if undone and plan.again is not None else Plan()
+            plan = plan_second_look(replace(plan, steps=()), found) if undone and plan.again is not None else Plan()
         return rounded(pixels), tuple(undone)
 
     def carry_out(self, pixels: Tensor, groups: Sequence[tuple[str, ...]]) -> Tensor:
@@ -154,8 +156,8 @@ class Bench:
 def row(bench: Bench, name: str, cases: list[tuple[Tensor, Tensor]], ids: tuple[str, ...]) -> str:
     """One line of a table: input, output when the task is given, output when it is found."""
     figures = []
-    for degraded, truth in cases:
-        target = eight(truth)
+    for degraded, reference in cases:
+        target = eight(reference)
         for result in (degraded, bench.restore(degraded, ids), bench.auto(degraded)[0]):
             figures.append((metrics.psnr(target, eight(result)), metrics.ssim(target, eight(result))))
     table = np.array(figures).reshape(len(cases), 3, 2).mean(axis=0)
@@ -185,8 +187,8 @@ def files(bench: Bench, kodak: dict[str, Tensor]) -> Iterator[str]:
             assert saved.jpeg is not None
             decoded = torch.from_numpy(saved.pixels).permute(2, 0, 1).contiguous()
             free = bench.carry_out(decoded, [("jpeg",)])
-            held = torch.from_numpy(within(free.numpy(), decoded.numpy(), saved.jpeg))
-            figures.append([metrics.psnr(eight(x), eight(y)) for y in (decoded, free, held)])
+            bounded = torch.from_numpy(project_to_jpeg_bounds(free.numpy(), decoded.numpy(), saved.jpeg))
+            figures.append([metrics.psnr(eight(x), eight(y)) for y in (decoded, free, bounded)])
         given, free_mean, held_mean = np.mean(figures, axis=0)
         worst = min(after - before for before, _, after in figures)
         yield (
@@ -300,12 +302,12 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--ensemble", action="store_true", help="as irtool restore --ensemble")
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    device = engine.pick_device(given.device)
+    args = parser.parse_args()
+    device = engine.pick_device(args.device)
     start = time.monotonic()
-    bench = Bench(given.model, given.detector, device, given.dtype, given.ensemble)
-    dtype = str(engine.pick_dtype(given.dtype, device)).removeprefix("torch.")
-    sha = hashlib.sha256(given.model.read_bytes()).hexdigest()[:16]
+    bench = Bench(args.model, args.detector, device, args.dtype, args.ensemble)
+    dtype = str(engine.pick_dtype(args.dtype, device)).removeprefix("torch.")
+    sha = hashlib.sha256(args.model.read_bytes()).hexdigest()[:16]
     lines = [
         "# Quality",
         "",
@@ -313,12 +315,12 @@ def main() -> None:
         "Protocol: 8-bit RGB, no crop, sorted names, seeds from names; PSNR in dB and SSIM, mean over pictures.",
         "Task given: the degradation is named. Auto: the detector names it.",
         "",
-        f"Model {given.model.name} (sha256 {sha}...), torch {torch.__version__}, {device.type}, {dtype}"
-        + (", --ensemble." if given.ensemble else "."),
+        f"Model {args.model.name} (sha256 {sha}...), torch {torch.__version__}, {device.type}, {dtype}"
+        + (", --ensemble." if args.ensemble else "."),
         "",
-        *tables(bench, given.data / "test"),
+        *tables(bench, args.data / "test"),
     ]
-    publish(lines, given.out)
+    publish(lines, args.out)
     print(f"{time.monotonic() - start:.0f} s", file=sys.stderr)
 
 

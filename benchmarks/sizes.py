@@ -47,13 +47,13 @@ def sets(root: Path) -> Iterator[tuple[str, str, list[tuple[Tensor, Tensor]]]]:
 def speeds(benches: dict[str, Bench], rounds: int) -> dict[str, float]:
     """Megapixels per second of each."""
     pixels = torch.rand(3, 1024, 1024, generator=torch.Generator().manual_seed(0))
-    taken: dict[str, list[float]] = {name: [] for name in benches}
+    elapsed: dict[str, list[float]] = {name: [] for name in benches}
     for count in range(rounds + 1):
         for name, bench in benches.items():
             once = seconds(lambda bench=bench: bench.restore(pixels, ("noise",)), bench.device)  # type: ignore[misc]
             if count:  # the first round warms up
-                taken[name].append(once)
-    return {name: 1.048576 / statistics.median(each) for name, each in taken.items()}
+                elapsed[name].append(once)
+    return {name: 1.048576 / statistics.median(each) for name, each in elapsed.items()}
 
 
 def main() -> None:
@@ -62,8 +62,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    device = engine.pick_device(given.device)
+    args = parser.parse_args()
+    device = engine.pick_device(args.device)
     benches = {
         f"{r.id}{' --ensemble' if ensemble else ''}": Bench(weights.locate(r.id), None, device, "auto", ensemble)
         for r in weights.restorers()
@@ -79,13 +79,13 @@ def main() -> None:
         "|---" * (len(benches) + 2) + "|",
     ]
     capabilities = [bench.restorer.info for bench in benches.values()]
-    fast = speeds(benches, given.rounds)
+    fast = speeds(benches, args.rounds)
     lines += [
         f"| parameters, millions | | {' | '.join(f'{c.parameters / 1e6:.2f}' for c in capabilities)} |",
         f"| file, MB | | {' | '.join(f'{weights.locate(n.split()[0]).stat().st_size / 1e6:.1f}' for n in benches)} |",
         f"| megapixels a second | | {' | '.join(f'{v:.2f}' for v in fast.values())} |",
     ]
-    for name, task, cases in sets(given.data / "test"):
+    for name, task, cases in sets(args.data / "test"):
         figures = [np.mean([metrics.psnr(eight(x), eight(y)) for y, x in cases])]
         for bench in benches.values():
             figures.append(np.mean([metrics.psnr(eight(x), eight(bench.restore(y, (task,)))) for y, x in cases]))
@@ -93,7 +93,7 @@ def main() -> None:
         print(lines[-1], file=sys.stderr, flush=True)
     kind = str(engine.pick_dtype("auto", device)).removeprefix("torch.")
     lines += ["", f"torch {torch.__version__}, {device.type}, {kind}, {torch.get_num_threads()} thread(s)."]
-    publish(lines, given.out)
+    publish(lines, args.out)
 
 
 if __name__ == "__main__":

@@ -57,13 +57,13 @@ def peak_of(arguments: list[str]) -> tuple[float, float]:
 
 
 def throughput(device: torch.device, rounds: int) -> list[str]:
-    expert = models.load(ASSET).bind(Condition({"noise": 1.0}))
+    bound = models.load(ASSET).bind(Condition({"noise": 1.0}))
     plain = NAFNet().eval().to(device)
     x = torch.rand(3, 1024, 1024, generator=torch.Generator().manual_seed(0))
     on_device = x[None].to(device)
 
     def ours(dtype: str) -> Callable[[], object]:
-        return lambda: engine.run(expert, x, device=device, dtype=dtype, tile="auto")
+        return lambda: engine.run(bound, x, device=device, dtype=dtype, tile="auto")
 
     def yardstick() -> object:
         with torch.inference_mode():
@@ -77,19 +77,18 @@ def throughput(device: torch.device, rounds: int) -> list[str]:
     times: dict[str, list[float]] = {name: [] for name in entries}
     for count in range(rounds + 1):
         for name, call in entries.items():
-            taken = seconds(call, device)
+            elapsed = seconds(call, device)
             if count:  # the first round warms up
-                times[name].append(taken)
+                times[name].append(elapsed)
     base = statistics.median(times["plain NAFNet-32, fp32"])
     lines = [
         "| network, 1024x1024 | seconds, median (min to max) | MP/s | times as fast as plain NAFNet-32 |",
         "|---|---|---|---|",
     ]
-    for name, taken in times.items():
-        mid = statistics.median(taken)
-        lines.append(
-            f"| {name} | {mid:.3f} ({min(taken):.3f} to {max(taken):.3f}) | {1.048576 / mid:.2f} | {base / mid:.1f} |"
-        )
+    for name, elapsed in times.items():
+        mid = statistics.median(elapsed)
+        spread = f"{min(elapsed):.3f} to {max(elapsed):.3f}"
+        lines.append(f"| {name} | {mid:.3f} ({spread}) | {1.048576 / mid:.2f} | {base / mid:.1f} |")
     return lines
 
 
@@ -102,7 +101,7 @@ def whole_process(device: str) -> list[str]:
             denoise = ["--task", "denoise"]
             ways = [denoise, ["--task", "deblur"]] + ([[*denoise, "--max-memory", "1200MB"]] if h > 1000 else [])
             for way in ways:
-                peak, taken = peak_of(
+                peak, elapsed = peak_of(
                     [
                         "restore",
                         str(source),
@@ -115,7 +114,7 @@ def whole_process(device: str) -> list[str]:
                         *way,
                     ]
                 )
-                lines.append(f"| {name} {' '.join(way)} | {taken:.1f} | {peak:.0f} |")
+                lines.append(f"| {name} {' '.join(way)} | {elapsed:.1f} | {peak:.0f} |")
     return lines
 
 
@@ -135,9 +134,9 @@ def start_up(rounds: int) -> list[str]:
             if count:
                 times[name].append(time.perf_counter() - start)
     base = statistics.median(times["python -c pass"])
-    for name, taken in times.items():
-        mid = statistics.median(taken)
-        lines.append(f"| `{name}` | {mid:.3f} ({min(taken):.3f} to {max(taken):.3f}) | {mid / base:.1f} |")
+    for name, elapsed in times.items():
+        mid = statistics.median(elapsed)
+        lines.append(f"| `{name}` | {mid:.3f} ({min(elapsed):.3f} to {max(elapsed):.3f}) | {mid / base:.1f} |")
     return lines
 
 
@@ -155,31 +154,31 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    device = engine.pick_device(given.device)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = engine.pick_device(args.device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     dtype = str(engine.pick_dtype("auto", device)).removeprefix("torch.")
     capability = models.load(ASSET).info
     lines = [
         "# Speed and memory",
         "",
-        f"Printed by `python benchmarks/speed.py --device {given.device}`; {where}, {torch.get_num_threads()} threads, "
+        f"Printed by `python benchmarks/speed.py --device {args.device}`; {where}, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}, --dtype auto is {dtype}.",
         "",
         f"The shipped network: {capability.parameters / 1e6:.2f} M parameters with the offsets of all tasks, "
         f"{capability.gmacs_per_megapixel:.0f} GMACs per megapixel.",
         "",
-        *throughput(device, given.rounds),
+        *throughput(device, args.rounds),
         "",
         *load_times(),
         "",
-        *whole_process(given.device),
+        *whole_process(args.device),
         "",
-        *start_up(2 * given.rounds),
+        *start_up(2 * args.rounds),
     ]
-    publish(lines, given.out)
+    publish(lines, args.out)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,12 @@ Everything is loaded at first use: importing irtool does not import torch.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import clear_cache, detect, instruct, restore, restore_folder
-    from .detect.detector import Diagnosis
+    from .detection.detector import Diagnosis
     from .diffusion.sampling import Sampling
     from .errors import IrtoolError, NothingToDoError, PictureError, UnavailableError, UsageError
     from .loaded import LoadedModel, load_model
@@ -40,7 +38,7 @@ _HOMES = {
     "LoadedModel": "loaded",
     "Result": "result",
     "Sampling": "diffusion.sampling",
-    "Diagnosis": "detect",
+    "Diagnosis": "detection",
     "IrtoolError": "errors",
     "NothingToDoError": "errors",
     "PictureError": "errors",
@@ -83,14 +81,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: object) -> None:
-        # The function irtool.detect and the room irtool/detect share a name. Importing the room sets it as an
-        # attribute here, which must not hide the function; `from irtool.detect import ...` does not need it.
-        if not (name == "detect" and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

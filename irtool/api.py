@@ -18,27 +18,27 @@ import torch
 from torch import Tensor
 
 from . import engine, experts
-from .detect import Detector, Diagnosis, gate
-from .detect import load as load_detector
+from .detection import Detector, Diagnosis, gate
+from .detection import load as load_detector
 from .diffusion.observation import tasks_of
 from .diffusion.sampling import Sampling
 from .errors import UsageError, closest
 from .inputs import Image, to_picture, to_tensor
 from .memory import RESTORED, Budget
-from .models import loading, modulation
+from .models import loading, lora
 from .models.architectures import get, names
 from .models.base import Callback, Condition, Model, ModelInfo, Progress
 from .picture import Picture, read
-from .picture.quantised import within
-from .plan import Plan, Rejected, plan_auto, plan_rest, plan_tasks, without
+from .picture.jpeg_bounds import project_to_jpeg_bounds
+from .plan import Plan, Rejected, plan_auto, plan_second_look, plan_tasks, without
 from .result import Result
 from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, companions, locate
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .detect.daclip import DaclipDetector
-    from .engine.folder import Done
+    from .detection.daclip import DaclipDetector
+    from .engine.pipeline import JobResult
     from .targets import Item
 
 DEFAULT_TEXT_MODEL = "irtool-words.v2"
@@ -129,7 +129,7 @@ def restore(
 
     Without `tasks`, `plan` and `planner` the image is diagnosed first and what was found is removed; a clean one comes
     back untouched. Where compression is removed first, and alone, and the pixels are those of a JPEG file, they change
-    by no more than the file's tables allow (`irtool.picture.quantised`).
+    by no more than the file's tables allow (`irtool.picture.jpeg_bounds`).
 
     Args:
         image: see `irtool.inputs.Image`.
@@ -178,8 +178,8 @@ def instruct(
         raise UsageError("Say what is to be done.", 'irtool.instruct("photo.jpg", "remove the rain")')
     intents = parse(sentences, text_model=text_model, own=tuple(adapters or ()))
     check(intents)
-    own = {word: CustomTask(str(path), modulation.begins(Path(path))) for word, path in (adapters or {}).items()}
-    planner = partial(plan_intents, intents, model=model, own=own, **_attributes(options))
+    custom_tasks = {word: CustomTask(str(path), lora.base_task(Path(path))) for word, path in (adapters or {}).items()}
+    planner = partial(plan_intents, intents, model=model, own=custom_tasks, **_attributes(options))
     if needs_diagnosis(intents):
         return restore_with(cached_model, image, None, None, planner, model, options)
     return restore_with(cached_model, image, None, planner(), None, model, options)
@@ -199,7 +199,7 @@ def restore_folder(
     planner: Planner | None = None,
     model: str = DEFAULT_RESTORER,
     **options: Unpack[Wanted],
-) -> Iterator[Done[Item, Result]]:
+) -> Iterator[JobResult[Item, Result]]:
     """Restore many images, as the command line does: one decoded ahead, one written behind, going on past errors.
 
     Args:
@@ -211,7 +211,7 @@ def restore_folder(
         tasks, plan, planner, model, options: as of `restore`.
 
     Yields:
-        For each image a `Done` with its item (`source`, `target`), and the result, or the error that it ended in.
+        For each image a `JobResult` with its item (`source`, `target`), and the result, or the error that it ended in.
         Skipped ones come first, without either. Outputs are written while the loop runs: what it does not reach is not
         written.
 
@@ -219,7 +219,7 @@ def restore_folder(
         UsageError: two inputs share an output, an output is an input, and as `restore`.
         NothingToDoError: there is no picture.
     """
-    from .engine.folder import Done, overlap
+    from .engine.pipeline import JobResult, pipelined
     from .targets import make_folder, make_items, resolve_existing
 
     one_or_more = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
@@ -240,8 +240,8 @@ def restore_folder(
         result.save(item.target, format=item.format, quality=quality, strip=strip)
         return result
 
-    yield from (Done(item) for item in skipped)
-    yield from overlap(items, lambda item: to_picture(item.source), work, write)
+    yield from (JobResult(item) for item in skipped)
+    yield from pipelined(items, lambda item: to_picture(item.source), work, write)
 
 
 def clear_cache() -> None:
@@ -261,11 +261,11 @@ def prepare(
     Raises:
         UsageError, UnavailableError: as `restore`.
     """
-    where = engine.pick_device(device)
+    target_device = engine.pick_device(device)
     named = dict.fromkeys(DEFAULT_RESTORER if experts.is_best(model) else model for model in models)
     loaded = {model: cached_model(model, controller).info for model in named}
     if detector is not None:
-        _detector(detector, where)
+        _detector(detector, target_device)
     return loaded
 
 
@@ -327,16 +327,16 @@ def restore_with(
 ) -> Result:
     """`restore`, with models from `model_of`: (reference, controller) -> model."""
     plan, planner = _planned(tasks, plan, planner, model, options)
-    where = engine.pick_device(options.get("device", "auto"))
+    target_device = engine.pick_device(options.get("device", "auto"))
     limit = options.get("max_memory")
     if limit is not None and isinstance(image, (str, PathLike, bytes)):
         image = read(image, budget=Budget(limit, per_pixel=RESTORED))  # type: ignore[arg-type]
     picture = to_picture(image)
     mask = options.get("mask")
     masking = None if mask is None else to_picture(mask, "mask")
-    begun = time.perf_counter()
+    started = time.perf_counter()
     pixels = torch.from_numpy(picture.pixels).permute(2, 0, 1)  # a view: a copy would be a quarter of all that is held
-    look = _Look(options.get("detector", DEFAULT_DETECTOR), where)
+    look = _Look(options.get("detector", DEFAULT_DETECTOR), target_device)
     diagnosis = None
     if planner is not None:
         diagnosis = look(pixels)
@@ -346,7 +346,7 @@ def restore_with(
     pixels, plan, tiles, peak = _carry_out(plan, pixels, picture, missing, model_of, look, options, diagnosis)
     if plan.steps:
         picture = picture.with_pixels(pixels.permute(1, 2, 0).contiguous().numpy())
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - started
     return Result(picture, plan, diagnosis, seconds, tiles, peak)
 
 
@@ -382,9 +382,9 @@ def _carry_out(
     while done < len(plan.steps):
         step = plan.steps[done]
         condition = Condition(
-            step.mixture,
-            mask=missing if "missing" in step.mixture else None,
-            adapter=Path(step.offsets) if step.offsets else None,
+            step.task_weights,
+            mask=missing if "missing" in step.task_weights else None,
+            adapter=Path(step.adapter) if step.adapter else None,
             sampling=step.sampling,
             callback=options.get("callback"),
         )
@@ -395,30 +395,30 @@ def _carry_out(
             on_progress=options.get("on_progress"),
         )  # fmt: skip
         restored = outcome.pixels
-        if missing is not None and tuple(step.mixture) == ("missing",):
+        if missing is not None and tuple(step.task_weights) == ("missing",):
             restored = torch.where(missing > 0, restored, pixels)
-        if done == 0 and picture.jpeg is not None and tuple(step.mixture) == ("jpeg",):
+        if done == 0 and picture.jpeg is not None and tuple(step.task_weights) == ("jpeg",):
             # Only of its own pixels does a file say how far off they can be, and only from compression alone.
-            restored = torch.from_numpy(within(restored.numpy(), pixels.numpy(), picture.jpeg))
+            restored = torch.from_numpy(project_to_jpeg_bounds(restored.numpy(), pixels.numpy(), picture.jpeg))
         restored = restored if step.strength == 1 else torch.lerp(pixels, restored, step.strength)
         tiles += outcome.tiles
         peak = outcome.peak_bytes if peak is None else max(peak, outcome.peak_bytes or 0)
         if found is None or found.features is None:
             pixels, done = restored, done + 1
         else:
-            pixels, share, found, verdict = gate.check(pixels, restored, found, look, step.mixture)
+            pixels, share, found, verdict = gate.check(pixels, restored, found, look, step.task_weights)
             if not verdict.passed:
-                rejected = Rejected(tuple(step.mixture), verdict.reason, share, verdict.measured)
+                rejected = Rejected(tuple(step.task_weights), verdict.reason, share, verdict.measured)
                 plan = without(plan, done, rejected)
             done += share > 0
         if plan.again is not None and done == len(plan.steps):
-            plan = plan_rest(plan, look(pixels) if found is None or found.features is None else found)
+            plan = plan_second_look(plan, look(pixels) if found is None or found.features is None else found)
     return pixels, plan, tiles, peak
 
 
 def _mask(mask: Picture, picture: Picture, plan: Plan) -> Tensor:
     """(1, H, W), 1 where a mask is white."""
-    if not any("missing" in step.mixture for step in plan.steps):
+    if not any("missing" in step.task_weights for step in plan.steps):
         raise UsageError("A mask was given, but missing regions are not to be restored.", "Add the task missing.")
     (height, width), (tall, wide) = picture.pixels.shape[:2], mask.pixels.shape[:2]
     if (height, width) != (tall, wide):
@@ -444,7 +444,7 @@ def load_reference(reference: str, controller: str, hyperparameters: Mapping[str
         if controller and not get(architecture).steered:
             known = ", ".join(name for name in names() if get(name).steered)
             raise UsageError(f"{reference} takes no controller.", f"Architectures that do: {known}.")
-        beside = (controller,) if controller else companions(reference, architecture, header)
-        return [locate(companion) for companion in beside]
+        companion_ids = (controller,) if controller else companions(reference, architecture, header)
+        return [locate(companion) for companion in companion_ids]
 
     return loading.load(locate(reference), companions_of=companions_of, **hyperparameters)

@@ -61,7 +61,7 @@ INDEX: dict[str, int] = {d.id: i for i, d in enumerate(DEGRADATIONS)}
 # The order in which present degradations are undone when they are taken one after the other. Holes first: they spoil
 # whatever looks around them. Then the light: in the dark neither rain nor snow nor haze is seen for what it is. Rain
 # before haze, since the veil of rain reads as haze; JPEG before blur, since deblurring sharpens block edges.
-# Measured: docs/experiments.md, "At once or one after the other".
+# Measured: docs/lab/experiments.md, "At once or one after the other".
 RESTORE_ORDER: tuple[str, ...] = (
     "missing",
     "lowlight",

@@ -59,13 +59,13 @@ def choose(task: str, model: str = BEST) -> Choice:
 
     passed: list[str] = []
     for record, score in ranked(task, model == PERMISSIVE_BEST):
-        told = f"{record.id} +{score.psnr - score.default:.1f} dB on {score.set}"
+        reason = f"{record.id} +{score.psnr - score.default:.1f} dB on {score.set}"
         if state(record) != "here":
-            passed.append(f"{told} is not here: irtool download {record.id}")
+            passed.append(f"{reason} is not here: irtool download {record.id}")
         elif not _fits(record):
-            passed.append(f"{told} does not fit the free memory")
+            passed.append(f"{reason} does not fit the free memory")
         else:
-            return Choice(task, record.id, f"{task}: " + "; ".join([told, *passed]))
+            return Choice(task, record.id, f"{task}: " + "; ".join([reason, *passed]))
     if not passed:
         passed = ["no other model that may be taken was measured to be better"]
     return Choice(task, DEFAULT_RESTORER, f"{task}: the default; " + "; ".join(passed))
@@ -75,11 +75,11 @@ def wanted(tasks: Iterable[str] = (), permissive: bool = False) -> Iterator[Reco
     """The best expert of each of these tasks, or of all that have one, each once: what ``download experts`` fetches."""
     from .degradation import IDS
 
-    seen = set()
+    visited = set()
     for task in tuple(tasks) or IDS:
         for record, _ in ranked(task, permissive)[:1]:
-            if record.id not in seen:
-                seen.add(record.id)
+            if record.id not in visited:
+                visited.add(record.id)
                 yield record
 
 

@@ -62,13 +62,13 @@ def _bytes(image: bytes, name: str = "image") -> Picture:
 def _pil(image: PIL.Image.Image, name: str = "image") -> Picture:
     # Through a file in memory: orientation, profile, alpha and depth are then treated in one place.
     stream = io.BytesIO()
-    told: dict[str, Any] = {"icc_profile": image.info.get("icc_profile")}
+    profile: dict[str, Any] = {"icc_profile": image.info.get("icc_profile")}
     if exif := image.getexif().tobytes():
-        told["exif"] = exif
+        profile["exif"] = exif
     if image.mode in _TIFF_ONLY:
-        image.save(stream, "TIFF", **told)
+        image.save(stream, "TIFF", **profile)
     else:
-        image.save(stream, "PNG", compress_level=1, **told)
+        image.save(stream, "PNG", compress_level=1, **profile)
     picture = pictures.read(stream.getvalue(), name=getattr(image, "filename", "") or name)
     return replace(picture, format="PNG")
 
@@ -93,7 +93,7 @@ def _array(image: np.ndarray, name: str = "image") -> Picture:
             raise PictureError(f"`{name}` has floats outside [0, 1], or that are not finite.", "Divide or clip it.")
     color, alpha = (values[:, :, :3], values[:, :, 3].copy()) if channels == 4 else (values, None)
     pixels = np.repeat(color, 3, axis=2) if channels == 1 else np.ascontiguousarray(color)
-    return Picture(pixels, alpha, _DTYPES[image.dtype], grey=channels == 1, name=name)
+    return Picture(pixels, alpha, _DTYPES[image.dtype], gray=channels == 1, name=name)
 
 
 @to_picture.register
@@ -119,7 +119,7 @@ def to_tensor(picture: Picture) -> Tensor:
 
 def to_array(picture: Picture) -> np.ndarray:
     """(H, W, 3), of a gray picture (H, W, 1), with alpha (H, W, 4) or (H, W, 2): uint8, or uint16 of a 16-bit one."""
-    channels = [picture.pixels[:, :, :1] if picture.grey else picture.pixels]
+    channels = [picture.pixels[:, :, :1] if picture.gray else picture.pixels]
     if picture.alpha is not None:
         channels.append(picture.alpha[:, :, None])
     dtype = np.uint16 if picture.bits == 16 else np.uint8

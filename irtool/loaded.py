@@ -110,6 +110,6 @@ def _(source: PathLike, controller: str, hyperparameters: Mapping[str, Any]) -> 
 @_model_of.register
 def _(source: Mapping, controller: str, hyperparameters: Mapping[str, Any]) -> tuple[Model, str]:
     net, header = loading.from_tensors(source, **hyperparameters)
-    beside = (controller,) if controller else needs("local:", header["architecture"])
-    companions = [loading.read(locate(companion))[0] for companion in beside]
+    companion_ids = (controller,) if controller else needs("local:", header["architecture"])
+    companions = [loading.read(locate(companion))[0] for companion in companion_ids]
     return loading.wrap(net, header, companions), f"tensors:{header['architecture']}"

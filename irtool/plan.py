@@ -19,16 +19,17 @@ from .errors import UsageError
 from .weights.registry import DEFAULT_RESTORER, restorers
 
 if TYPE_CHECKING:
-    from .detect import Diagnosis
+    from .detection import Diagnosis
 
-MOST = 3
+MAX_TASKS = 3
 """Degradations undone by `plan_auto`: the network saw mixtures of two and three in training."""
-APART = ("missing", "lowlight", "blur", "raindrop", "haze")
+SEPARATE_PASSES = ("missing", "lowlight", "blur", "raindrop", "haze")
 """What the restorers that ship undo in a pass of its own: 0.3 to 8 dB better than at once with anything else,
-while the others lose a quarter of a decibel at most by sharing a pass, and gain half the time (docs/experiments.md)."""
-HIDDEN = ("haze", "blur")
+while the others lose a quarter of a decibel at most by sharing a pass, and gain half the time
+(docs/lab/experiments.md)."""
+MASKED_BY_OTHERS = ("haze", "blur")
 """What noise, rain and snow hide from the detector. Other kinds that it finds in a picture just restored are mostly
-not there (docs/experiments.md)."""
+not there (docs/lab/experiments.md)."""
 
 
 STRENGTH_RAMP = {"haze": (0.4, 0.82)}
@@ -47,49 +48,55 @@ class Step:
         strength: share of the result in the output; the rest is the input. In [0, 1].
         sampling: how a diffusion model is sampled; None for its own way, and for all other models.
         controller: reference of the DA-CLIP that steers the model; empty for the one that belongs to it.
-        offsets: path of a file of weight offsets (`irtool.models.modulation`) to be merged into the model; or empty.
+        offsets: path of a file of weight offsets (`irtool.models.lora`) to be merged into the model; or empty.
     """
 
-    mixture: Mapping[str, float]
+    task_weights: Mapping[str, float]
     model: str = DEFAULT_RESTORER
     strength: float = 1.0
     sampling: Sampling | None = None
     controller: str = ""
-    offsets: str = ""
+    adapter: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.sampling, Mapping):
             object.__setattr__(self, "sampling", Sampling(**self.sampling))
-        if not self.mixture:
+        if not self.task_weights:
             raise UsageError("A step needs at least one degradation to undo.")
-        ids = {lookup(word).id: float(weight) for word, weight in self.mixture.items()}
+        ids = {lookup(word).id: float(weight) for word, weight in self.task_weights.items()}
         wrong = [f"{i}={w:g}" for i, w in ids.items() if not 0 < w <= 1]
         if wrong:
             raise UsageError(f"Weights of a mixture lie above 0 and up to 1, not {', '.join(wrong)}.")
         if not 0 <= self.strength <= 1:
             raise UsageError(f"The strength lies from 0 to 1, not {self.strength:g}.")
-        object.__setattr__(self, "mixture", {i: ids[i] for i in RESTORE_ORDER if i in ids})
+        object.__setattr__(self, "task_weights", {i: ids[i] for i in RESTORE_ORDER if i in ids})
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Step:
+        """The step that `to_dict` wrote; the JSON keys "mixture" and "offsets" are `task_weights` and `adapter`."""
+        names = {"mixture": "task_weights", "offsets": "adapter"}
+        return Step(**{names.get(key, key): value for key, value in data.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        told: dict[str, Any] = {"mixture": dict(self.mixture), "model": self.model, "strength": self.strength}
+        record: dict[str, Any] = {"mixture": dict(self.task_weights), "model": self.model, "strength": self.strength}
         if self.sampling is not None:
             # Guidance is of few models: what is not said of it is not told.
-            told["sampling"] = {
+            record["sampling"] = {
                 k: v for k, v in asdict(self.sampling).items() if k in ("steps", "sampler", "seed") or v
             }
-        return told | {k: v for k, v in (("controller", self.controller), ("offsets", self.offsets)) if v}
+        return record | {k: v for k, v in (("controller", self.controller), ("offsets", self.adapter)) if v}
 
     def __str__(self) -> str:
-        mixed = ", ".join(i if weight == 1 else f"{i} x {weight:g}" for i, weight in self.mixture.items())
-        if self.offsets:
-            mixed += f" with {self.offsets}"
-        return mixed if self.strength == 1 else f"{mixed} at strength {self.strength:g}"
+        tasks = ", ".join(i if weight == 1 else f"{i} x {weight:g}" for i, weight in self.task_weights.items())
+        if self.adapter:
+            tasks += f" with {self.adapter}"
+        return tasks if self.strength == 1 else f"{tasks} at strength {self.strength:g}"
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A step whose result was not kept, or only in part (`irtool.detect.gate`).
+    """A step whose result was not kept, or only in part (`irtool.detection.gate`).
 
     Attributes:
         kinds: ids of the degradations it was to remove.
@@ -153,24 +160,24 @@ class Plan:
             UsageError: it is not such a plan.
         """
         try:
-            steps = tuple(Step(**step) for step in data["steps"])
+            steps = tuple(Step.from_dict(step) for step in data["steps"])
             keep = tuple(lookup(word).id for word in data.get("keep", ()))
             again = data.get("again")
-            return Plan(steps, str(data.get("reason", "")), keep, None if again is None else Step(**again))
+            return Plan(steps, str(data.get("reason", "")), keep, None if again is None else Step.from_dict(again))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UsageError(f"This is no plan: {error}.", "A plan is what restore --dry-run --json prints.") from error
 
     def __str__(self) -> str:
         if not self.steps:
-            told = "leave it as it is"
+            text = "leave it as it is"
         else:
-            told = ", then ".join(f"undo {step} with {step.model}" for step in self.steps)
+            text = ", then ".join(f"undo {step} with {step.model}" for step in self.steps)
             if self.again is not None:
-                told += f", then look again for {', '.join(self.again.mixture)}"
+                text += f", then look again for {', '.join(self.again.task_weights)}"
         if self.keep:
-            told += f", keeping {', '.join(self.keep)}"
-        told += "".join(f"; {one}" for one in self.rejected)
-        return told + (f" ({self.reason})" if self.reason else "")
+            text += f", keeping {', '.join(self.keep)}"
+        text += "".join(f"; {one}" for one in self.rejected)
+        return text + (f" ({self.reason})" if self.reason else "")
 
 
 def passes(ids: Iterable[str], model: str = DEFAULT_RESTORER) -> list[tuple[str, ...]]:
@@ -179,28 +186,30 @@ def passes(ids: Iterable[str], model: str = DEFAULT_RESTORER) -> list[tuple[str,
     What is said of the restorers that ship was measured on no others, so any other gets them all in one pass.
     """
     ids = sorted(ids, key=RESTORE_ORDER.index)
-    if not ids or not any(record.called(model) for record in restorers()):
+    if not ids or not any(record.is_named(model) for record in restorers()):
         return [tuple(ids)] if ids else []
-    shared = tuple(i for i in ids if i not in APART)
-    groups = [(i,) for i in ids if i in APART] + ([shared] if shared else [])
+    shared = tuple(i for i in ids if i not in SEPARATE_PASSES)
+    groups = [(i,) for i in ids if i in SEPARATE_PASSES] + ([shared] if shared else [])
     return sorted(groups, key=lambda group: RESTORE_ORDER.index(group[0]))
 
 
-def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_RESTORER, **more: Any) -> Plan:
-    """Undo what was found: everything present, the strongest `MOST` where there is more; nothing in a clean picture.
+def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_RESTORER, **step_options: Any) -> Plan:
+    """Undo what was found: everything present, the strongest `MAX_TASKS` where there is more; nothing in a clean
+    picture.
 
-    What is likely but not sure is left as it is, and the plan says so. `more` are further attributes of the step.
+    What is likely but not sure is left as it is, and the plan says so. `step_options` are further attributes of the
+    step.
     """
-    present, perhaps = diagnosis.present, diagnosis.perhaps
+    present, uncertain = diagnosis.present, diagnosis.uncertain
     reason = "the picture is clean" if diagnosis.is_clean else f"found {', '.join(scored(diagnosis, present))}"
-    if len(present) > MOST:
-        reason += f"; the strongest {MOST} are undone"
-    if perhaps:
-        told = " and ".join(scored(diagnosis, perhaps))
-        reason += f"; {told} may belong to the picture and is left, --task {perhaps[0]} undoes it"
-    steps, why = _steps(present[:MOST], model, strength, **more)
-    steps = tuple(replace(step, strength=strength * strength_for(diagnosis, step.mixture)) for step in steps)
-    return Plan(steps, "; ".join([reason, *why]), again=look_again(steps, (), model, strength, **more))
+    if len(present) > MAX_TASKS:
+        reason += f"; the strongest {MAX_TASKS} are undone"
+    if uncertain:
+        scores = " and ".join(scored(diagnosis, uncertain))
+        reason += f"; {scores} may belong to the picture and is left, --task {uncertain[0]} undoes it"
+    steps, why = _steps(present[:MAX_TASKS], model, strength, **step_options)
+    steps = tuple(replace(step, strength=strength * strength_for(diagnosis, step.task_weights)) for step in steps)
+    return Plan(steps, "; ".join([reason, *why]), again=look_again(steps, (), model, strength, **step_options))
 
 
 def strength_for(diagnosis: Diagnosis, kinds: Iterable[str]) -> float:
@@ -221,24 +230,24 @@ def scored(diagnosis: Diagnosis, ids: Iterable[str]) -> list[str]:
 
 
 def look_again(
-    steps: Iterable[Step], keep: Iterable[str], model: str, strength: float = 1.0, **more: Any
+    steps: Iterable[Step], keep: Iterable[str], model: str, strength: float = 1.0, **step_options: Any
 ) -> Step | None:
-    """The `again` of a plan with these steps; `more` are further attributes of the step."""
-    done = {i for step in steps for i in step.mixture}
-    hidden = [i for i in HIDDEN if i not in done and i not in keep]
+    """The `again` of a plan with these steps; `step_options` are further attributes of the step."""
+    done = {i for step in steps for i in step.task_weights}
+    hidden = [i for i in MASKED_BY_OTHERS if i not in done and i not in keep]
     model = DEFAULT_RESTORER if experts.is_best(model) else model  # what comes to light later is removed by the default
-    return Step(dict.fromkeys(hidden, 1.0), model, strength, **more) if done and hidden else None
+    return Step(dict.fromkeys(hidden, 1.0), model, strength, **step_options) if done and hidden else None
 
 
-def plan_rest(plan: Plan, diagnosis: Diagnosis) -> Plan:
+def plan_second_look(plan: Plan, diagnosis: Diagnosis) -> Plan:
     """The plan whose steps have been carried out, with those added that undo what was found in their result."""
     if plan.again is None:
         return plan
     again = plan.again
-    come = [i for i in diagnosis.present if i in again.mixture]
-    steps = tuple(replace(again, mixture=dict.fromkeys(group, 1.0)) for group in passes(come, again.model))
-    told = ", ".join(scored(diagnosis, come))
-    reason = "; ".join(part for part in (plan.reason, told and f"found afterwards {told}") if part)
+    found = [i for i in diagnosis.present if i in again.task_weights]
+    steps = tuple(replace(again, task_weights=dict.fromkeys(group, 1.0)) for group in passes(found, again.model))
+    scores = ", ".join(scored(diagnosis, found))
+    reason = "; ".join(part for part in (plan.reason, scores and f"found afterwards {scores}") if part)
     return replace(plan, steps=plan.steps + steps, reason=reason, again=None)
 
 
@@ -250,7 +259,7 @@ def without(plan: Plan, index: int, rejected: Rejected) -> Plan:
     return replace(plan, steps=steps, rejected=(*plan.rejected, rejected))
 
 
-def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT_RESTORER, **more: Any) -> Plan:
+def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT_RESTORER, **step_options: Any) -> Plan:
     """Undo what is named.
 
     Args:
@@ -263,18 +272,20 @@ def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT
     named = [part for word in words for part in word.split(",") if part.strip()]
     if not named:
         raise UsageError("No task is named.", "Name one, such as --task denoise; or use --auto.")
-    steps, why = _steps({lookup(word).id for word in named}, model, strength, **more)
+    steps, why = _steps({lookup(word).id for word in named}, model, strength, **step_options)
     return Plan(steps, "; ".join(["as asked", *why]))
 
 
-def _steps(ids: Iterable[str], model: str, strength: float, **more: Any) -> tuple[tuple[Step, ...], list[str]]:
+def _steps(ids: Iterable[str], model: str, strength: float, **step_options: Any) -> tuple[tuple[Step, ...], list[str]]:
     """The steps that remove degradations, and why they have the models they have where that was left to irtool."""
     if not experts.is_best(model):
-        return tuple(Step(dict.fromkeys(group, 1.0), model, strength, **more) for group in passes(ids, model)), []
+        return tuple(
+            Step(dict.fromkeys(group, 1.0), model, strength, **step_options) for group in passes(ids, model)
+        ), []
     choices = {i: experts.choose(i, model) for i in sorted(ids, key=RESTORE_ORDER.index)}
     by_default = [i for i, choice in choices.items() if choice.model == DEFAULT_RESTORER]
     groups = [(group, DEFAULT_RESTORER) for group in passes(by_default)]
     groups += [((i,), choice.model) for i, choice in choices.items() if choice.model != DEFAULT_RESTORER]
     groups.sort(key=lambda pair: RESTORE_ORDER.index(pair[0][0]))
-    steps = tuple(Step(dict.fromkeys(group, 1.0), reference, strength, **more) for group, reference in groups)
+    steps = tuple(Step(dict.fromkeys(group, 1.0), reference, strength, **step_options) for group, reference in groups)
     return steps, [choice.reason for choice in choices.values()]

@@ -10,7 +10,7 @@ import PIL.Image
 from torch import Tensor
 
 from . import picture as pictures
-from .detect import Diagnosis
+from .detection import Diagnosis
 from .errors import UsageError
 from .inputs import to_array, to_tensor
 from .picture import Picture

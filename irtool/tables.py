@@ -151,8 +151,8 @@ def _value(kind: Any, value: Any, place: str, problems: list[str]) -> Any:
             return {k: v for k, v in read.items() if v is not None}
         problems += _plain(value, place)
         return value
-    wanted = "table" if origin is not None or dataclasses.is_dataclass(kind) else _NAMES[kind]
-    problems.append(f"{place}: expected {wanted}, found {type(value).__name__}")
+    expected = "table" if origin is not None or dataclasses.is_dataclass(kind) else _NAMES[kind]
+    problems.append(f"{place}: expected {expected}, found {type(value).__name__}")
     return None
 
 
@@ -171,8 +171,8 @@ def _number(kind: Any, value: float, place: str, problems: list[str]) -> float |
 def _list(kind: Any, value: Any, place: str, problems: list[str]) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if isinstance(value, (list, tuple)) and all(isinstance(v, Mapping) for v in value):
-            made = [fill(kind, v, problems, f"{place}: entry {i + 1}: ") for i, v in enumerate(value)]
-            return tuple(entry for entry in made if entry is not None)
+            filled = [fill(kind, v, problems, f"{place}: entry {i + 1}: ") for i, v in enumerate(value)]
+            return tuple(entry for entry in filled if entry is not None)
         problems.append(f"{place}: expected tables, found {type(value).__name__}")
         return None
     listed: Sequence[Any] = (value,) if isinstance(value, str) else value

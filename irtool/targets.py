@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import NothingToDoError, PictureError, UsageError
-from .picture import Found, find, format_for, format_named, sniff, suffix_for
+from .picture import FoundPicture, find, format_for, format_named, sniff, suffix_for
 
 STDIO = "-"
 SUFFIX = ".restored"
@@ -48,7 +48,7 @@ class Item:
         return "stdin" if self.source is None else str(self.source)
 
 
-def gather(inputs: Sequence[str], *, recursive: bool, output: Path | None = None) -> list[Found | None]:
+def gather(inputs: Sequence[str], *, recursive: bool, output: Path | None = None) -> list[FoundPicture | None]:
     """The pictures that the arguments stand for; None is stdin.
 
     Results of earlier runs that lie in an input folder are left out: all below `output`, and names that irtool gives.
@@ -68,7 +68,7 @@ def gather(inputs: Sequence[str], *, recursive: bool, output: Path | None = None
     found = find(inputs, recursive=recursive)
     stems = {(one.path.parent, one.path.stem) for one in found}
 
-    def is_result(one: Found) -> bool:
+    def is_result(one: FoundPicture) -> bool:
         if str(one.path) in named:
             return False
         if own is not None and own in one.path.resolve().parents:
@@ -82,8 +82,8 @@ def gather(inputs: Sequence[str], *, recursive: bool, output: Path | None = None
             mark = _OURS.search(stem)
         return False
 
-    taken = [one for one in found if not is_result(one)]
-    if not taken:
+    pictures = [one for one in found if not is_result(one)]
+    if not pictures:
         deeper = not recursive and any(p.is_dir() for folder in folders for p in folder.iterdir())
         hint = (
             "Use `recursive` to look into the folders below."
@@ -91,7 +91,7 @@ def gather(inputs: Sequence[str], *, recursive: bool, output: Path | None = None
             else "Give pictures, or a folder that holds some."
         )
         raise NothingToDoError(f"There are no pictures in {', '.join(map(str, folders))}.", hint)
-    return list(taken)
+    return list(pictures)
 
 
 def has_folder(inputs: Iterable[str]) -> bool:
@@ -165,7 +165,7 @@ def make_items(
     return items
 
 
-def _relative(item: Found, root: Path | None) -> Path:
+def _relative(item: FoundPicture, root: Path | None) -> Path:
     """Where a picture lies below the root, or below the folder that gave it if it does not lie there."""
     if root is None or root not in item.path.parents:
         return item.relative
@@ -226,19 +226,19 @@ def check_targets(items: Sequence[Item], others: Sequence[Path] = ()) -> None:
         identity = _identity(path)
         if identity is not None:
             inputs[identity] = name
-    taken: dict[Path, str] = {}
+    targets: dict[Path, str] = {}
     for item in items:
         for target in item.outputs:
             identity = _identity(target)
             if identity is not None and identity in inputs:
                 hint = "Choose another name or folder with `output`."
-                told = f"The output {target} is the input {inputs[identity]}, which is never written to."
-                raise UsageError(told, hint)
+                message = f"The output {target} is the input {inputs[identity]}, which is never written to."
+                raise UsageError(message, hint)
             key = target.parent.resolve() / target.name
-            if key in taken:
+            if key in targets:
                 hint = "Run them apart, or rename one of them."
-                raise UsageError(f"{taken[key]} and {item.name} would both be written to {target}.", hint)
-            taken[key] = item.name
+                raise UsageError(f"{targets[key]} and {item.name} would both be written to {target}.", hint)
+            targets[key] = item.name
 
 
 def _identity(path: Path | None) -> tuple[int, int] | None:
@@ -264,32 +264,32 @@ def resolve_existing(items: Sequence[Item], policy: str) -> tuple[list[Item], li
         UsageError: there are some, and the policy is "error".
     """
     existing = {item.source: [path for path in item.outputs if os.path.lexists(path)] for item in items}
-    there = [item for item in items if existing[item.source]]
-    if not there or policy == "overwrite":
+    existing_items = [item for item in items if existing[item.source]]
+    if not existing_items or policy == "overwrite":
         return list(items), []
     if policy == "error":
-        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        more = f" (and {len(existing_items) - 1} more)" if len(existing_items) > 1 else ""
         raise UsageError(
-            f"{existing[there[0].source][0]} exists already{more}.",
+            f"{existing[existing_items[0].source][0]} exists already{more}.",
             "Choose with `existing` overwrite, skip or rename.",
         )
     if policy == "skip":
         # One that lacks some of its outputs, as a killed run leaves it, is done for those.
-        whole = [item for item in there if len(existing[item.source]) == len(list(item.outputs))]
+        whole = [item for item in existing_items if len(existing[item.source]) == len(list(item.outputs))]
         return [item for item in items if item not in whole], whole
-    taken = {path for item in items for path in item.outputs}
-    return [_renamed(item, taken) if existing[item.source] else item for item in items], []
+    targets = {path for item in items for path in item.outputs}
+    return [_renamed(item, targets) if existing[item.source] else item for item in items], []
 
 
-def _renamed(item: Item, taken: set[Path]) -> Item:
+def _renamed(item: Item, targets: set[Path]) -> Item:
     """The item with the first free name NAME-2, NAME-3, ... for all its outputs."""
     assert item.target is not None
     number = 2
     while True:
         target = item.target.with_name(f"{item.target.stem}-{number}{item.target.suffix}")
         renamed = _with_sheets(replace(item, target=target), item.side is not None, item.trajectory is not None)
-        if not any(path in taken or os.path.lexists(path) for path in renamed.outputs):
-            taken.update(renamed.outputs)
+        if not any(path in targets or os.path.lexists(path) for path in renamed.outputs):
+            targets.update(renamed.outputs)
             return renamed
         number += 1
 

@@ -39,7 +39,7 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     import torch
 
-    from irtool.detect.network import DetectorNet
+    from irtool.detection.network import DetectorNet
     from irtool.models import loading
     from irtool.models.compact import CompactNet
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from irtool.synth.blur import blurred
+from irtool.synth.blur import blur_with_kernels
 
 
 def photograph(height: int = 256, width: int = 320) -> torch.Tensor:
@@ -23,5 +23,5 @@ def shaken(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A photograph taken with an unsteady hand, in 8 bit, and its kernel (1, k, k)."""
     g = torch.Generator().manual_seed(seed)
-    blurry, kernel = blurred(pixels, g, length=length, shake=0.3, vary=0)
+    blurry, kernel = blur_with_kernels(pixels, g, length=length, shake=0.3, vary=0)
     return (blurry * 255).round() / 255, kernel

@@ -36,7 +36,7 @@ def test_importing_irtool_loads_nothing_heavy(environment):
 
 
 def test_the_function_detect_is_not_hidden_by_the_room_of_that_name(environment):
-    code = "import irtool.detect.network, irtool; from irtool.detect import Detector; assert callable(irtool.detect)"
+    code = "import irtool.detection.network, irtool; from irtool.detect import Detector; assert callable(irtool.detect)"
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
 
@@ -55,7 +55,7 @@ def test_the_version_is_that_of_the_project():
 def test_a_path_bytes_and_a_picture_give_the_same(use, photo, tmp_path):
     path = photo(tmp_path / "a.png")
     results = [irtool.restore(s, **use("mixed")) for s in (path, str(path), path.read_bytes())]
-    assert len(results[0].plan.steps[0].mixture) == 3 and len(results[0].diagnosis.present) == 4
+    assert len(results[0].plan.steps[0].task_weights) == 3 and len(results[0].diagnosis.present) == 4
     for result in results[1:]:
         assert np.array_equal(result.picture.pixels, results[0].picture.pixels)
         assert result.plan == results[0].plan
@@ -115,7 +115,7 @@ def test_what_comes_to_light_after_the_steps_is_undone_too(use, photo, tmp_path)
     path, told = photo(tmp_path / "a.png"), use("rain")
     one, again = Step({"noise": 1}, told["model"]), Step({"haze": 1, "rain": 1}, told["model"], strength=0.5)
     found = irtool.restore(path, plan=Plan((one,), again=again), detector=told["detector"], dtype="fp32")
-    assert [(dict(s.mixture), s.strength) for s in found.plan.steps] == [({"noise": 1}, 1), ({"rain": 1}, 0.5)]
+    assert [(dict(s.task_weights), s.strength) for s in found.plan.steps] == [({"noise": 1}, 1), ({"rain": 1}, 0.5)]
     assert found.plan.again is None and found.plan.reason.startswith("found afterwards rain ") and found.tiles == 2
     same = irtool.restore(path, plan=found.plan, dtype="fp32")
     assert np.array_equal(found.picture.pixels, same.picture.pixels)
@@ -192,7 +192,7 @@ def test_a_mask_says_what_is_missing_and_all_else_stays(use, photo, tmp_path):
     holes[height // 4 : height // 2, width // 4 : width // 2] = 255
     Image.fromarray(holes).save(mask)
     result = irtool.restore(source, mask=mask, **use("clean"))
-    assert [dict(step.mixture) for step in result.plan.steps] == [{"missing": 1.0}]
+    assert [dict(step.task_weights) for step in result.plan.steps] == [{"missing": 1.0}]
     changed = (result.picture.pixels != before).any(2)
     assert changed[holes > 0].all() and not changed[holes == 0].any()
     # What lay in the hole does not matter: it is missing.

@@ -77,7 +77,7 @@ def test_an_untouched_array_comes_back_as_it_was(array: np.ndarray) -> None:
 
 def test_gray_without_a_channel_and_with_strides() -> None:
     gray = RGB[:, :, 0]
-    assert to_picture(gray).grey and np.array_equal(to_array(to_picture(gray))[:, :, 0], gray)
+    assert to_picture(gray).gray and np.array_equal(to_array(to_picture(gray))[:, :, 0], gray)
     turned = RGB[::-1, ::2]
     assert np.array_equal(to_array(to_picture(turned)), turned)
 

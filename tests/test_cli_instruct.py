@@ -160,16 +160,16 @@ def moire(models_dir, tmp_path):
     """Offsets of a task "moire" for the tiny restorer, which change what it makes."""
     import torch
 
-    from irtool.models import loading, modulation
+    from irtool.models import loading, lora
 
     torch.manual_seed(0)
     net = loading.read(models_dir / "restorer.safetensors")[0]
     net.merge({"jpeg": 1.0})  # type: ignore[operator]
-    made = modulation.Adapted(net, ["middle.blocks.0.expand.weight", "middle.blocks.0.narrow.weight"], rank=2)
+    made = lora.LoRAModel(net, ["middle.blocks.0.expand.weight", "middle.blocks.0.narrow.weight"], rank=2)
     for up in made.up:
         torch.nn.init.normal_(up, std=0.5)
     path = tmp_path / "my.safetensors"
-    modulation.save(made, path, tasks=["moire"], base="tiny", notes={"like": "jpeg"})
+    lora.save(made, path, tasks=["moire"], base="tiny", notes={"like": "jpeg"})
     return path
 
 
@@ -193,7 +193,7 @@ def test_a_task_of_ones_own_by_a_word(cli, using, photo, moire, tmp_path):
     model = env["IRTOOL_MODEL"]
     plain = irtool.restore(source, tasks="jpeg", model=model).picture.pixels
     own = irtool.instruct(source, "remove the wobble", adapters={"wobble": moire}, model=model)
-    assert np.abs(own.picture.pixels - plain).max() > 1 / 255 and own.plan.steps[0].offsets == str(moire)
+    assert np.abs(own.picture.pixels - plain).max() > 1 / 255 and own.plan.steps[0].adapter == str(moire)
     np.testing.assert_array_equal(irtool.restore(source, tasks="jpeg", model=model).picture.pixels, plain)
 
 

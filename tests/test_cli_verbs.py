@@ -74,9 +74,9 @@ def test_degrade_lists_and_draws_all(cli, photo, tmp_path):
 
 
 def test_compare(cli, tmp_path):
-    grey = np.full((32, 48, 3), 100, np.uint8)
+    gray = np.full((32, 48, 3), 100, np.uint8)
     for name, level in (("clean", 0), ("before", 10), ("after", 1)):
-        Image.fromarray(grey + np.uint8(level)).save(tmp_path / f"{name}.png")
+        Image.fromarray(gray + np.uint8(level)).save(tmp_path / f"{name}.png")
     done = cli("compare", "before.png", "after.png", "--truth", "clean.png", "-o", "x.png", "--json", cwd=tmp_path)
     record = json.loads(done.stdout)
     assert record["before_to_truth"]["psnr"] == pytest.approx(20 * math.log10(255 / 10), abs=1e-3)

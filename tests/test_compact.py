@@ -15,7 +15,7 @@ from irtool.errors import UnavailableError, UsageError
 from irtool.models import compact, loading
 from irtool.models.base import Condition
 from irtool.models.compact import CompactModel, CompactNet
-from irtool.models.context import CONTEXT_SIZE, describe
+from irtool.models.global_stats import CONTEXT_SIZE, global_stats
 
 
 @pytest.mark.parametrize("mixture", [{}, {"noise": 1.0}, {"rain": 1.0, "haze": 0.5, "missing": 1.0}])
@@ -125,15 +125,15 @@ def test_specialising_leaves_the_restorer_as_it_was() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 3), (33, 600), (1200, 40)])
 def test_context_of_any_size_is_finite(size: tuple[int, int]) -> None:
-    described = describe(torch.rand(2, 3, *size))
+    described = global_stats(torch.rand(2, 3, *size))
     assert described.shape == (2, CONTEXT_SIZE)
     assert described.isfinite().all()
 
 
 def test_context_sees_light_and_noise() -> None:
     flat = torch.full((1, 3, 64, 64), 0.5)
-    dark, noisy = describe(flat * 0.2), describe((flat + 0.1 * torch.randn(flat.shape)).clamp(0, 1))
-    plain = describe(flat)
+    dark, noisy = global_stats(flat * 0.2), global_stats((flat + 0.1 * torch.randn(flat.shape)).clamp(0, 1))
+    plain = global_stats(flat)
     assert (dark[:, :27] < plain[:, :27]).all()
     assert (noisy[:, 27:] > plain[:, 27:]).all()
 
@@ -141,14 +141,14 @@ def test_context_sees_light_and_noise() -> None:
 def test_what_is_spread_over_pixels_has_no_grid():
     spread = compact._depth_to_space(torch.randn(1, 1, 1, 32).expand(1, 6, 5, 32))
     assert spread.std(dim=(1, 2)).max() > 0.1  # the grid is there
-    even = compact._evened(spread)[:, 1:-1, 1:-1]
+    even = compact._blur_checkerboard(spread)[:, 1:-1, 1:-1]
     assert even.std(dim=(1, 2)).max() < 1e-6
     assert torch.allclose(even[0, 0, 0], spread.mean(dim=(0, 1, 2)), atol=1e-6)
 
 
 def test_a_larger_net_begins_as_the_smaller_one() -> None:
     small, large = random_net(), CompactNet(**{**CONFIG, "encoder": [2, 1], "decoder": [1, 3]}).eval()
-    large.load_state_dict(large.adopt(small.state_dict()))
+    large.load_state_dict(large.grow_from(small.state_dict()))
     x, context, mixture = torch.rand(2, 4, 32, 48), torch.rand(2, CONTEXT_SIZE), torch.eye(10)[:2]
     torch.testing.assert_close(large(x, context, mixture), small(x, context, mixture), rtol=1e-5, atol=1e-5)
     large.zero_grad()
@@ -160,7 +160,7 @@ def test_a_larger_net_begins_as_the_smaller_one() -> None:
 def test_a_net_of_another_width_is_not_adopted() -> None:
     wide = CompactNet(**{**CONFIG, "width": 32})
     with pytest.raises(RuntimeError, match="size mismatch"):
-        wide.load_state_dict(wide.adopt(random_net().state_dict()))
+        wide.load_state_dict(wide.grow_from(random_net().state_dict()))
 
 
 def test_strips_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,14 +169,14 @@ def test_strips_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> No
     x, context = torch.rand(2, 4, 96, 80), torch.rand(2, CONTEXT_SIZE)
     whole = net(x, context)
     calls = 0
-    real = compact.Block._across
+    real = compact.Block._spatial_mixing
 
     def counted(*arguments: object) -> torch.Tensor:
         nonlocal calls
         calls += 1
         return real(*arguments)
 
-    monkeypatch.setattr(compact.Block, "_across", counted)
+    monkeypatch.setattr(compact.Block, "_spatial_mixing", counted)
     monkeypatch.setattr(compact, "STRIP", 1)  # as narrow as strips get
     torch.testing.assert_close(net(x, context), whole)  # with gradients there are none
     blocks = len([m for m in net.modules() if isinstance(m, compact.Block)])

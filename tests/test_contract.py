@@ -134,13 +134,13 @@ def test_a_wild_unet_at_full_scale_has_its_transformer_at_the_last_level() -> No
     sizes: dict[str, Any] = {"nf": 32, "ch_mult": (1, 1, 1, 1, 2), "context_dim": 16}
     wild = ContextUNet(**sizes, use_degra_context=False, first_transformer=4)
     shapes = {k: tuple(v.shape) for k, v in wild.state_dict().items()}
-    found = loading.recognise(shapes)
+    found = loading.recognize(shapes)
     assert found is not None and found[0] == "wild-unet"
     again = ContextUNet(**found[1])
     assert {k: tuple(v.shape) for k, v in again.state_dict().items()} == shapes
     universal = ContextUNet(**sizes)
     assert {k: tuple(v.shape) for k, v in universal.state_dict().items()} != shapes
-    found = loading.recognise({k: tuple(v.shape) for k, v in universal.state_dict().items()})
+    found = loading.recognize({k: tuple(v.shape) for k, v in universal.state_dict().items()})
     assert found is not None and found[0] == "universal-unet" and "first_transformer" not in found[1]
 
 

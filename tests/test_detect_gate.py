@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from irtool.degradation import IDS
-from irtool.detect import gate
-from irtool.detect.detector import Diagnosis
-from irtool.detect.network import LOCAL
-from irtool.detect.overlay import overlay
+from irtool.detection import gate
+from irtool.detection.detector import Diagnosis
+from irtool.detection.network import LOCAL
+from irtool.detection.overlay import overlay
 
 
 def picture(seed: int = 0) -> torch.Tensor:

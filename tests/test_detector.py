@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from training_samples import CPU, tiny
 
 from irtool.degradation import CLEAN, IDS, INDEX
-from irtool.detect.detector import Detector
-from irtool.detect.network import (
+from irtool.detection.detector import Detector
+from irtool.detection.network import (
     CELL,
     CROP,
+    CROP_SIDE,
     CROPS,
-    FINE,
     GRID,
     LOCAL,
     WHOLE_AREA,
@@ -45,9 +45,9 @@ from irtool.training.detector_data import (
     labelled,
 )
 from irtool.training.detector_views import VIEWS, SeenPools
-from irtool.training.jobs import Share, job
 from irtool.training.pictures import gather
 from irtool.training.recipe import Recipe
+from irtool.training.tasks import Shard, training_task
 
 SMALL = {"widths": [16, 16], "depths": [1, 1], "hidden": 8}
 
@@ -96,7 +96,7 @@ def recipe_of(**changes: object) -> Recipe:
     return dataclasses.replace(made, weights=weights, **changes)
 
 
-def pools_of(data: Path, recipe: Recipe, share: Share | None = None) -> DetectorPools:
+def pools_of(data: Path, recipe: Recipe, share: Shard | None = None) -> DetectorPools:
     return DetectorPools(gather(recipe, data), recipe, share, real=labelled(data / "train.tsv", []))
 
 
@@ -106,11 +106,13 @@ def test_a_picture_of_any_size_is_seen_whole_in_crops_and_at_its_own_resolution(
 ) -> None:
     pixels = torch.rand(2, 3, *size)
     fine, crops, whole = fine_crops(pixels), middle_crops(pixels), reduced(pixels, WHOLE_AREA)
-    assert fine.shape == (2, GRID * GRID, 3, FINE, FINE)
+    assert fine.shape == (2, GRID * GRID, 3, CROP_SIDE, CROP_SIDE)
     assert crops.shape[1] == CROPS * CROPS and max(crops.shape[-2:]) <= CROP
     assert whole.shape[-2] * whole.shape[-1] <= 1.3 * WHOLE_AREA and min(whole.shape[-2:]) >= 2 * CELL
-    assert torch.equal(fine[:, 0, :, : min(FINE, size[0]), : min(FINE, size[1])], pixels[..., :FINE, :FINE])
-    found = net.look(pixels)
+    assert torch.equal(
+        fine[:, 0, :, : min(CROP_SIDE, size[0]), : min(CROP_SIDE, size[1])], pixels[..., :CROP_SIDE, :CROP_SIDE]
+    )
+    found = net.features(pixels)
     assert found.kinds.shape == found.severity.shape == (2, len(IDS)) and found.clean.shape == (2,)
     assert found.whole_map.shape == (2, len(LOCAL), *(-(-side // CELL) for side in whole.shape[-2:]))
     assert net(pixels).shape == (2, len(IDS))
@@ -132,8 +134,8 @@ def test_fused_normalisations_give_the_same_findings(net: DetectorNet) -> None:
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
             torch.nn.init.normal_(module.running_mean, std=0.1)
     pixels = torch.rand(1, 3, 200, 150)
-    before = fresh.look(pixels)
-    after = fresh.fuse().look(pixels)
+    before = fresh.features(pixels)
+    after = fresh.fuse().features(pixels)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in fresh.modules())
     for one, other in zip(before, after, strict=True):
         assert torch.allclose(one, other, atol=1e-4)
@@ -152,7 +154,7 @@ def test_pools_are_the_same_however_many_processes_make_them(data: Path) -> None
     recipe = recipe_of()
     pools = pools_of(data, recipe)
     whole = pools[3]
-    halves = [pools_of(data, recipe, Share(rank, 2, CPU))[3] for rank in range(2)]
+    halves = [pools_of(data, recipe, Shard(rank, 2, CPU))[3] for rank in range(2)]
     assert torch.equal(join(halves).degraded, whole.degraded)
     assert torch.equal(join(halves).extras[CHANGE], whole.extras[CHANGE])
     assert len({tuple(pools[i].degraded.shape[-2:]) for i in range(12)}) > 3 and len(SHAPES) >= 4
@@ -215,9 +217,9 @@ def test_what_frozen_layers_see_is_kept_on_disk(data: Path, net: DetectorNet, tm
 
 def test_the_loss_reaches_every_weight_that_is_trained(data: Path) -> None:
     recipe = recipe_of()
-    work = job("detector")
+    work = training_task("detector")
     made = work.build(recipe)
-    pools = work.dataset(recipe, data, Share(0, 1, CPU))
+    pools = work.dataset(recipe, data, Shard(0, 1, CPU))
     batch = work.batch(pools.pools[0], 0, 1, 48, torch.Generator())
     loss, figures = work.loss(made.train(), batch, recipe, torch.Generator(), 0)
     loss.backward()
@@ -225,14 +227,16 @@ def test_the_loss_reaches_every_weight_that_is_trained(data: Path) -> None:
     silent = [n for n, p in made.named_parameters() if p.requires_grad and (p.grad is None or p.grad.eq(0).all())]
     assert not silent
     assert {n.split(".")[0] for n, p in made.named_parameters() if not p.requires_grad} == {"fine", "backbone"}
-    figures = work.preview(made.eval(), pools.held, recipe).figures
+    figures = work.preview(made.eval(), pools.held_out, recipe).figures
     assert 0 <= figures["auc"] <= 1 and len(held_out(pools_of(data, recipe))) > 20
 
 
 def test_a_recipe_without_a_table_for_its_photographs_is_refused(data: Path) -> None:
-    problems = job("detector").problems(recipe_of(settings={"real": {"haze": 1.0}}))
+    problems = training_task("detector").problems(recipe_of(settings={"real": {"haze": 1.0}}))
     assert any("labelled" in problem for problem in problems)
-    assert any("settings" in problem for problem in job("detector").problems(recipe_of(settings={"labeled": "x"})))
+    assert any(
+        "settings" in problem for problem in training_task("detector").problems(recipe_of(settings={"labeled": "x"}))
+    )
 
 
 def test_probabilities_are_stretched_back(net: DetectorNet) -> None:
@@ -243,10 +247,10 @@ def test_probabilities_are_stretched_back(net: DetectorNet) -> None:
     assert torch.allclose(stretch, torch.full_like(stretch, 0.4), atol=0.05)
     assert torch.allclose(shift, torch.full_like(shift, -0.4), atol=0.15)
     fresh, x = DetectorNet(**SMALL).eval(), torch.rand(2, 3, 100, 100)
-    before, severity = fresh(x), fresh.look(x).severity
+    before, severity = fresh(x), fresh.features(x).severity
     calibrate.fold(fresh, stretch, shift)
     assert torch.allclose(fresh(x), before * stretch + shift, atol=1e-5)
-    assert torch.equal(fresh.look(x).severity, severity)
+    assert torch.equal(fresh.features(x).severity, severity)
 
 
 def test_false_findings_beyond_those_counted_are_estimated() -> None:
@@ -283,10 +287,10 @@ def test_uncertain_findings_are_named_but_not_present(net: DetectorNet, monkeypa
     scores = torch.full((1, len(IDS)), 0.1)
     for name, score in {"rain": 0.9, "shadow": 0.6, "snow": 0.7, "blur": 0.8}.items():
         scores[0, INDEX[name]] = score
-    looked = found.net.look(torch.rand(1, 3, 40, 40))
-    monkeypatch.setattr(found.net, "look", lambda pixels: looked._replace(kinds=scores.logit()))
+    looked = found.net.features(torch.rand(1, 3, 40, 40))
+    monkeypatch.setattr(found.net, "features", lambda pixels: looked._replace(kinds=scores.logit()))
     diagnosis = found.diagnose(torch.rand(3, 9, 9))
-    assert diagnosis.present == ("rain",) and diagnosis.perhaps == ("snow", "shadow")  # of blur nothing is known
+    assert diagnosis.present == ("rain",) and diagnosis.uncertain == ("snow", "shadow")  # of blur nothing is known
     told = diagnosis.to_dict()
     assert told["perhaps"] == ["snow", "shadow"] and set(told["severity"]) == {"rain", "snow", "shadow"}
     assert set(diagnosis.maps) == set(LOCAL)

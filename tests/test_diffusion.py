@@ -24,8 +24,8 @@ from irtool.diffusion.schedules import process, thetas, times
 from irtool.engine.tiling import Tiler, blend_weights, grid
 from irtool.models import loading
 from irtool.models.base import Condition, ModelInfo
+from irtool.models.cuda_graphs import CudaGraphCache
 from irtool.models.diffusion import DiffusionModel, noise_level
-from irtool.models.graphs import Recorded
 from irtool.models.irsde_unet import ConditionalUNet, ContextUNet
 from irtool.models.latent_unet import LatentUNet
 from irtool.models.nafnet import NAFNet
@@ -270,7 +270,7 @@ def test_a_local_nafnet_agrees_with_itself_in_tiles(tmp_path: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_replayed_evaluations_are_those_of_the_network() -> None:
     net = drawn(ConditionalUNet(nf=8, depth=2)).to("cuda")
-    recorded = Recorded(net)
+    recorded = CudaGraphCache(net)
     g = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         for size in ((32, 48), (16, 16), (32, 48)):
@@ -278,7 +278,7 @@ def test_replayed_evaluations_are_those_of_the_network() -> None:
                 x, mu = torch.rand(2, 1, 3, *size, generator=g).to("cuda")
                 time = torch.full((1,), t, device="cuda")
                 assert torch.allclose(recorded(x, mu, time), net(x, mu, time), atol=1e-5)
-    assert len(recorded.recordings) == 2 and not recorded.refused
+    assert len(recorded.recordings) == 2 and not recorded.disabled
 
 
 # ---- with a controller, through the command line
@@ -448,7 +448,7 @@ def test_a_fresh_controller_changes_nothing() -> None:
         torch.nn.init.normal_(p, std=0.1)
     image = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
-        net.begin()
+        net.init_controller()
         content, degradation = net.embed(image)
         plain = net.clip.encode_image(image)
     assert torch.allclose(content, plain, atol=1e-5) and torch.allclose(degradation, plain, atol=1e-5)

@@ -18,14 +18,14 @@ from safetensors.torch import save_file
 
 import irtool
 from irtool.degradation import IDS
-from irtool.detect import load as load_detector
+from irtool.detection import load as load_detector
 from irtool.errors import UsageError
 from irtool.models import loading
 from irtool.training import loop, recipe
-from irtool.training.controller import ControllerJob, caption_of, captions, contrastive
+from irtool.training.controller import ControllerTask, caption_of, captions, contrastive
 from irtool.training.export import export
-from irtool.training.jobs import job
-from irtool.training.journal import Watcher
+from irtool.training.log import Callback
+from irtool.training.tasks import training_task
 
 CPU = torch.device("cpu")
 CLIP: dict[str, Any] = {
@@ -43,7 +43,7 @@ class InterruptedRunError(Exception):
     pass
 
 
-class Seen(Watcher):
+class Seen(Callback):
     def __init__(self, fail_at: int = -1) -> None:
         self.last: dict[str, Any] = {}
         self.fail_at = fail_at
@@ -124,7 +124,7 @@ def tables(kind: str, base: Path, controller: Path) -> dict[str, Any]:
 
 def run(table: dict[str, Any], data: Path, out: Path, watcher: Seen | None = None) -> Path:
     torch.set_num_threads(1)
-    return loop.train(recipe.build(table, "test"), data, out, device=CPU, watcher=watcher)
+    return loop.train(recipe.build(table, "test"), data, out, device=CPU, callback=watcher)
 
 
 KINDS = ("daclip-controller", "universal-ir", "nafnet-daclip")
@@ -204,7 +204,7 @@ def test_exports_are_used(
 def test_the_frozen_stays_and_the_controller_moves(photos: Path, base: Path, controller: Path, tmp_path: Path) -> None:
     table = tables("daclip-controller", base, controller) | {"data": ["clean"], "steps": 2, "weights": {"noise": 1.0}}
     trained = torch.load(run(table, photos, tmp_path / "run"), weights_only=True)["net"]
-    start = ControllerJob().build(recipe.build(table, "test")).state_dict()
+    start = ControllerTask().build(recipe.build(table, "test")).state_dict()
     for name, value in trained.items():
         frozen = name.startswith(("clip.", "visual."))
         assert torch.equal(value, start[name]) or not frozen, name
@@ -247,14 +247,14 @@ def test_captions(tmp_path: Path) -> None:
 
 def test_samples_carry_the_caption_of_their_picture(photos: Path, base: Path, controller: Path, tmp_path: Path) -> None:
     from irtool.models.daclip import tokens
-    from irtool.training.jobs import Share
+    from irtool.training.tasks import Shard
 
     said = [f"clean/{p.name}\tthe picture {p.stem[-1]}" for p in sorted((photos / "clean").iterdir())]
     (photos / "captions.tsv").write_text("filepath\ttitle\n" + "\n".join(said), encoding="utf-8")
     table = tables("daclip-controller", base, controller) | {"data": ["clean"], "weights": {"missing": 1.0}}
     table["settings"] = {**table["settings"], "captions": "captions.tsv"}
     made = recipe.build(table, "test")
-    source = ControllerJob().dataset(made, photos, Share(0, 1, CPU))
+    source = ControllerTask().dataset(made, photos, Shard(0, 1, CPU))
     pool = source.pools[0]
     known = {tuple(tokens([f"the picture {c}"])[0].tolist()): c for c in "abcdefghijkl"}
     letters = [known[tuple(row.tolist())] for row in pool.extras["caption"]]
@@ -262,13 +262,13 @@ def test_samples_carry_the_caption_of_their_picture(photos: Path, base: Path, co
     # A sample's clean region may have been made softer; its colours are those of the picture it is said to be.
     from irtool import picture
 
-    colours = {
+    colors = {
         c: torch.from_numpy(picture.read(photos / "clean" / f"red_door_{c}.png").pixels.reshape(-1, 3)[::3])
         for c in "abcdefghijkl"
     }
     for letter, clean in zip(letters, pool.clean, strict=True):
         shown = clean.permute(1, 2, 0).reshape(-1, 3)[::16]
-        distance = {c: float(torch.cdist(shown, its).amin(1).mean()) for c, its in colours.items()}
+        distance = {c: float(torch.cdist(shown, its).amin(1).mean()) for c, its in colors.items()}
         assert min(distance, key=lambda c: distance[c]) == letter
 
 
@@ -295,9 +295,9 @@ def test_a_controller_of_another_size_is_told(photos: Path, base: Path, controll
         run(table, photos, tmp_path / "run")
 
 
-def test_the_published_optimisers_are_named() -> None:
+def test_the_published_optimizers_are_named() -> None:
     from irtool.training.loop import rate_of
-    from irtool.training.state import State
+    from irtool.training.state import TrainState
 
     published = {
         "daclip-controller": (2e-5, 0.9, 0.98, 1e-6, 0.05, 0.0, 0.0),
@@ -308,5 +308,5 @@ def test_the_published_optimisers_are_named() -> None:
         assert rate_of(made, made.warmup, 0.0) == pytest.approx(rate)
         assert rate_of(made, made.steps, 1.0) == pytest.approx(last) and made.ema == ema
         small = replace(made, kind="restorer", model={"width": 8, "rank": 2, "hidden": 8})
-        group = State(job("restorer"), small, CPU).optimizer.param_groups[0]
+        group = TrainState(training_task("restorer"), small, CPU).optimizer.param_groups[0]
         assert (*group["betas"], group["eps"], group["weight_decay"]) == (beta1, beta2, eps, decay)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from irtool.engine.folder import AHEAD, BEHIND, overlap
+from irtool.engine.pipeline import READ_AHEAD, WRITE_BEHIND, pipelined
 
 
 def test_results_come_in_order_with_the_error_of_each_stage():
@@ -17,7 +17,7 @@ def test_results_come_in_order_with_the_error_of_each_stage():
 
         return run
 
-    done = list(overlap(range(6), fail_at("read", 1), fail_at("work", 2), fail_at("write", 4)))
+    done = list(pipelined(range(6), fail_at("read", 1), fail_at("work", 2), fail_at("write", 4)))
     assert [d.item for d in done] == list(range(6))
     assert [str(d.error) if d.error else d.result for d in done] == [0, "read", "work", 3, "write", 5]
 
@@ -39,7 +39,7 @@ def test_the_next_is_read_and_the_last_is_written_while_one_is_worked_on():
         if job == 0:
             seen.append(write.wait(10))
 
-    assert len(list(overlap(range(3), reading, working, writing))) == 3
+    assert len(list(pipelined(range(3), reading, working, writing))) == 3
     assert seen == [True, True, True]
 
 
@@ -56,10 +56,10 @@ def test_few_pictures_are_held_at_a_time():
         time.sleep(0.005)
         count(-1)
 
-    list(overlap(range(30), lambda job: count(1), lambda job, _: None, writing))
+    list(pipelined(range(30), lambda job: count(1), lambda job, _: None, writing))
     assert held == 0
     # One in each stage, those waiting before and behind, and one that is being handed on.
-    assert most <= 3 + AHEAD + BEHIND
+    assert most <= 3 + READ_AHEAD + WRITE_BEHIND
 
 
 def test_an_interruption_finishes_what_is_being_written_and_begins_nothing_new():
@@ -74,10 +74,10 @@ def test_an_interruption_finishes_what_is_being_written_and_begins_nothing_new()
         written.append(job)
 
     with pytest.raises(KeyboardInterrupt):
-        list(overlap(range(100), read.append, working, writing))
+        list(pipelined(range(100), read.append, working, writing))
     assert written == [0, 1]
     assert len(read) <= 5
 
 
 def test_no_jobs_is_no_trouble():
-    assert list(overlap([], lambda job: 1, lambda job, a: 1, lambda job, b: 1)) == []
+    assert list(pipelined([], lambda job: 1, lambda job, a: 1, lambda job, b: 1)) == []

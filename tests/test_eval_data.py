@@ -54,13 +54,13 @@ def test_layouts_people_have(names: tuple[str, ...], rule: str, lay: Callable[..
     assert not found.unused
     assert rule in found.layout
     assert [pair.name for pair in found.pairs] == sorted(pair.name for pair in found.pairs)
-    assert all(pair.truth != pair.degraded for pair in found.pairs)
+    assert all(pair.reference != pair.degraded for pair in found.pairs)
 
 
 def test_sequences_keep_their_names_apart(lay: Callable[..., Path]) -> None:
     found = discover(lay("test/S1/blur/01.png", "test/S2/blur/01.png", "test/S1/sharp/01.png", "test/S2/sharp/01.png"))
     assert [pair.name for pair in found.pairs] == ["S1/01", "S2/01"]
-    assert [pair.truth and pair.truth.parent.parent.name for pair in found.pairs] == ["S1", "S2"]
+    assert [pair.reference and pair.reference.parent.parent.name for pair in found.pairs] == ["S1", "S2"]
 
 
 def test_the_rule_of_most_pairs_wins_and_the_rest_is_named(lay: Callable[..., Path]) -> None:
@@ -73,13 +73,13 @@ def test_the_rule_of_most_pairs_wins_and_the_rest_is_named(lay: Callable[..., Pa
 def test_one_name_in_two_folders_of_truths(lay: Callable[..., Path]) -> None:
     root = lay("shadow/100-6.png", "shadow/100-7.png", "shadow/114-5.png", "gt/114-5.png", "pseudo/100.png")
     found = between(root / "shadow", [root / "gt", root / "pseudo"])
-    assert [pair.truth and pair.truth.name for pair in found.pairs] == ["100.png", "100.png", "114-5.png"]
+    assert [pair.reference and pair.reference.name for pair in found.pairs] == ["100.png", "100.png", "114-5.png"]
 
 
 def test_two_files_are_a_pair(lay: Callable[..., Path]) -> None:
     root = lay("a/dark.png", "b/light.png")
     found = between(root / "a/dark.png", [root / "b/light.png"])
-    assert [(pair.name, pair.truth) for pair in found.pairs] == [("dark", root / "b/light.png")]
+    assert [(pair.name, pair.reference) for pair in found.pairs] == [("dark", root / "b/light.png")]
 
 
 def test_training_folders_do_not_hide_the_test_part(lay: Callable[..., Path]) -> None:
@@ -103,7 +103,7 @@ def test_the_layout_of_the_first_rain100l(lay: Callable[..., Path]) -> None:
         *(f"rain_data_test_Light/norain/norain-00{i}.png" for i in (1, 2)),
     )
     _, found = find("rain100l", root)
-    assert [(p.name, p.truth and p.truth.stem) for p in found.pairs] == [
+    assert [(p.name, p.reference and p.reference.stem) for p in found.pairs] == [
         ("norain-001x2", "norain-001"),
         ("norain-002x2", "norain-002"),
     ]
@@ -113,7 +113,7 @@ def test_the_layout_of_the_first_rain100l(lay: Callable[..., Path]) -> None:
 def test_noisy_copies_are_not_taken_for_clean_pictures(lay: Callable[..., Path]) -> None:
     root = lay("CBSD68/noisy15/0001.png", "CBSD68/noisy5/0001.png", "CBSD68/original_png/0000.png")
     _, found = find("cbsd68", root, degrade="noise(25)")
-    assert [p.truth for p in found.pairs] == [root / "CBSD68/original_png/0000.png"]
+    assert [p.reference for p in found.pairs] == [root / "CBSD68/original_png/0000.png"]
 
 
 def test_clean_pictures_alone(lay: Callable[..., Path]) -> None:
@@ -125,11 +125,11 @@ def test_clean_pictures_alone(lay: Callable[..., Path]) -> None:
 def test_clean_pictures_of_one_stem_are_both_taken(lay: Callable[..., Path]) -> None:
     root = lay("gt/a.jpg", "gt/a.png", "gt/b.png", "gt/a.jpg.webp", "more/b.png", "more/c.png")
     found = clean([root / "gt"])
-    assert [(p.name, p.truth and p.truth.name) for p in found.pairs] == [
+    assert [(p.name, p.reference and p.reference.name) for p in found.pairs] == [
         ("a.jpg", "a.jpg"), ("a.jpg.webp", "a.jpg.webp"), ("a.png", "a.png"), ("b", "b.png"),
     ]  # fmt: skip
     found = clean([root / "gt", root / "more"])
-    assert len(found.pairs) == len({p.truth for p in found.pairs}) == 6
+    assert len(found.pairs) == len({p.reference for p in found.pairs}) == 6
     assert {"gt/b", "more/b", "more/c"} <= {p.name for p in found.pairs}
 
 
@@ -138,13 +138,13 @@ def test_degraded_pictures_of_one_stem_find_the_truth_of_their_suffix(lay: Calla
         "lq/a.jpg", "lq/a.png", "lq/b.png", "lq/c.png", "gt/a.jpg", "gt/a.png", "gt/b.webp", "gt/c.jpg", "gt/c.bmp"
     )
     found = between(root / "lq", [root / "gt"])
-    assert {p.name: p.truth and p.truth.name for p in found.pairs} == {
+    assert {p.name: p.reference and p.reference.name for p in found.pairs} == {
         "a.jpg": "a.jpg", "a.png": "a.png", "b": "b.webp", "c": None,  # c.jpg or c.bmp: nobody can tell
     }  # fmt: skip
     assert [p.name for p in found.broken] == ["c"]
     both = lay("one/a_rain.jpg", "one/a_rain.png", "one/a_clean.png")
     found = discover(both / "one")
-    assert [(p.name, p.truth and p.truth.name) for p in found.pairs] == [
+    assert [(p.name, p.reference and p.reference.name) for p in found.pairs] == [
         ("a_rain.jpg", "a_clean.png"), ("a_rain.png", "a_clean.png"),
     ]  # fmt: skip
 

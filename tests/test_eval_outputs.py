@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from irtool.cli import main
-from irtool.data import Found, Pair, get_protocol
+from irtool.data import Pair, PairSet, get_protocol
 from irtool.errors import UsageError
-from irtool.evaluation import Request, evaluate, header, read_run, summarise
+from irtool.evaluation import EvalRequest, evaluate, header, read_run, summarize
 from irtool.evaluation.outputs import check_outputs
 from irtool.evaluation.report import SHOWN, Report, to_csv
 
@@ -53,14 +53,14 @@ def test_a_report_beside_the_pictures_leaves_them_alone(tmp_path: Path, photo: P
 
 
 def test_a_report_that_was_killed_and_resumed_leaves_only_its_own_two_files(pairs: Path) -> None:
-    found = Found(tuple(Pair(str(i), pairs / f"lq/{i}.png", pairs / f"gt/{i}.png") for i in range(2)), "test")
-    request = Request(found, get_protocol("canonical"), "none")
+    found = PairSet(tuple(Pair(str(i), pairs / f"lq/{i}.png", pairs / f"gt/{i}.png") for i in range(2)), "test")
+    request = EvalRequest(found, get_protocol("canonical"), "none")
     page = Report(pairs / "out", header(request))
     records = list(evaluate(request))
     page.keep("0", *([__import__("numpy").zeros((9, 9, 3), "uint8")] * 3))
     page.add(records[0])
     again = Report(pairs / "out", header(request), resume=True)
-    again.finish(records, summarise(records), title="x")
+    again.finish(records, summarize(records), title="x")
     assert sorted(p.name for p in (pairs / "out").iterdir()) == ["index.html", "run.jsonl"]
 
 
@@ -106,7 +106,7 @@ def test_files_that_exist_are_replaced_only_where_that_is_asked_for(pairs: Path,
     )
     assert (pairs / "made/1.png").read_bytes() != b"mine" and (pairs / "t.csv").read_text().startswith("name,")
     with pytest.raises(UsageError, match="written twice"):
-        check_outputs(Found((), ""), csv=pairs / "new/index.html", report=pairs / "new")
+        check_outputs(PairSet((), ""), csv=pairs / "new/index.html", report=pairs / "new")
 
 
 def test_a_picture_that_appears_during_the_run_is_kept(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from irtool.data import between, get_protocol
-from irtool.evaluation import Request, evaluate, header, summarise
+from irtool.evaluation import EvalRequest, evaluate, header, summarize
 from irtool.evaluation.published import rows_of
 from irtool.evaluation.report import Report
 
@@ -50,12 +50,12 @@ def test_the_page_in_a_browser(tmp_path: Path, photo: Callable[..., Path]) -> No
         photo(tmp_path / "high" / f"{i}.png", seed=i + 1 if i else 0)
     photo(tmp_path / "low" / "3.png")
     found = between(tmp_path / "low", [tmp_path / "high"])
-    request = Request(found, get_protocol("canonical"), "none", dataset="lol")
+    request = EvalRequest(found, get_protocol("canonical"), "none", dataset="lol")
     page = Report(tmp_path / "out", header(request))
     records = list(evaluate(replace(request, keep=page.keep)))
     for record in records:
         page.add(record)
-    summary = summarise(records)
+    summary = summarize(records)
     path = page.finish(records, summary, title="LOL, none", notes=["3 is broken"], rows=rows_of("lol"))
     path.write_text(path.read_text(encoding="utf-8").replace("</body>", READER + "</body>"), encoding="utf-8")
     options = ("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1200,2400")

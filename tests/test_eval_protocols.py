@@ -12,7 +12,7 @@ from irtool.data import PROTOCOLS, get_protocol
 from irtool.errors import PictureError, UsageError
 from irtool.evaluation.degrade import Degrader
 from irtool.evaluation.run import enlarge
-from irtool.evaluation.score import crop, quantise, read_stored, score
+from irtool.evaluation.score import crop, quantize, read_stored, score
 from irtool.metrics import luma, psnr
 from irtool.synth import parse
 
@@ -74,7 +74,7 @@ def test_input_of_complete_public_sets_is_as_published(
     root = shared / "data/test" / folder
     truths = {path.stem: path for path in (root / high).iterdir()}
     found = [
-        psnr(quantise(read_stored(truths[path.stem]), "round"), quantise(read_stored(path), "round"))
+        psnr(quantize(read_stored(truths[path.stem]), "round"), quantize(read_stored(path), "round"))
         for path in (root / low).iterdir()
     ]
     assert len(found) == 15
@@ -85,7 +85,7 @@ def test_every_protocol_is_checked() -> None:
     assert set(FIGURES) == set(PROTOCOLS)
 
 
-def test_crop_is_centred() -> None:
+def test_crop_is_centered() -> None:
     x = np.zeros((35, 50, 3), np.float32)
     assert crop(x, 16).shape == (32, 48, 3)
     x[1, 1] = 1
@@ -93,9 +93,9 @@ def test_crop_is_centred() -> None:
 
 
 def test_luma_is_matlabs() -> None:
-    colours = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 0, 255]]], np.uint8)
-    assert luma(colours)[0] == pytest.approx([16, 235, 81.481, 40.966])
-    assert luma(colours, swapped=True)[0] == pytest.approx([16, 235, 40.966, 81.481])
+    colors = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 0, 255]]], np.uint8)
+    assert luma(colors)[0] == pytest.approx([16, 235, 81.481, 40.966])
+    assert luma(colors, swapped=True)[0] == pytest.approx([16, 235, 40.966, 81.481])
 
 
 def test_a_stored_picture_loses_nothing_where_levels_are_cut_off() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from irtool.data import between, clean, get_protocol
 from irtool.errors import UsageError
-from irtool.evaluation import Request, compare, evaluate, header, interval, read_run, report, summarise, summary
+from irtool.evaluation import EvalRequest, compare, evaluate, header, interval, read_run, report, summarize, summary
 from irtool.evaluation.published import rows, rows_of
 from irtool.evaluation.report import Report, picks, render, to_csv
 from irtool.metrics.extra import Blur
@@ -41,9 +41,9 @@ def pairs(tmp_path: Path, photo: Photo) -> Path:
     return tmp_path
 
 
-def request_of(folder: Path, **changes: object) -> Request:
+def request_of(folder: Path, **changes: object) -> EvalRequest:
     found = between(folder / "lq", [folder / "gt"])
-    return replace(Request(found, get_protocol("canonical"), "none"), **changes)  # type: ignore[arg-type]
+    return replace(EvalRequest(found, get_protocol("canonical"), "none"), **changes)  # type: ignore[arg-type]
 
 
 def test_broken_pairs_are_named_and_in_no_mean(pairs: Path) -> None:
@@ -53,7 +53,7 @@ def test_broken_pairs_are_named_and_in_no_mean(pairs: Path) -> None:
     assert set(errors) == {"3", "4", "5"}
     assert "30x30 against 31x30" in errors["3"]
     assert "no truth" in errors["4"]
-    summary = summarise(records)
+    summary = summarize(records)
     assert (summary["pairs"], summary["scored"], summary["failed"]) == (6, 3, 3)
     assert summary["failed_names"] == ["3", "4", "5"]
     expected = [20 * np.log10(255 / (4 * (i + 1))) for i in range(3)]
@@ -68,7 +68,7 @@ def test_equal_pictures_are_counted_apart(tmp_path: Path, photo: Photo) -> None:
     records = list(evaluate(request_of(tmp_path)))
     assert records[0]["output"]["psnr"] is None
     json.dumps(records, allow_nan=False)
-    told = summarise(records)["output"]["psnr"]
+    told = summarize(records)["output"]["psnr"]
     assert (told["n"], told["infinite"]) == (1, 1)
     assert told["mean"] == records[1]["output"]["psnr"]
 
@@ -98,7 +98,7 @@ def test_degraded_pictures_are_made_alike_every_time(tmp_path: Path, photo: Phot
     for i in range(3):
         photo(tmp_path / "gt" / f"{i}.png", seed=i)
     made = replace(
-        Request(clean([tmp_path / "gt"]), get_protocol("promptir"), "none"), degrade=parse("noise(25)"), dataset="x"
+        EvalRequest(clean([tmp_path / "gt"]), get_protocol("promptir"), "none"), degrade=parse("noise(25)"), dataset="x"
     )
     first = [record["input"]["psnr"] for record in evaluate(made)]
     done = {record["name"]: record for record in evaluate(made) if record["name"] == "0"}
@@ -134,7 +134,7 @@ def test_bootstrap_interval_covers_the_mean_as_often_as_it_says() -> None:
 def test_bootstrap_takes_little_memory_and_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     values = list(np.random.default_rng(1).normal(30, 2, 101))
     whole = interval(values)
-    monkeypatch.setattr(summary, "AT_ONCE", 1000)
+    monkeypatch.setattr(summary, "BOOTSTRAP_CHUNK", 1000)
     assert interval(values) == whole
 
 
@@ -145,7 +145,7 @@ def test_a_page_holds_the_run(pairs: Path, tmp_path: Path) -> None:
     records = list(evaluate(request))
     for record in records:
         page.add(record)
-    target = page.finish(records, summarise(records), title="<b>mine</b>", notes=["broken: 3"], rows=rows_of("lol"))
+    target = page.finish(records, summarize(records), title="<b>mine</b>", notes=["broken: 3"], rows=rows_of("lol"))
     text = target.read_text(encoding="utf-8")
     assert not re.findall(r'(?:src|href)="(?!data:)[^"]+"|https?://(?!www\.w3\.org)[^" ]*\.(?:js|css)', text)
     data = json.loads(text.split('<script id="data" type="application/json">')[1].split("</script>")[0])
@@ -173,12 +173,12 @@ def test_a_large_set_leaves_few_copies_and_the_same_page(
     for record in evaluate(replace(request, keep=page.keep)):
         page.add(record)
         records.append(record)
-    assert page.lacking(records) == ["1"]  # the median; the worst and the best are there
+    assert page.missing_pictures(records) == ["1"]  # the median; the worst and the best are there
     assert len(list((folder / report.SHOWN).iterdir())) == 6
     rest = {r["name"]: r for r in records if r["name"] != "1"}
     for _ in evaluate(replace(request, keep=page.keep), rest):
         pass
-    text = page.finish(records, summarise(records), title="few").read_text(encoding="utf-8")
+    text = page.finish(records, summarize(records), title="few").read_text(encoding="utf-8")
     assert text.count("data:image/jpeg;base64") == 9
 
 
@@ -207,7 +207,7 @@ def test_a_run_goes_on_where_it_stopped(pairs: Path, tmp_path: Path) -> None:
     for record in more:
         again.add(record)
     assert [r["name"] for r in read_run(folder)[1]] == list("012345")
-    assert again.lacking(more) == ["0"]
+    assert again.missing_pictures(more) == ["0"]
 
 
 def test_the_worst_median_and_best_are_picked() -> None:
@@ -240,7 +240,7 @@ def test_two_runs_are_compared_picture_by_picture(pairs: Path) -> None:
 def test_nothing_scored_is_a_page_all_the_same(pairs: Path, tmp_path: Path) -> None:
     request = request_of(pairs)
     broken = [r for r in evaluate(request) if "error" in r]
-    summary = summarise(broken, {"fid": None})
+    summary = summarize(broken, {"fid": None})
     assert (summary["scored"], "output" in summary) == (0, False)
     page = Report(tmp_path / "out", header(request))
     assert page.finish(broken, summary, title="none", rows=rows_of("lol")).stat().st_size > 10_000

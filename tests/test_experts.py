@@ -15,14 +15,14 @@ from irtool.weights import files
 from irtool.weights.registry import DEFAULT_RESTORER, File, Record, Score, parse, records
 
 
-def record(id: str, task: str, gain: float, licence: str = "MIT", eligible: bool = True) -> Record:
+def record(id: str, task: str, gain: float, license: str = "MIT", eligible: bool = True) -> Record:
     score = Score(task, "TEST (3)", 20 + gain, 20.0, 5.0, eligible)
-    return Record(id, "maxim", (File(f"manual:{id}", 1000),), licence, "made up", (task,), "page", scores=(score,))
+    return Record(id, "maxim", (File(f"manual:{id}", 1000),), license, "made up", (task,), "page", scores=(score,))
 
 
 TABLE = (
     record("rain-good.a", "rain", 3.0),
-    record("rain-best.a", "rain", 6.0, licence="NOASSERTION"),
+    record("rain-best.a", "rain", 6.0, license="NOASSERTION"),
     record("rain-worse.a", "rain", -1.0),
     record("haze-rooms.a", "haze", 15.0, eligible=False),
     record("haze-good.a", "haze", 5.0),
@@ -79,10 +79,10 @@ def test_a_model_larger_than_the_free_memory_is_passed_over(here: set[str], monk
 def test_a_mixture_is_handed_from_expert_to_expert_in_order(here: set[str]) -> None:
     here.update({"rain-best.a", "haze-good.a"})
     plan = plan_tasks(["rain", "haze", "noise", "jpeg"], model="best")
-    told = [(tuple(step.mixture), step.model) for step in plan.steps]
+    told = [(tuple(step.task_weights), step.model) for step in plan.steps]
     assert (("rain",), "rain-best.a") in told
     assert (("haze",), "haze-good.a") in told
-    assert {"noise", "jpeg"} == {i for step in plan.steps if step.model == DEFAULT_RESTORER for i in step.mixture}
+    assert {"noise", "jpeg"} == {i for step in plan.steps if step.model == DEFAULT_RESTORER for i in step.task_weights}
     assert "rain: rain-best.a +6.0 dB" in plan.reason
     assert all(not experts.is_best(step.model) for step in plan.steps)
 

@@ -93,7 +93,7 @@ def test_network(shared: Path, name: str, tmp_path: Path) -> None:
     """Recognised by its tensors, loaded strictly, equal; so it is through a safetensors file, and while it learns."""
     family, kind, call = NETWORKS[name]
     case = read(shared, name)
-    found = loading.recognise({k: tuple(v.shape) for k, v in case.weights.items()})
+    found = loading.recognize({k: tuple(v.shape) for k, v in case.weights.items()})
     assert found is not None and found[0] == family
     net = kind(**found[1])
     net.load_state_dict(case.weights, strict=True)
@@ -112,7 +112,7 @@ def test_network(shared: Path, name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "fast"), [("nafnet_local_a", False), ("nafnet_local_fast_a", True)])
 def test_local_pooling(shared: Path, name: str, fast: bool) -> None:
     case = read(shared, name)
-    found = loading.recognise({k: tuple(v.shape) for k, v in case.weights.items()})
+    found = loading.recognize({k: tuple(v.shape) for k, v in case.weights.items()})
     assert found is not None
     net = NAFNet(**found[1], train_size=case.settings["train_size"][-2:], fast_imp=fast).eval()
     net.load_state_dict(case.weights, strict=True)

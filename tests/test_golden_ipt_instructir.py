@@ -46,7 +46,7 @@ def golden(shared: Path) -> Iterator:
 @pytest.mark.parametrize("name", ["instructir_a", "instructir_b"])
 def test_instructir(golden, name):
     case = golden(name)
-    config = instructir.recognise(case.shapes())
+    config = instructir.recognize(case.shapes())
     assert config == case.settings
     net = case.load(instructir.InstructIR(**config))
     case.fits("restored", net(case.inputs["image"], case.inputs["text_embedding"]))
@@ -55,7 +55,7 @@ def test_instructir(golden, name):
 @pytest.mark.parametrize("name", ["instructir_lmhead_a", "instructir_lmhead_real"])
 def test_the_language_head(golden, name):
     case = golden(name)
-    config = instructir.recognise_head(case.shapes())
+    config = instructir.recognize_head(case.shapes())
     assert config == case.settings
     embedding, logits = case.load(instructir.LanguageHead(**config))(case.inputs["sentence_embedding"])
     case.fits("embedding", embedding)
@@ -65,7 +65,7 @@ def test_the_language_head(golden, name):
 @pytest.mark.parametrize("name", ["ipt_multi_head", "ipt_single_scale1", "ipt_single_scale2"])
 def test_ipt_and_its_published_patches(golden, name):
     case = golden(name)
-    config = ipt.recognise(case.shapes())
+    config = ipt.recognize(case.shapes())
     wanted = {k: v for k, v in case.settings.items() if k in config}
     config["num_heads"] = wanted["num_heads"]  # leaves no trace in the tensors
     assert config == wanted
@@ -75,4 +75,4 @@ def test_ipt_and_its_published_patches(golden, name):
         if kind == "patch":
             case.fits(output, net(case.inputs["patch"], int(task)))
         else:
-            case.fits(output, ipt.chop(net, case.inputs["image"], int(task), batch=7))
+            case.fits(output, ipt.tiled_forward(net, case.inputs["image"], int(task), batch=7))

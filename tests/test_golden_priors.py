@@ -20,9 +20,9 @@ from irtool.models.lm4lv import IGNORED, LM4LV
 from irtool.training import spatial_entropy
 
 
-def test_adm_unet_is_recognised_and_equal(shared: Path, tmp_path: Path) -> None:
+def test_adm_unet_is_recognized_and_equal(shared: Path, tmp_path: Path) -> None:
     case = read(shared, "gdp_unet_a")
-    found = loading.recognise({k: tuple(v.shape) for k, v in case.weights.items()})
+    found = loading.recognize({k: tuple(v.shape) for k, v in case.weights.items()})
     assert found is not None and found[0] == "adm-unet"
     published = ADMUNet(**case.settings)
     published.load_state_dict(case.weights, strict=True)
@@ -59,7 +59,7 @@ def test_gdp_with_a_known_operator(shared: Path, name: str) -> None:
         states[i], predictions[i] = x, x0
 
     draw = given["step_noise"].__getitem__
-    final = guidance.gdp(p, net, given["x_start"], given["observed"], operator, scale, draw, seen=seen)
+    final = guidance.gdp(p, net, given["x_start"], given["observed"], operator, scale, draw, callback=seen)
     case.check("final", final)
     case.check("states", states)
     case.check("pred_x0", predictions)
@@ -91,7 +91,7 @@ def test_gdp_learns_the_light_in_patches(shared: Path, name: str) -> None:
     start = guidance.Light(given["light_factor_start"], given["light_mask_start"])
     guidance.gdp_unknown(
         p, net, given["x_start"], [given["observed"]], [start], s["img_guidance_scale"],
-        given["step_noise"].__getitem__, patch, s["patch_stride"], seen=seen,
+        given["step_noise"].__getitem__, patch, s["patch_stride"], callback=seen,
     )  # fmt: skip
     for key, values in out.items():
         case.check(key, torch.stack(values))

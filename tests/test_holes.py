@@ -10,7 +10,7 @@ from irtool import engine, synth
 from irtool.degradation import INDEX
 from irtool.models.base import Condition
 from irtool.models.compact import CompactModel
-from irtool.models.holes import fill_holes, filled, find_holes
+from irtool.models.inpaint import fill_detected_holes, fill_holes, find_holes
 
 
 def scene(height: int = 60, width: int = 84, seed: int = 0) -> torch.Tensor:
@@ -23,7 +23,7 @@ def scene(height: int = 60, width: int = 84, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", ["thin", "thick", "box", "text"])
 @pytest.mark.parametrize("fill", ["white", "black"])
-def test_holes_of_one_colour_are_found(kind: str, fill: str) -> None:
+def test_holes_of_one_color_are_found(kind: str, fill: str) -> None:
     x = scene(128, 160)
     g = torch.Generator().manual_seed(3)
     y = synth.parse(f"missing(kind={kind}, fill={fill}, coverage=0.2)").apply(x, g)
@@ -45,9 +45,9 @@ def test_the_rim_that_jpeg_leaves_belongs_to_the_hole(fill: str, quality: int) -
 
 
 @pytest.mark.parametrize("colour", [(0.0, 0.0, 1.0), (128 / 255,) * 3])
-def test_the_colour_may_be_any(colour: tuple[float, ...]) -> None:
+def test_the_color_may_be_any(color: tuple[float, ...]) -> None:
     y = scene()
-    y[:, :, 20:40, 30:50] = torch.tensor(colour).view(3, 1, 1)
+    y[:, :, 20:40, 30:50] = torch.tensor(color).view(3, 1, 1)
     expected = torch.zeros_like(y[:, :1])
     expected[:, :, 20:40, 30:50] = 1
     assert torch.equal(find_holes(y), expected)
@@ -94,7 +94,7 @@ def test_a_plane_is_continued_across_a_hole() -> None:
 def test_only_those_that_ask_are_filled() -> None:
     y = scene().repeat(2, 1, 1, 1)
     y[:, :, 20:40, 30:50] = 1
-    seen = filled(y, torch.tensor([False, True]))
+    seen = fill_detected_holes(y, torch.tensor([False, True]))
     assert seen.shape == (2, 4, 60, 84)
     assert torch.equal(seen[0, :3], y[0]) and not seen[0, 3].any()
     assert (seen[1, :3, 20:40, 30:50] < 1).all() and seen[1, 3].sum() == 400
@@ -139,7 +139,7 @@ def test_what_was_filled_stays_so_where_nothing_else_is_undone() -> None:
 
 
 @pytest.mark.parametrize("hole", [0.0, 1.0])
-def test_a_colour_of_the_picture_itself_is_no_hole(hole: float) -> None:
+def test_a_color_of_the_picture_itself_is_no_hole(hole: float) -> None:
     """What JPEG makes of a dark wall: flat blocks, more of them than there is hole."""
     g = torch.Generator().manual_seed(0)
     wall = 0.3 + torch.randint(-5, 6, (1, 3, 12, 16), generator=g) / 255

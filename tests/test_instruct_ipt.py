@@ -12,11 +12,11 @@ from training_samples import CPU, tiny
 import irtool
 from irtool import engine
 from irtool.errors import UsageError
-from irtool.models import loading, modulation
+from irtool.models import loading, lora
 from irtool.models.base import Condition
 from irtool.models.instruct_ipt import TASKS, InstructIPT
 from irtool.models.ipt import IPT
-from irtool.training import journal, loop, recipe, state
+from irtool.training import log, loop, recipe, state
 from irtool.training.export import export
 
 SMALL = {"patch_size": 16, "patch_dim": 4, "num_layers": 1, "n_feats": 4, "num_heads": 2, "rank": 2}
@@ -51,10 +51,10 @@ def test_untrained_it_gives_back_what_it_is_given(size):
 
 
 def test_offsets_lie_on_linear_layers_and_where_asked_for_on_convolutions():
-    layers = modulation.layers(InstructIPT(**SMALL, convolutions=False).ipt)
+    layers = lora.layers(InstructIPT(**SMALL, convolutions=False).ipt)
     assert layers and all(isinstance(m.layer, torch.nn.Linear) and n.startswith("body.") for n, m in layers.items())
     assert any(n.endswith("self_attn.project") for n in layers)
-    names = set(modulation.layers(InstructIPT(**SMALL).ipt))
+    names = set(lora.layers(InstructIPT(**SMALL).ipt))
     assert names > set(layers) and {n.split(".")[0] for n in names} == {"head", "body", "tail"}
 
 
@@ -113,7 +113,7 @@ def test_from_its_recipe_to_a_restored_picture(data, photo, cli, using, tmp_path
     assert cli("restore", source, *told, "--task", "derain").returncode == 2
 
 
-class Interrupt(journal.Watcher):
+class Interrupt(log.Callback):
     """Stops a run, as Ctrl-C would, once it has come to a step."""
 
     def __init__(self, at: int) -> None:
@@ -128,7 +128,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(data, tmp_path):
     made = tiny(**RUN, steps=6)
     whole = loop.train(made, data, tmp_path / "a", device=CPU)
     with pytest.raises(KeyboardInterrupt):
-        loop.train(made, data, tmp_path / "b", device=CPU, watcher=Interrupt(3))
+        loop.train(made, data, tmp_path / "b", device=CPU, callback=Interrupt(3))
     assert 2 < state.read(tmp_path / "b" / "checkpoint.pt")["step"] < 6
     resumed = loop.train(made, data, tmp_path / "b", device=CPU)
     for part in ("net", "ema"):
@@ -161,16 +161,16 @@ def test_published_weights_can_be_the_common_ones(tmp_path):
     plain = IPT((2, 1, 1), 16, 4, 1, 4, 2, num_queries=3).eval()
     torch.save(plain.state_dict(), tmp_path / "ipt.pt")
     settings = {"base": f"local:{tmp_path / 'ipt.pt'}", "place": 2}
-    from irtool.training.jobs import job
+    from irtool.training.tasks import training_task
 
-    net = job("instruct-ipt").build(tiny(**RUN, settings=settings))
+    net = training_task("instruct-ipt").build(tiny(**RUN, settings=settings))
     x = torch.rand(2, 3, 16, 16)
     with torch.no_grad():
         # Offsets begin at zero.
         torch.testing.assert_close(net(x, torch.eye(2)), plain(255 * x, 2) / 255, rtol=1e-4, atol=1e-4)
     wrong = tiny(**{**RUN, "model": {**TWO, "n_feats": 8}}, settings=settings)
     with pytest.raises(UsageError, match=r"not \(8, 3, 3, 3\)"):
-        job("instruct-ipt").build(wrong)
+        training_task("instruct-ipt").build(wrong)
     with pytest.raises(UsageError, match="has no head") as caught:
-        job("instruct-ipt").build(tiny(**RUN, settings={**settings, "place": 3}))
+        training_task("instruct-ipt").build(tiny(**RUN, settings={**settings, "place": 3}))
     assert "3 heads" in caught.value.hint

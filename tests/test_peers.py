@@ -85,7 +85,7 @@ def test_golden_case(case: str, module: str, more: Mapping[str, Any], shared: Pa
         tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         tolerance = json.loads(file.metadata()["tolerance_per_output"])["restored"]["atol"]
     state = {key.removeprefix("weights/"): value for key, value in tensors.items() if key.startswith("weights/")}
-    name, config = loading.recognise({key: tuple(value.shape) for key, value in state.items()}) or ("", {})
+    name, config = loading.recognize({key: tuple(value.shape) for key, value in state.items()}) or ("", {})
     assert name == module
     net = loading._resolve(loading.ARCHITECTURES[module].network)(**config, **more).eval()
     net.load_state_dict(state, strict=True)
@@ -96,7 +96,7 @@ def test_golden_case(case: str, module: str, more: Mapping[str, Any], shared: Pa
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_file_is_recognised_and_restores_any_size(name: str, tmp_path: Path) -> None:
+def test_a_file_is_recognized_and_restores_any_size(name: str, tmp_path: Path) -> None:
     net = build(name)
     path = tmp_path / "published.safetensors"
     save_file({key: value.clone() for key, value in net.state_dict().items()}, path)
@@ -153,11 +153,11 @@ def test_tiles_agree_with_the_whole(name: str, tmp_path: Path) -> None:
 def test_files_of_other_families_are_not_taken_for_peers(tmp_path: Path) -> None:
     shapes = {name: {k: tuple(v.shape) for k, v in build(name).state_dict().items()} for name in SMALL}
     for name, own in shapes.items():
-        found = loading.recognise(own)
+        found = loading.recognize(own)
         assert found is not None and found[0] == name
         less = dict(own)
         del less[loading.ARCHITECTURES[name].keys[0]]
-        assert (loading.recognise(less) or ("",))[0] != name
+        assert (loading.recognize(less) or ("",))[0] != name
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def evaluated(shared: Path, model: str, file: str, protocol: str, only: str = "") -> dict[str, Any]:
     from irtool.data import between, get_protocol
-    from irtool.evaluation import Request, evaluate, summarise
+    from irtool.evaluation import EvalRequest, evaluate, summarize
     from irtool.plan import plan_tasks
 
     weights.obtain(weights.get(model), shared / "peers" / file)
@@ -216,8 +216,8 @@ def evaluated(shared: Path, model: str, file: str, protocol: str, only: str = ""
     if only:
         found = replace(found, pairs=tuple(pair for pair in found.pairs if pair.name == only))
     plan = plan_tasks(["lowlight"], 1.0, model)
-    request = Request(found, get_protocol(protocol), model, plan, device="cpu")
-    return summarise(list(evaluate(request)))
+    request = EvalRequest(found, get_protocol(protocol), model, plan, device="cpu")
+    return summarize(list(evaluate(request)))
 
 
 def test_the_published_row_of_sci_comes_out(shared: Path, own_cache: Path) -> None:
@@ -239,5 +239,5 @@ def test_real_weights_give_their_figures(
 def test_every_peer_is_a_module_of_its_own() -> None:
     for name in SMALL:
         module = import_module(f"irtool.models.peers.{name.replace('-', '_')}")
-        assert callable(module.recognise)
+        assert callable(module.recognize)
         assert callable(module.restorer)

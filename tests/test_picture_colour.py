@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 
 from irtool.errors import PictureError
 from irtool.picture import Picture, encode, read
-from irtool.picture.colour import profile_of, srgb_decode, srgb_encode
+from irtool.picture.color import profile_of, srgb_decode, srgb_encode
 
 LINES = np.linspace(0, 1, 1024)
 CURVES = {
@@ -59,7 +59,7 @@ def test_wide_gamut_comes_back_exactly(format: str, curve: str, primaries: tuple
     codes[0, :6] = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [0, 0, 0], [255, 255, 255], [1, 2, 3]]
     icc = make.rgb_profile(primaries, CURVES[curve])
     picture = read(with_profile(codes, icc))
-    assert picture.beyond is not None
+    assert picture.out_of_gamut is not None
     assert picture.pixels.min() >= 0
     assert picture.pixels.max() <= 1
     if format == "WEBP":
@@ -98,8 +98,8 @@ def test_edits_are_made_in_srgb_and_land_in_the_profile() -> None:
     codes = np.full((4, 4, 3), 100, np.uint8)
     codes[..., 0] = 200
     picture = read(with_profile(codes, icc))
-    grey = picture.with_pixels(np.full((4, 4, 3), 128 / 255, np.float32))
-    out = np.asarray(Image.open(BytesIO(encode(grey))))
+    gray = picture.with_pixels(np.full((4, 4, 3), 128 / 255, np.float32))
+    out = np.asarray(Image.open(BytesIO(encode(gray))))
     assert np.ptp(out) == 0  # a neutral stays a neutral
     assert out[0, 0, 0] == 128
     assert picture.pixels[0, 0, 0] > 200 / 255 + 0.02  # a P3 red is stronger in sRGB numbers
@@ -119,17 +119,17 @@ def test_srgb_profiles_change_nothing() -> None:
         assert profile is not None
         assert profile.plain
         picture = read(with_profile(codes, icc))
-        assert picture.beyond is None
+        assert picture.out_of_gamut is None
         assert (np.rint(picture.pixels * 255) == codes).all()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("curve", ["gamma", "linear", "table"])
-def test_grey_profiles(curve: str, dtype: type) -> None:
+def test_gray_profiles(curve: str, dtype: type) -> None:
     icc = make.grey_profile(CURVES[curve])
     codes = make.noise(9, 9, 1, dtype)
     picture = read(with_profile(codes, icc))
-    assert picture.grey
+    assert picture.gray
     if curve == "linear":
         assert np.abs(picture.pixels[..., 0] - srgb_encode(codes / np.iinfo(dtype).max)).max() < 1e-6
     elif dtype is np.uint8:
@@ -138,13 +138,13 @@ def test_grey_profiles(curve: str, dtype: type) -> None:
     assert read(data).icc == icc
     assert (np.asarray(Image.open(BytesIO(data))) == codes).all()
     # A grey profile cannot describe colour pixels: sRGB without one then.
-    colour = encode(picture, "webp")
-    with Image.open(BytesIO(colour)) as im:
+    color = encode(picture, "webp")
+    with Image.open(BytesIO(color)) as im:
         assert "icc_profile" not in im.info
         assert np.abs(np.asarray(im) / 255 - picture.pixels).max() < 0.05
 
 
-def test_grey_picture_with_a_colour_profile() -> None:
+def test_gray_picture_with_a_color_profile() -> None:
     icc = make.rgb_profile(make.ADOBE, CURVES["linear"])
     codes = make.noise(9, 9, 1)
     data = encode(read(with_profile(codes, icc)))

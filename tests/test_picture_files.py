@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from irtool.errors import PictureError, UnavailableError, UsageError
-from irtool.picture import Found, Picture, encode, find, format_for, format_named, read, save_bytes, sniff, write
-from irtool.picture.exif import settle
+from irtool.picture import FoundPicture, Picture, encode, find, format_for, format_named, read, save_bytes, sniff, write
+from irtool.picture.exif import reset_orientation
 
 SMALL = Picture(np.linspace(0, 1, 12, dtype=np.float32).reshape(2, 2, 3))
 as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read and write anything")
@@ -210,7 +210,7 @@ def test_heif_orientation() -> None:
     assert picture.pixels.shape == codes.shape
     assert picture.pixels[:, :28].min() > 0.9
     assert picture.pixels[:, 36:].max() < 0.1
-    assert settle(picture.exif or b"")[1] == 1
+    assert reset_orientation(picture.exif or b"")[1] == 1
 
 
 def test_several_threads_may_read_at_once() -> None:
@@ -375,13 +375,13 @@ def test_find(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "sub" / "loop").symlink_to(tmp_path)
 
-    def names(found: list[Found]) -> list[str]:
+    def names(found: list[FoundPicture]) -> list[str]:
         return [f.relative.as_posix() for f in found]
 
     assert names(find([tmp_path])) == ["a.png", "b.JPG"]
     assert names(find([tmp_path], recursive=True)) == ["a.png", "b.JPG", "sub/c.webp", "sub/deep/d.HEIC"]
     assert names(find([tmp_path / "z.txt", tmp_path, tmp_path / "a.png"])) == ["z.txt", "a.png", "b.JPG"]
-    assert find([tmp_path / "sub" / "c.webp"]) == [Found(tmp_path / "sub" / "c.webp", tmp_path / "sub")]
+    assert find([tmp_path / "sub" / "c.webp"]) == [FoundPicture(tmp_path / "sub" / "c.webp", tmp_path / "sub")]
     missing = find([tmp_path / "none", str(tmp_path / "sub")])
     assert names(missing) == ["none", "c.webp"]
     refused(missing[0].path, "no such file")

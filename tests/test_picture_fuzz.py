@@ -14,9 +14,9 @@ from PIL import Image
 
 from irtool.errors import PictureError, UnavailableError
 from irtool.picture import Picture, encode, read, write
-from irtool.picture.colour import profile_of
-from irtool.picture.decode import hush
-from irtool.picture.exif import block_of, parse, settle, with_dimensions
+from irtool.picture.color import profile_of
+from irtool.picture.decode import silence_warnings
+from irtool.picture.exif import block_of, parse, reset_orientation, with_dimensions
 
 SMOOTH = np.asarray(Image.fromarray(make.noise(6, 6, 3)).resize((44, 37)))
 META = {"exif": make.exif_block(6), "icc_profile": make.rgb_profile()}
@@ -27,7 +27,7 @@ EXTRA = make.chunk(b"eXIf", META["exif"]) + make.chunk(b"tRNS", bytes(6))
 def warnings_are_errors() -> None:
     """Warnings of our own code would end as errors; those that irtool hushes stay hushed, as outside of pytest."""
     warnings.simplefilter("error")
-    hush()
+    silence_warnings()
 
 
 def _tiff(codes: np.ndarray, **options: object) -> bytes:
@@ -59,7 +59,7 @@ VALID: dict[str, Callable[[], bytes]] = {
         make.noise(3 * 9, 8, 1, np.uint16).reshape(3, 9, 8), photometric="rgb", planarconfig=2
     ),
     "tiff 16 grey alpha": lambda: encode(
-        Picture(SMOOTH / np.float32(255), np.ones(SMOOTH.shape[:2], np.float32), bits=16, grey=True), "tiff"
+        Picture(SMOOTH / np.float32(255), np.ones(SMOOTH.shape[:2], np.float32), bits=16, gray=True), "tiff"
     ),
     "tiff two pages": lambda: make.saved(
         Image.fromarray(SMOOTH), "TIFF", save_all=True, append_images=[Image.fromarray(SMOOTH)]
@@ -113,7 +113,7 @@ def survives(data: bytes, name: str) -> Picture | None:
     assert picture.pixels.dtype == np.float32
     assert np.isfinite(picture.pixels).all()
     assert 0 <= picture.pixels.min() <= picture.pixels.max() <= 1
-    assert picture.beyond is None or np.isfinite(picture.beyond).all()
+    assert picture.out_of_gamut is None or np.isfinite(picture.out_of_gamut).all()
     return picture
 
 
@@ -182,7 +182,7 @@ def test_damaged_exif() -> None:
     for _ in range(2000):
         block = damaged(valid, rng)
         try:
-            out, orientation = settle(block)
+            out, orientation = reset_orientation(block)
             assert 1 <= orientation <= 8
             assert len(with_dimensions(out, 3, 4)) == len(block)
             fine += 1

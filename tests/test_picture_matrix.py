@@ -31,15 +31,15 @@ def codes_of(picture: Picture) -> np.ndarray:
 def as_rgb(codes: np.ndarray) -> np.ndarray:
     codes = np.atleast_3d(codes).astype(int)
     n = codes.shape[2]
-    colour = np.repeat(codes[..., :1], 3, axis=2) if n < 3 else codes[..., :3]
-    return np.dstack([colour, codes[..., -1]]) if n in (2, 4) else colour
+    color = np.repeat(codes[..., :1], 3, axis=2) if n < 3 else codes[..., :3]
+    return np.dstack([color, codes[..., -1]]) if n in (2, 4) else color
 
 
 def check(data: bytes, codes: np.ndarray, format: str) -> Picture:
     picture = read(data)
     assert picture.format == format
     assert picture.bits == codes.dtype.itemsize * 8
-    assert picture.grey == (np.atleast_3d(codes).shape[2] < 3)
+    assert picture.gray == (np.atleast_3d(codes).shape[2] < 3)
     assert picture.pixels.dtype == np.float32
     assert (codes_of(picture) == as_rgb(codes)).all()
     return picture
@@ -61,7 +61,7 @@ def test_png_of_fewer_bits_and_palettes() -> None:
     palette.putpalette(list(range(0, 96, 2)))
     data = make.saved(palette, "PNG", bits=4)
     picture = read(data)
-    assert not picture.grey
+    assert not picture.gray
     assert picture.alpha is None
     assert (codes_of(picture) == np.asarray(palette.convert("RGB"))).all()
     clear = make.saved(palette, "PNG", transparency=bytes(range(16)))
@@ -70,7 +70,7 @@ def test_png_of_fewer_bits_and_palettes() -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("n", [1, 3])
-def test_png_transparent_colour(n: int, dtype: type) -> None:
+def test_png_transparent_color(n: int, dtype: type) -> None:
     codes = make.noise(5, 6, n, dtype) % 3  # many pixels share a channel with the key and few share all
     key = np.atleast_3d(codes)[2, 3]
     data = make.png(codes, extra=make.chunk(b"tRNS", key.astype(">u2").tobytes()))
@@ -80,7 +80,7 @@ def test_png_transparent_colour(n: int, dtype: type) -> None:
     assert 1 <= hidden.sum() < 30
     assert ((picture.alpha == 0) == hidden).all()
     assert (codes_of(picture)[..., :3] == as_rgb(codes)).all()
-    assert picture.grey == (n == 1)
+    assert picture.gray == (n == 1)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -110,12 +110,12 @@ def test_tiff_white_is_zero_and_premultiplied() -> None:
     tifffile.imwrite(out, 65535 - codes, photometric="miniswhite", metadata=None)
     check(out.getvalue(), codes, "TIFF")
     alpha = np.full((4, 5), 32768, np.uint16)
-    colour = make.noise(4, 5, 3, np.uint16) // 2
+    color = make.noise(4, 5, 3, np.uint16) // 2
     out = BytesIO()
-    stored = np.dstack([colour, alpha])
+    stored = np.dstack([color, alpha])
     tifffile.imwrite(out, stored, photometric="rgb", extrasamples=["assocalpha"], metadata=None)
     picture = read(out.getvalue())
-    expected = np.minimum(colour / 32768, 1)
+    expected = np.minimum(color / 32768, 1)
     assert np.abs(picture.pixels - expected).max() < 2 / 65535
     assert (codes_of(picture)[..., 3] == 32768).all()
 
@@ -161,21 +161,21 @@ LOSSLESS = ["PNG", "TIFF", "BMP"]
 @pytest.mark.parametrize("grey", [False, True])
 @pytest.mark.parametrize("transparent", [False, True])
 @pytest.mark.parametrize("format", LOSSLESS)
-def test_lossless_round_trip(format: str, transparent: bool, grey: bool, bits: int) -> None:
+def test_lossless_round_trip(format: str, transparent: bool, gray: bool, bits: int) -> None:
     top = 65535 if bits == 16 else 255
     dtype = np.uint16 if bits == 16 else np.uint8
-    colour = make.noise(7, 3, 1 if grey else 3, dtype)
+    color = make.noise(7, 3, 1 if gray else 3, dtype)
     alpha = make.noise(7, 3, 1, dtype, seed=1) if transparent else None
-    pixels = as_rgb(colour).astype(np.float32) / np.float32(top)
+    pixels = as_rgb(color).astype(np.float32) / np.float32(top)
     picture = Picture(
-        pixels, None if alpha is None else alpha.astype(np.float32) / np.float32(top), bits=bits, grey=grey
+        pixels, None if alpha is None else alpha.astype(np.float32) / np.float32(top), bits=bits, gray=gray
     )
     again = read(encode(picture, format))
     kept = 16 if bits == 16 and FORMATS[format].deep else 8
     assert again.bits == kept
     assert (again.alpha is not None) == transparent
     if not (format == "BMP" and transparent):  # BMP has no grey with alpha
-        assert again.grey == grey
+        assert again.gray == gray
     step = 0 if kept == bits else 0.51 / 255
     assert np.abs(again.pixels - pixels).max() <= step
     if alpha is not None and again.alpha is not None and picture.alpha is not None:
@@ -215,7 +215,7 @@ def test_png_and_tiff_codecs_are_exact(codes: np.ndarray, smooth: bool) -> None:
     for format in ("PNG", "TIFF"):
         again = read(encode(picture, format))
         assert again.bits == picture.bits
-        assert again.grey == picture.grey
+        assert again.gray == picture.gray
         assert (codes_of(again) == as_rgb(codes)).all()
 
 
@@ -242,16 +242,16 @@ def test_png_uses_every_row_filter_rightly(dtype: type) -> None:
 @pytest.mark.parametrize("format", ["JPEG", "WEBP", "AVIF"])
 @pytest.mark.parametrize("grey", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (7, 3), (48, 64)])
-def test_lossy_round_trip_is_close(format: str, grey: bool, size: tuple[int, int]) -> None:
+def test_lossy_round_trip_is_close(format: str, gray: bool, size: tuple[int, int]) -> None:
     small = make.noise(2, 2, 3)
     pixels = np.asarray(Image.fromarray(small).resize(size[::-1], Image.Resampling.BILINEAR)) / np.float32(255)
-    if grey:
+    if gray:
         pixels = np.repeat(pixels[..., :1], 3, axis=2)
-    again = read(encode(Picture(pixels.astype(np.float32), grey=grey), format))
+    again = read(encode(Picture(pixels.astype(np.float32), gray=gray), format))
     assert again.format == format
     assert again.pixels.shape == (*size, 3)
     if format == "JPEG":
-        assert again.grey == grey
+        assert again.gray == gray
     assert np.abs(again.pixels - pixels).mean() < 0.04  # colour at half resolution costs this much on 7x3
 
 
@@ -302,8 +302,8 @@ def test_jpeg_of_poor_quality_is_not_written_as_poor() -> None:
     poor = read(make.saved(codes, "JPEG", quality=10))
     floor = Image.open(BytesIO(make.saved(codes, "JPEG", quality=85)))
     assert Image.open(BytesIO(encode(poor))).quantization == floor.quantization
-    grey = read(make.saved(codes[..., 0], "JPEG", quality=10))
-    assert len(Image.open(BytesIO(encode(grey))).quantization) == 1
+    gray = read(make.saved(codes[..., 0], "JPEG", quality=10))
+    assert len(Image.open(BytesIO(encode(gray))).quantization) == 1
 
 
 def test_jpeg_quality_given_and_default() -> None:

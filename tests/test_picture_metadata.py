@@ -12,7 +12,7 @@ import tifffile
 from PIL import ExifTags, Image
 
 from irtool.picture import encode, read, xmp
-from irtool.picture.exif import block_of, parse, settle, with_dimensions
+from irtool.picture.exif import block_of, parse, reset_orientation, with_dimensions
 
 CARRIERS = ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"]
 # A corner of each colour: an orientation applied wrongly or twice shows at once.
@@ -133,7 +133,7 @@ def test_strip_leaves_only_the_profile(format: str) -> None:
 
 def test_exif_keeps_its_bytes_and_loses_its_thumbnail() -> None:
     block = make.exif_block(6)
-    out, orientation = settle(block)
+    out, orientation = reset_orientation(block)
     assert orientation == 6
     assert len(out) == len(block)
     changed = [i for i, (a, b) in enumerate(zip(block, out, strict=True)) if a != b]
@@ -158,7 +158,7 @@ def test_directories_survive_being_moved() -> None:
 @pytest.mark.parametrize("block", [b"", b"II*\0", b"MM\0*\0\0\0\xff", make.exif_block(3)[:20], b"junk" * 9])
 def test_damaged_exif_is_dropped_and_said(block: bytes) -> None:
     with pytest.raises(ValueError):
-        settle(block)
+        reset_orientation(block)
     if block:
         picture = read(make.png(CORNERS, filters=(0,), extra=make.chunk(b"eXIf", block)))
         assert picture.exif is None
@@ -169,7 +169,7 @@ def test_damaged_exif_is_dropped_and_said(block: bytes) -> None:
 def test_senseless_orientation_means_upright(value: int) -> None:
     picture = read(stored(CORNERS, "JPEG", exif=make.exif_block(value)))
     assert picture.pixels.shape == CORNERS.shape
-    assert settle(picture.exif or b"")[1] == 1
+    assert reset_orientation(picture.exif or b"")[1] == 1
 
 
 def test_xmp_orientation_in_both_spellings() -> None:
@@ -177,7 +177,7 @@ def test_xmp_orientation_in_both_spellings() -> None:
     assert xmp.upright(b"tiff:Orientation='6' tiff:X=\"6\"") == b"tiff:Orientation='1' tiff:X=\"6\""
 
 
-def test_png_text_and_colour_chunks_stay_in_png() -> None:
+def test_png_text_and_color_chunks_stay_in_png() -> None:
     gamma, text = struct.pack(">I", 45455), b"Comment\0by hand"
     extra = (
         make.chunk(b"gAMA", gamma)

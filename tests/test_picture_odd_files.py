@@ -62,7 +62,7 @@ def test_bigtiff_white_is_zero_and_orientation() -> None:
     codes = make.noise(32, 48, 1, np.uint16)
     negative = bigtiff(65535 - codes, photometric="miniswhite", extratags=[(274, 3, 1, 6, True)])
     picture = read(negative)
-    assert picture.grey
+    assert picture.gray
     assert (np.rint(picture.pixels[..., 0] * 65535) == np.rot90(codes, -1)).all()
     again = read(encode(picture))
     assert again.pixels.shape == (48, 32, 3)
@@ -218,7 +218,7 @@ def test_gamma_of_png_is_honoured() -> None:
     assert b"iCCP" not in back
     assert (np.asarray(Image.open(BytesIO(back))) == SMOOTH).all()
     gray = read(make.png(SMOOTH[..., :1], extra=make.chunk(b"gAMA", struct.pack(">I", 100000))))
-    assert gray.grey
+    assert gray.gray
     assert close(codes_of(gray)[..., :1], meant[..., :1], 1)
 
 
@@ -273,7 +273,7 @@ def test_end_points_in_a_bmp_are_honoured() -> None:
     assert (codes_of(read(bmp(bmp_header(108, bytes(4)), MUTED))) == MUTED).all()  # a header of zeros states nothing
 
 
-def test_colours_of_a_profile_become_srgb_in_bmp() -> None:
+def test_colors_of_a_profile_become_srgb_in_bmp() -> None:
     icc = make.rgb_profile(make.ADOBE, make.gamma_curve(2.2))
     picture = read(make.saved(MUTED, "PNG", icc_profile=icc))
     with Image.open(BytesIO(encode(picture, "bmp"))) as im:
@@ -328,7 +328,7 @@ def test_black_and_white_in_three_channels_gets_no_tint(dtype: type, target: str
     extra = b"" if icc is None else make.chunk(b"iCCP", b"x\0\0" + zlib.compress(icc))
     picture = read(make.png(codes, extra=extra))
     assert picture.neutral
-    assert not picture.grey
+    assert not picture.gray
     tinted = picture.pixels + np.float32([0.03, 0, -0.02]) + np.random.default_rng(1).normal(0, 0.05, codes.shape)
     result = read(encode(picture.with_pixels(np.clip(tinted, 0, 1).astype(np.float32)), target, quality=None))
     codes = np.rint(result.pixels * (255 if result.bits == 8 else 65535))
@@ -338,7 +338,7 @@ def test_black_and_white_in_three_channels_gets_no_tint(dtype: type, target: str
         assert (np.ptp(codes, axis=2) == 0).all()
 
 
-def test_one_coloured_pixel_makes_a_coloured_picture() -> None:
+def test_one_colored_pixel_makes_a_colored_picture() -> None:
     codes = np.repeat(make.noise(32, 48, 1)[..., None], 3, axis=2)
     codes[31, 47, 2] ^= 1
     picture = read(make.png(codes))

@@ -13,7 +13,7 @@ from scipy.fft import dctn
 
 import irtool
 from irtool import metrics
-from irtool.picture import JpegSettings, Picture, quantised, read
+from irtool.picture import JpegSettings, Picture, jpeg_bounds, read
 from irtool.picture.decode import upright
 
 
@@ -48,18 +48,18 @@ def test_no_coefficient_leaves_its_share_of_the_table(orientation: int, subsampl
     pixels = planes(picture)
     change = np.random.default_rng(0).normal(0, 0.04, pixels.shape).astype(np.float32)
     # What is held must be so on the blocks of the file: turned back as the file has it.
-    held = (quantised.within(pixels + change, pixels, picture.jpeg) - pixels).transpose(1, 2, 0)
+    held = (jpeg_bounds.project_to_jpeg_bounds(pixels + change, pixels, picture.jpeg) - pixels).transpose(1, 2, 0)
     back = {6: 8, 8: 6}.get(orientation, orientation)
     stored = upright(held, back)
     assert stored.shape == codes.shape
-    table = np.array(picture.jpeg.tables[0]).reshape(8, 8) * quantised.SHARE / 255
+    table = np.array(picture.jpeg.tables[0]).reshape(8, 8) * jpeg_bounds.STEP_FRACTION / 255
     over = np.abs(coefficients(luma(stored))) - table
     assert over.max() < 1e-5
     assert (over > -1e-5).mean() > 0.1  # many are at their bound: it was not held to less
     down, right = ((1, 1), (1, 2), (2, 2))[subsampling]
     blue = ((stored[..., 2] - luma(stored)) / 1.772)[: 42 // down * down, : 60 // right * right]
     small = blue.reshape(blue.shape[0] // down, down, -1, right).mean((1, 3))
-    chroma = np.array(picture.jpeg.tables[1]).reshape(8, 8) * quantised.SHARE / 255
+    chroma = np.array(picture.jpeg.tables[1]).reshape(8, 8) * jpeg_bounds.STEP_FRACTION / 255
     assert (np.abs(coefficients(small)) - chroma).max() < 1e-5
 
 
@@ -68,16 +68,16 @@ def test_what_is_within_is_left_as_it_is() -> None:
     assert picture.jpeg is not None
     pixels = planes(picture)
     near = pixels + np.float32(0.002) * np.sign(pixels - 0.5)
-    assert np.abs(quantised.within(near, pixels, picture.jpeg) - near).max() < 1e-6
+    assert np.abs(jpeg_bounds.project_to_jpeg_bounds(near, pixels, picture.jpeg) - near).max() < 1e-6
 
 
 def test_bands_of_rows_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = read(make.saved(smooth(100, 50), "JPEG", quality=30))
     assert picture.jpeg is not None
     pixels = planes(picture)
-    whole = quantised.within(1 - pixels, pixels, picture.jpeg)
-    monkeypatch.setattr(quantised, "_ROWS", 16)
-    assert np.abs(quantised.within(1 - pixels, pixels, picture.jpeg) - whole).max() < 1e-6
+    whole = jpeg_bounds.project_to_jpeg_bounds(1 - pixels, pixels, picture.jpeg)
+    monkeypatch.setattr(jpeg_bounds, "_ROWS", 16)
+    assert np.abs(jpeg_bounds.project_to_jpeg_bounds(1 - pixels, pixels, picture.jpeg) - whole).max() < 1e-6
 
 
 @pytest.mark.parametrize("quality", [50, 75, 90])
@@ -88,7 +88,7 @@ def test_the_truth_is_nearer_than_without(quality: int) -> None:
     assert picture.jpeg is not None
     pixels = planes(picture)
     blurred = sum(np.roll(pixels, s, a) for a in (1, 2) for s in (-1, 1)) / 4
-    held = quantised.within(blurred, pixels, picture.jpeg)
+    held = jpeg_bounds.project_to_jpeg_bounds(blurred, pixels, picture.jpeg)
     given, free, bounded = (metrics.psnr(truth, metrics.to_8bit(x.transpose(1, 2, 0))) for x in (pixels, blurred, held))
     assert bounded > max(free + 2, given - 1)
 
@@ -107,7 +107,7 @@ def test_only_layouts_that_are_known_bound_anything(data: bytes, known: bool) ->
     assert picture.jpeg is not None and bool(picture.jpeg.orientation) == known
     pixels = planes(picture)
     changed = np.clip(pixels + 0.2, 0, 1)
-    assert np.array_equal(quantised.within(changed, pixels, picture.jpeg), changed) != known
+    assert np.array_equal(jpeg_bounds.project_to_jpeg_bounds(changed, pixels, picture.jpeg), changed) != known
 
 
 def test_a_layout_that_pillow_does_not_name_bounds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def test_restoring_a_jpeg_stays_within_its_file(models_dir) -> None:
     assert picture.jpeg is not None
     free = irtool.restore(replace(picture, jpeg=None), tasks="jpeg", **options).picture
     held = irtool.restore(data, tasks="jpeg", **options).picture
-    assert np.array_equal(planes(held), quantised.within(planes(free), planes(picture), picture.jpeg))
+    assert np.array_equal(planes(held), jpeg_bounds.project_to_jpeg_bounds(planes(free), planes(picture), picture.jpeg))
     assert not np.array_equal(held.pixels, free.pixels)
     # Pixels that are no longer those of the file are bound by nothing, nor is what undoes more than compression.
     assert held.jpeg == replace(picture.jpeg, orientation=0)

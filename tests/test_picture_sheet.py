@@ -56,8 +56,8 @@ def test_long_text_is_shortened_to_its_column() -> None:
 
 
 def test_side_by_side() -> None:
-    grey = np.full((40, 60), 0.5, np.float32)
-    page = side_by_side(RED, grey, labels=("in", "out"))
+    gray = np.full((40, 60), 0.5, np.float32)
+    page = side_by_side(RED, gray, labels=("in", "out"))
     assert page.dtype == np.uint8
     red = (page == (255, 0, 0)).all(axis=-1)
     mid = (page == 128).all(axis=-1)

@@ -30,8 +30,8 @@ def test_a_network_differs_from_its_plain_restatement(name: str, size: tuple[int
     assert (ours - plain).abs().max() < 2e-5 * max(1.0, float(plain.abs().max()))
 
 
-def test_every_new_family_is_recognised_by_its_own_tensors_alone(tmp_path: Path) -> None:
+def test_every_new_family_is_recognized_by_its_own_tensors_alone(tmp_path: Path) -> None:
     shapes = {name: {k: tuple(v.shape) for k, v in build(name).state_dict().items()} for name, _ in CASES}
     for name, own in shapes.items():
-        found = loading.recognise(own)
+        found = loading.recognize(own)
         assert found is not None and found[0] == name

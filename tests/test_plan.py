@@ -8,15 +8,26 @@ from hypothesis import strategies as st
 
 from irtool.degradation import IDS, RESTORE_ORDER
 from irtool.errors import UsageError
-from irtool.plan import LEAST_STRENGTH, MOST, Plan, Rejected, Step, passes, plan_auto, plan_rest, plan_tasks, without
+from irtool.plan import (
+    LEAST_STRENGTH,
+    MAX_TASKS,
+    Plan,
+    Rejected,
+    Step,
+    passes,
+    plan_auto,
+    plan_second_look,
+    plan_tasks,
+    without,
+)
 
 
 class Found:
     """Stands for a Diagnosis, which would need torch."""
 
-    def __init__(self, perhaps: tuple[str, ...] = (), **scores: float) -> None:
-        self.scores = dict.fromkeys(IDS, 0.0) | scores | dict.fromkeys(perhaps, 0.6)
-        self.perhaps = perhaps
+    def __init__(self, uncertain: tuple[str, ...] = (), **scores: float) -> None:
+        self.scores = dict.fromkeys(IDS, 0.0) | scores | dict.fromkeys(uncertain, 0.6)
+        self.uncertain = uncertain
         self.present = tuple(sorted(scores, key=lambda i: -scores[i]))
         self.is_clean = not scores
         self.severity = dict.fromkeys(IDS, 1.0)
@@ -31,19 +42,19 @@ def test_everything_found_is_undone_in_one_step():
     plan = plan_auto(Found(rain=0.9, noise=0.8), strength=0.5, model="m")
     assert len(plan.steps) == 1
     step = plan.steps[0]
-    assert dict(step.mixture) == {"noise": 1.0, "rain": 1.0} and step.strength == 0.5 and step.model == "m"
+    assert dict(step.task_weights) == {"noise": 1.0, "rain": 1.0} and step.strength == 0.5 and step.model == "m"
     assert "rain 0.90" in plan.reason and "noise 0.80" in plan.reason
 
 
 def test_of_many_the_strongest_are_undone():
     plan = plan_auto(Found(rain=0.9, noise=0.6, jpeg=0.8, haze=0.7, blur=0.5))
-    assert [tuple(step.mixture) for step in plan.steps] == [("jpeg", "rain"), ("haze",)] and MOST == 3
+    assert [tuple(step.task_weights) for step in plan.steps] == [("jpeg", "rain"), ("haze",)] and MAX_TASKS == 3
     assert "blur" in plan.reason
 
 
 def test_what_is_not_sure_is_left_and_told():
     plan = plan_auto(Found(("shadow", "snow"), rain=0.9))
-    assert [tuple(step.mixture) for step in plan.steps] == [("rain",)]
+    assert [tuple(step.task_weights) for step in plan.steps] == [("rain",)]
     assert "shadow 0.60 and snow 0.60 may belong to the picture" in plan.reason and "--task shadow" in plan.reason
     plan = plan_auto(Found(("raindrop",)))
     assert not plan.steps and plan.reason.startswith("the picture is clean; raindrop 0.60")
@@ -52,22 +63,22 @@ def test_what_is_not_sure_is_left_and_told():
 def test_haze_and_blur_that_come_to_light_afterwards_are_undone_too():
     plan = plan_auto(Found(noise=0.9), strength=0.5)
     assert plan.again == Step({"haze": 1.0, "blur": 1.0}, strength=0.5) and str(plan).count("look again for blur, haze")
-    done = plan_rest(plan, Found(blur=0.8, shadow=0.9, noise=0.7))
-    assert [(tuple(s.mixture), s.strength) for s in done.steps] == [(("noise",), 0.5), (("blur",), 0.5)]
+    done = plan_second_look(plan, Found(blur=0.8, shadow=0.9, noise=0.7))
+    assert [(tuple(s.task_weights), s.strength) for s in done.steps] == [(("noise",), 0.5), (("blur",), 0.5)]
     # What was done is a plan like any other: carried out again, it gives the same.
     assert done.again is None and done.reason == "found noise 0.90; found afterwards blur 0.80"
-    nothing = plan_rest(plan, Found(noise=0.9, snow=0.9))
+    nothing = plan_second_look(plan, Found(noise=0.9, snow=0.9))
     assert nothing.steps == plan.steps and nothing.reason == plan.reason and nothing.again is None
-    assert tuple(plan_auto(Found(noise=0.9, haze=0.8)).again.mixture) == ("blur",)
+    assert tuple(plan_auto(Found(noise=0.9, haze=0.8)).again.task_weights) == ("blur",)
     assert plan_auto(Found(blur=0.9, haze=0.8)).again is None and plan_auto(Found()).again is None
-    assert plan_rest(done, Found(haze=0.9)) is done
+    assert plan_second_look(done, Found(haze=0.9)) is done
 
 
 @pytest.mark.parametrize(
     "words", [["denoise", "rain"], ["derain,noise"], [" Grain ", "rainy"], ["denoise", "denoise,derain", ""]]
 )
 def test_tasks_are_named_by_any_of_their_words(words):
-    assert dict(plan_tasks(words).steps[0].mixture) == {"noise": 1.0, "rain": 1.0}
+    assert dict(plan_tasks(words).steps[0].task_weights) == {"noise": 1.0, "rain": 1.0}
 
 
 def test_unknown_tasks_get_the_closest_match():
@@ -81,7 +92,7 @@ def test_unknown_tasks_get_the_closest_match():
 
 def test_mixtures_are_listed_in_the_order_of_restoration():
     step = Step(dict.fromkeys(IDS, 1.0))
-    assert tuple(step.mixture) == RESTORE_ORDER
+    assert tuple(step.task_weights) == RESTORE_ORDER
     # What the order must say, whatever else it says.
     place = RESTORE_ORDER.index
     assert place("lowlight") < place("rain") < place("haze") and place("jpeg") < place("blur") and not place("missing")
@@ -99,7 +110,7 @@ def test_holes_light_blur_drops_and_haze_have_passes_of_their_own():
     # Nothing is known of other models, and a blind one would only do its work twice.
     assert passes(["haze", "noise"], "promptir.5d") == [("noise", "haze")]
     plan = plan_tasks(["haze", "denoise", "brighten"], 0.5)
-    assert [(tuple(s.mixture), s.strength) for s in plan.steps] == [
+    assert [(tuple(s.task_weights), s.strength) for s in plan.steps] == [
         (("lowlight",), 0.5),
         (("noise",), 0.5),
         (("haze",), 0.5),
@@ -110,13 +121,13 @@ def test_holes_light_blur_drops_and_haze_have_passes_of_their_own():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"mixture": {}},
-        {"mixture": {"rain": 0.0}},
-        {"mixture": {"rain": 1.5}},
-        {"mixture": {"rain": float("nan")}},
-        {"mixture": {"nothing": 1.0}},
-        {"mixture": {"rain": 1.0}, "strength": 1.01},
-        {"mixture": {"rain": 1.0}, "strength": float("nan")},
+        {"task_weights": {}},
+        {"task_weights": {"rain": 0.0}},
+        {"task_weights": {"rain": 1.5}},
+        {"task_weights": {"rain": float("nan")}},
+        {"task_weights": {"nothing": 1.0}},
+        {"task_weights": {"rain": 1.0}, "strength": 1.01},
+        {"task_weights": {"rain": 1.0}, "strength": float("nan")},
     ],
 )
 def test_steps_that_make_no_sense_are_turned_away(wrong):
@@ -163,7 +174,7 @@ def test_a_mild_degradation_is_removed_in_part():
 def test_a_step_that_was_rejected_is_left_out_or_weakened():
     plan = plan_auto(Found(rain=0.9, haze=0.8))
     left = without(plan, 0, Rejected(("rain",), "details would be lost", 0.0, {"structure": 0.1}))
-    assert [tuple(step.mixture) for step in left.steps] == [("haze",)]
+    assert [tuple(step.task_weights) for step in left.steps] == [("haze",)]
     assert "rain left: details would be lost" in str(left)
     weaker = without(plan, 1, Rejected(("haze",), "details would be lost", 0.5, {}))
     assert weaker.steps[1].strength == 0.5 * plan.steps[1].strength

@@ -221,9 +221,9 @@ def test_the_critics_learn_what_is_to_be_gained() -> None:
     torch.testing.assert_close(slow, quick - 0.75)
 
 
-def test_the_published_style_layout_is_recognised() -> None:
+def test_the_published_style_layout_is_recognized() -> None:
     shapes = {k: tuple(v.shape) for k, v in StyleAgent().state_dict().items()}
-    assert loading.recognise(shapes) == ("rl-i2it-style", {})
+    assert loading.recognize(shapes) == ("rl-i2it-style", {})
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 import irtool
 from irtool import engine, metrics, models, picture, synth
 from irtool.degradation import IDS
-from irtool.detect.detector import load as load_detector
+from irtool.detection.detector import load as load_detector
 from irtool.models.base import Condition
 from irtool.weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, locate
 

@@ -13,10 +13,10 @@ from PIL import Image
 
 from irtool.synth import TABLE, parse, random_chain
 from irtool.synth.blur import kernels_along, trajectories
-from irtool.synth.haze import airlight_colour, transmission
+from irtool.synth.haze import airlight_color, transmission
 from irtool.synth.missing import hole_mask
+from irtool.synth.ops import convolve, gaussian_blur, pad_reflect, to_linear, to_srgb
 from irtool.synth.shadow import shadow_mask
-from irtool.synth.tools import convolve, gaussian_blur, pad_reflect, to_linear, to_srgb
 
 EVERY = sorted(TABLE)
 
@@ -33,7 +33,7 @@ def scene(n=2, h=96, w=128, seed=0):
     return (0.15 + 0.5 * smooth + 0.2 * blocks).contiguous()
 
 
-def grey(level, n=1, h=128, w=128):
+def gray(level, n=1, h=128, w=128):
     return torch.full((n, 3, h, w), float(level))
 
 
@@ -50,7 +50,7 @@ def test_any_size_gives_a_finite_picture_in_range(id, size):
 
 @pytest.mark.parametrize("id", EVERY)
 def test_extreme_parameters_stay_finite(id):
-    images = torch.cat([grey(0, h=40, w=52), grey(1, h=40, w=52), scene(1, 40, 52)])
+    images = torch.cat([gray(0, h=40, w=52), gray(1, h=40, w=52), scene(1, 40, 52)])
     for end in ("low", "high"):
         given = {p.name: getattr(p, end) for p in TABLE[id].parameters if not p.choices}
         for name in {"length", "size"} & set(given):
@@ -117,8 +117,8 @@ def test_gaussian_noise_is_exact():
 
 @pytest.mark.parametrize("kind", ["gaussian", "poisson", "camera"])
 @pytest.mark.parametrize("sigma", [3, 12, 25])
-def test_noise_has_its_sigma_at_mid_grey(kind, sigma):
-    images = grey(0.5, n=4, h=200, w=200)
+def test_noise_has_its_sigma_at_mid_gray(kind, sigma):
+    images = gray(0.5, n=4, h=200, w=200)
     error = parse(f"noise({sigma}, kind={kind})").apply(images, seeded()) - images
     # The tone curve bends the strong noise of a camera, so there sigma is met less closely.
     assert float(error.std()) * 255 == pytest.approx(sigma, rel=0.15 if kind == "camera" else 0.05)
@@ -127,11 +127,11 @@ def test_noise_has_its_sigma_at_mid_grey(kind, sigma):
 
 
 def test_poisson_noise_grows_with_the_light_and_camera_noise_is_smeared():
-    noisy = [parse("noise(20, kind=poisson)").apply(grey(v), seeded()).std() for v in (0.1, 0.4)]
+    noisy = [parse("noise(20, kind=poisson)").apply(gray(v), seeded()).std() for v in (0.1, 0.4)]
     assert float(noisy[1] / noisy[0]) == pytest.approx(2, rel=0.05)
-    error = parse("noise(20, kind=camera)").apply(grey(0.5), seeded()) - 0.5
-    neighbours = float((error[..., 1:] * error[..., :-1]).mean() / error.square().mean())
-    assert 0.1 < neighbours < 0.9
+    error = parse("noise(20, kind=camera)").apply(gray(0.5), seeded()) - 0.5
+    neighbors = float((error[..., 1:] * error[..., :-1]).mean() / error.square().mean())
+    assert 0.1 < neighbors < 0.9
 
 
 # jpeg
@@ -180,7 +180,7 @@ def test_padding_matches_torch_and_goes_beyond_it():
 
 
 def test_blur_keeps_linear_light_and_flat_pictures():
-    flat = grey(0.3)
+    flat = gray(0.3)
     assert torch.allclose(parse("blur(15)").apply(flat, seeded()), flat, atol=1e-4)
     images = torch.zeros(1, 3, 129, 129)
     images[..., 40:89, 40:89] = 0.8
@@ -195,7 +195,7 @@ def test_transfer_curves_are_inverse():
 
 
 def test_gaussian_blur_keeps_the_mean():
-    assert torch.allclose(gaussian_blur(grey(0.4), 2.5), grey(0.4), atol=1e-6)
+    assert torch.allclose(gaussian_blur(gray(0.4), 2.5), gray(0.4), atol=1e-6)
 
 
 # haze
@@ -206,9 +206,9 @@ def test_haze_is_undone_by_its_own_transmission_and_airlight():
     hazy = TABLE["haze"].function(images, seeded(9), beta=1.2, airlight=0.9, tint=0.03)
     generator = seeded(9)
     t = transmission(images, generator, 1.2)
-    colour = airlight_colour(images, generator, 0.9, 0.03)
+    color = airlight_color(images, generator, 0.9, 0.03)
     assert float(t.min()) >= math.exp(-1.2) - 1e-5 and float(t.max()) <= 1
-    assert torch.allclose((hazy - colour * (1 - t)) / t, images, atol=1e-4)
+    assert torch.allclose((hazy - color * (1 - t)) / t, images, atol=1e-4)
     assert torch.allclose(parse("haze(beta=0)").apply(images, seeded()), images)
 
 
@@ -216,7 +216,7 @@ def test_haze_is_undone_by_its_own_transmission_and_airlight():
 
 
 def test_low_light_ratio():
-    images = grey(0.45)
+    images = gray(0.45)
     dark = parse("lowlight(ev=4, gamma=1, noise=0, tint=0)").apply(images, seeded())
     assert float(to_linear(images).mean() / to_linear(dark).mean()) == pytest.approx(16, rel=1e-3)
 
@@ -234,8 +234,8 @@ def test_training_low_light_covers_lol():
 
 
 def test_low_light_noise_level():
-    clean = parse("lowlight(ev=3, gamma=1, noise=0, tint=0)").apply(grey(0.5), seeded())
-    noisy = parse("lowlight(ev=3, gamma=1, noise=4, tint=0)").apply(grey(0.5), seeded())
+    clean = parse("lowlight(ev=3, gamma=1, noise=0, tint=0)").apply(gray(0.5), seeded())
+    noisy = parse("lowlight(ev=3, gamma=1, noise=4, tint=0)").apply(gray(0.5), seeded())
     assert float((noisy - clean).std()) * 255 == pytest.approx(4, rel=0.1)
 
 
@@ -299,7 +299,7 @@ def test_rain_falls_along_its_angle():
 
 def test_drops_turn_the_view_over():
     """A scene bright above and dark below shows bright in the lower half of a drop that covers the middle."""
-    images = torch.cat([grey(0.9, h=64, w=128), grey(0.1, h=64, w=128)], dim=2)
+    images = torch.cat([gray(0.9, h=64, w=128), gray(0.1, h=64, w=128)], dim=2)
     result = parse("raindrop(100, size=6, softness=0.2, glow=0)").apply(images, seeded())
     assert result[:, :, :56].min() < 0.4  # dark ground seen among the bright half
     assert result[:, :, 72:].max() > 0.6
@@ -310,12 +310,12 @@ def test_drops_turn_the_view_over():
 
 @pytest.mark.parametrize("coverage", [0.15, 0.5, 0.8])
 def test_shadow_covers_its_share(coverage):
-    mask = shadow_mask(grey(0.5, n=16), seeded(), 0.01, coverage)
+    mask = shadow_mask(gray(0.5, n=16), seeded(), 0.01, coverage)
     assert torch.allclose(mask.mean((1, 2, 3)), torch.full((16,), coverage), atol=0.06)
 
 
 def test_shadow_darkens_and_is_bluish():
-    images = grey(0.6, n=4)
+    images = gray(0.6, n=4)
     result = parse("shadow(0.7, tint=0.3)").apply(images, seeded())
     assert (result <= images + 1e-5).all()
     darkest = result.flatten(2).amin(2)

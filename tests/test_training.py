@@ -24,16 +24,16 @@ from training_samples import CPU, TINY, tiny
 
 from irtool import models
 from irtool.degradation import IDS
-from irtool.detect import load as load_detector
+from irtool.detection import load as load_detector
 from irtool.errors import IrtoolError, UnavailableError, UsageError
 from irtool.models.base import Condition
-from irtool.training import export, journal, loop, state
-from irtool.training.jobs import job
-from irtool.training.processes import Group, Stop
-from irtool.training.restorer import LOSSES, RestorerJob, restoration_loss
+from irtool.training import export, log, loop, state
+from irtool.training.distributed import ProcessGroup, StopSignal
+from irtool.training.restorer import LOSSES, RestorerTask, restoration_loss
+from irtool.training.tasks import training_task
 
 
-class Seen(journal.Watcher):
+class Seen(log.Callback):
     """Keeps what it is told, and raises at a step if asked to."""
 
     def __init__(self, fail_at: int = -1) -> None:
@@ -66,10 +66,10 @@ def environment(environment: dict[str, str], decoded: Path) -> dict[str, str]:
     return environment | {"HF_ASSETS_CACHE": str(decoded)}
 
 
-def train(photos: Path, out: Path, watcher: journal.Watcher | None = None, **changes: Any) -> Path:
+def train(photos: Path, out: Path, watcher: log.Callback | None = None, **changes: Any) -> Path:
     torch.set_num_threads(1)
     start = changes.pop("start", None)
-    return loop.train(tiny(**changes), photos, out, device=CPU, watcher=watcher, start=start)
+    return loop.train(tiny(**changes), photos, out, device=CPU, callback=watcher, start=start)
 
 
 def held_in(path: Path) -> dict[str, Any]:
@@ -141,13 +141,13 @@ def test_an_interrupted_run_equals_one_that_was_not(photos, tmp_path):
 
 
 def test_the_best_checkpoint_is_the_one_with_the_best_figure(photos, tmp_path, monkeypatch):
-    real, figures = RestorerJob.preview, iter([1.0, 3.0, 2.0])
+    real, figures = RestorerTask.preview, iter([1.0, 3.0, 2.0])
 
     def preview(self, net, held, made):
         found = real(self, net, held, made)
-        return journal.Preview({"psnr": next(figures)}, found.rows, found.titles, found.captions)
+        return log.Preview({"psnr": next(figures)}, found.rows, found.titles, found.captions)
 
-    monkeypatch.setattr(RestorerJob, "preview", preview)
+    monkeypatch.setattr(RestorerTask, "preview", preview)
     train(photos, tmp_path, steps=6, save_every=100, preview_every=2, keep=1)
     assert held_in(tmp_path / "best.pt")["step"] == 4
     assert held_in(tmp_path / "checkpoint.pt")["step"] == 6
@@ -163,17 +163,17 @@ def test_a_run_goes_on_only_by_its_own_recipe(photos, tmp_path):
 
 def test_a_run_starts_from_another(photos, tmp_path):
     first = train(photos, tmp_path / "a")
-    begun = state.State(job("restorer"), tiny(), CPU)
-    begun.begin_from(first)
+    begun = state.TrainState(training_task("restorer"), tiny(), CPU)
+    begun.initialize_from(first)
     held = held_in(first)
     assert begun.step == 0
     assert all(torch.equal(v, held["ema"][k]) for k, v in begun.net.state_dict().items())
     exported = export.export(first, tmp_path / "a.safetensors")
-    begun.begin_from(exported)
+    begun.initialize_from(exported)
     assert all(torch.allclose(v, held["ema"][k], atol=1e-3) for k, v in begun.net.state_dict().items())
     wider = tiny(model={**TINY["model"], "width": 16})
     with pytest.raises(UsageError, match="does not fit the network"):
-        state.State(job("restorer"), wider, CPU).begin_from(exported)
+        state.TrainState(training_task("restorer"), wider, CPU).initialize_from(exported)
     assert held_in(train(photos, tmp_path / "b", start=first, rate=1e-9))["ema"]["head.bias"].allclose(
         held["ema"]["head.bias"], atol=1e-6
     )
@@ -276,7 +276,7 @@ def test_exports_of_both_kinds_load(photos, tmp_path):
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_nan_stops_the_run_and_keeps_the_last_checkpoint(photos, tmp_path, monkeypatch, what):
-    real = RestorerJob.loss
+    real = RestorerTask.loss
 
     def bad(self, net, batch, made, generator, step):
         loss, figures = real(self, net, batch, made, generator, step)
@@ -285,13 +285,13 @@ def test_nan_stops_the_run_and_keeps_the_last_checkpoint(photos, tmp_path, monke
             loss = loss * float("nan") if what == "loss" else loss + (net.head.bias.sum() * 0).sqrt()
         return loss, figures
 
-    monkeypatch.setattr(RestorerJob, "loss", bad)
+    monkeypatch.setattr(RestorerTask, "loss", bad)
     with pytest.raises(IrtoolError, match="at step 4") as caught:
         train(photos, tmp_path)
     assert str(tmp_path / "checkpoint.pt") in caught.value.hint
     held = held_in(tmp_path / "checkpoint.pt")
     assert held["step"] == 3 and all(v.isfinite().all() for v in held["net"].values())
-    monkeypatch.setattr(RestorerJob, "loss", real)
+    monkeypatch.setattr(RestorerTask, "loss", real)
     assert held_in(train(photos, tmp_path))["step"] == 6
 
 
@@ -341,7 +341,7 @@ def reached(out: Path, step: int, process: subprocess.Popen[str]) -> None:
     """Wait until the log of a run tells of a step."""
     ending = time.monotonic() + 120
     while time.monotonic() < ending:
-        lines = journal.read(out / "log.jsonl")
+        lines = log.read(out / "log.jsonl")
         if lines and lines[-1]["step"] >= step:
             return
         assert process.poll() is None, process.communicate()[1]
@@ -384,7 +384,7 @@ def test_asked_to_end_a_run_saves_where_it_is(photos, tmp_path):
     ended = held_in(tmp_path / "checkpoint.pt")["step"]
     assert ended in (4, 5) and f"saved at step {ended}; the same command goes on from there" in seen.notes
     assert signal.getsignal(signal.SIGTERM) is before
-    with Stop() as stop:
+    with StopSignal() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop
         with pytest.raises(KeyboardInterrupt):  # who asks twice does not want to wait
@@ -425,7 +425,7 @@ def test_two_processes_have_the_loss_of_one_and_a_lost_one_ends_the_run(photos, 
     assert said.count("step 55") == 1  # told by one of them
 
     def losses(out: Path) -> dict[int, float]:
-        return {line["step"]: line["loss"] for line in journal.read(out / "log.jsonl")}
+        return {line["step"]: line["loss"] for line in log.read(out / "log.jsonl")}
 
     # The samples do not depend on the number of processes, so it may also go on in one.
     lost = held_in(tmp_path / "b" / "checkpoint.pt")["step"]
@@ -445,7 +445,7 @@ def test_a_batch_that_cannot_be_shared_is_told(photos):
         loop.require_divisible(tiny(), 8)
     with pytest.raises(UsageError, match="groups of a pool"):
         loop.require_divisible(tiny(group=16), 4)
-    loop.require_divisible(tiny(), Group(0, 4, CPU).size)
+    loop.require_divisible(tiny(), ProcessGroup(0, 4, CPU).world_size)
 
 
 def test_tensorboard_is_written_or_named_as_missing(photos, tmp_path):
@@ -453,7 +453,7 @@ def test_tensorboard_is_written_or_named_as_missing(photos, tmp_path):
         import tensorboard  # noqa: F401
     except ImportError:
         with pytest.raises(UnavailableError, match="not installed") as caught:
-            journal.Journal(tmp_path, 0, tensorboard=True)
+            log.TrainingLog(tmp_path, 0, tensorboard=True)
         assert "irtool[tensorboard]" in caught.value.hint
         return
     loop.train(tiny(), photos, tmp_path, device=CPU, tensorboard=True)
@@ -485,7 +485,7 @@ def test_curves(tmp_path):
     assert (blank == 255).all()
     drawn = chart({"loss": {"a": [(0, 1), (5, float("nan")), (10, 0.5)], "b": [(0, 2), (10, 2)]}}, (400, 200))
     assert drawn.shape == (200, 400, 3)
-    blue, red = ((drawn == np.array(colour)).all(-1) for colour in ((31, 119, 180), (214, 39, 40)))
+    blue, red = ((drawn == np.array(color)).all(-1) for color in ((31, 119, 180), (214, 39, 40)))
     assert blue.sum() > 200 and red.sum() > 200
     rows = np.nonzero(blue[:, 71:240])[0]
     assert rows.max() - rows.min() > 30  # it falls

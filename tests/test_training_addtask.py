@@ -10,7 +10,7 @@ from training_samples import CPU, tiny
 
 import irtool
 from irtool.errors import UsageError
-from irtool.models import modulation
+from irtool.models import lora
 from irtool.training import loop
 from irtool.training.export import export
 
@@ -36,7 +36,7 @@ def test_from_a_recipe_to_a_picture(models_dir, data, photo, cli, using, tmp_pat
     checkpoint = loop.train(made, data, tmp_path / "run", device=CPU)
     target = tmp_path / "moire.safetensors"
     export(checkpoint, target)
-    tensors, header = modulation.read(target)
+    tensors, header = lora.read(target)
     assert header["like"] == "noise" and any(v.abs().sum() > 0 for k, v in tensors.items() if k.endswith(".up"))
     assert target.stat().st_size < 100_000
     source = photo(tmp_path / "a.png")

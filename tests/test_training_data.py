@@ -14,8 +14,8 @@ from training_samples import CPU, tiny
 from irtool import picture
 from irtool.degradation import IDS, INDEX
 from irtool.errors import IrtoolError, UsageError
-from irtool.training import data, feed, pictures
-from irtool.training.jobs import Share
+from irtool.training import data, pictures, prefetch
+from irtool.training.tasks import Shard
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +31,8 @@ def save(path: Path, size: tuple[int, int] = (64, 64), value: int = 100) -> Path
 
 def test_unusable_pictures_are_told_and_no_picture_is_an_error(photos, tmp_path):
     found = pictures.gather(tiny(), photos)
-    assert (len(found.clean), len(found.held)) == (9, 1)
-    assert found.held[0].source not in [p.source for p in found.clean]
+    assert (len(found.clean), len(found.held_out)) == (9, 1)
+    assert found.held_out[0].source not in [p.source for p in found.clean]
     assert len(found.skipped) == 2
     assert any("broken.png" in s for s in found.skipped)
     assert any("small.png is smaller than 48" in s for s in found.skipped)
@@ -196,8 +196,8 @@ def test_manifests(tmp_path):
         pictures.gather(tiny(pairs=[{"task": "noise", "manifest": "set/bad.tsv"}], data=["set"]), tmp_path)
 
 
-def test_licences_are_counted(photos):
-    assert pictures.licences(pictures.gather(tiny(), photos), photos) == {"CC0": 9, "not stated": 1}
+def test_licenses_are_counted(photos):
+    assert pictures.licenses(pictures.gather(tiny(), photos), photos) == {"CC0": 9, "not stated": 1}
 
 
 def test_a_pool_is_its_index_and_seed(photos):
@@ -217,8 +217,8 @@ def test_a_pool_is_its_index_and_seed(photos):
     assert real.max() <= 3
     # A task is asked for of clean samples too.
     clean = first.labels.sum(1) == 0
-    assert clean.any() and (first.asked[clean].sum(1) == 1).all()
-    assert torch.equal(first.asked[~clean], first.labels[~clean])
+    assert clean.any() and (first.task_weights[clean].sum(1) == 1).all()
+    assert torch.equal(first.task_weights[~clean], first.labels[~clean])
     assert first.names().count("clean") == int(clean.sum())
 
 
@@ -227,7 +227,7 @@ def test_a_pool_is_its_index_and_seed(photos):
 def test_processes_share_the_batches_that_one_would_have(photos, ranks, batch):
     made = tiny()
     found = pictures.gather(made, photos)
-    shares = [data.Pools(found, made, Share(rank, ranks, CPU))[3] for rank in range(ranks)]
+    shares = [data.Pools(found, made, Shard(rank, ranks, CPU))[3] for rank in range(ranks)]
     whole, rows = data.Pools(found, made)[3], 32 // batch
     for row in range(rows):
 
@@ -248,7 +248,12 @@ def test_the_batches_of_a_pool_use_every_sample_once(photos):
     number = torch.arange(32.0)
     mask = number.view(-1, 1, 1, 1).expand(32, 2, 48, 48)
     marked = data.Sample(
-        marked.degraded, marked.clean, marked.context, marked.labels, marked.asked, {"number": number, "mask": mask}
+        marked.degraded,
+        marked.clean,
+        marked.context,
+        marked.labels,
+        marked.task_weights,
+        {"number": number, "mask": mask},
     )
     batches = [data.cut(marked, row, 4, 16, torch.Generator().manual_seed(0)) for row in range(4)]
     taken = torch.cat([b.extras["number"] for b in batches])
@@ -294,7 +299,7 @@ def test_held_out_samples_are_of_kept_pictures_and_the_same_for_every_seed(photo
     other = data.held_out(data.Pools(pools.pictures, tiny(seed=9, rate=1.0)))
     assert torch.equal(held.degraded, other.degraded)
     assert len(held) == 8 and set(held.names()) >= {"noise", "jpeg", "clean"}
-    kept = torch.from_numpy(np.array(pools.pictures.held[0].pixels)).permute(2, 0, 1).float() / 255
+    kept = torch.from_numpy(np.array(pools.pictures.held_out[0].pixels)).permute(2, 0, 1).float() / 255
     clean = held.clean[held.names().index("noise")]
     views = [clean, clean.flip(-1), *(clean.rot90(k, (-2, -1)) for k in (1, 2, 3))]
     views += [view.flip(-1) for view in views[2:]]
@@ -305,7 +310,7 @@ def test_held_out_samples_are_of_kept_pictures_and_the_same_for_every_seed(photo
 def test_a_thread_feeds_as_processes_do(photos):
     made = tiny()
     pools = data.Pools(pictures.gather(made, photos), made)
-    by_thread, by_workers = feed._by_thread(pools, 2), feed._by_workers(pools, 2)
+    by_thread, by_workers = prefetch._by_thread(pools, 2), prefetch._by_workers(pools, 2)
     for _ in range(3):
         assert torch.equal(next(by_thread).degraded, next(by_workers).degraded)
     by_thread.close()
@@ -317,7 +322,7 @@ def test_a_thread_feeds_as_processes_do(photos):
                 raise ValueError("no such thing")
             return index
 
-    items = feed._by_thread(Broken(), 2)
+    items = prefetch._by_thread(Broken(), 2)
     assert next(items) == 2
     with pytest.raises(ValueError, match="no such thing"):
         next(items)

@@ -17,8 +17,8 @@ from irtool.cli import main
 from irtool.errors import UsageError
 from irtool.models import loading
 from irtool.models.compact import CompactNet
-from irtool.training import journal, loop, recipe, survey
-from irtool.training.jobs import JOBS, Preview, Share, Source, job
+from irtool.training import estimate, log, loop, recipe
+from irtool.training.tasks import TASKS, Preview, Shard, TrainingData, training_task
 from irtool.weights.registry import get
 
 
@@ -60,7 +60,7 @@ def test_three_sizes_of_one_recipe():
         assert made.weights.keys() == default.weights.keys() and made.model != default.model
     macs = [CompactNet(**made.model).macs_per_pixel() for made in (nano, default, base)]
     assert macs[0] < macs[1] / 2 and macs[1] < macs[2] / 1.7
-    begun = CompactNet(**base.model).adopt(CompactNet(**default.model).state_dict())  # as its comment says
+    begun = CompactNet(**base.model).grow_from(CompactNet(**default.model).state_dict())  # as its comment says
     CompactNet(**base.model).load_state_dict(begun)
 
 
@@ -211,7 +211,7 @@ def test_the_verbs_through_the_command_line(tmp_path, monkeypatch, capsys, photo
 
 def test_the_plan_is_measured(photos, tmp_path):
     made = tiny(minutes=2.0, pairs=[{"task": "noise", "degraded": "clean", "clean": "clean"}])
-    plan = survey.survey(made, photos, tmp_path / "run", CPU)
+    plan = estimate.estimate_run(made, photos, tmp_path / "run", CPU)
     net = CompactNet(**made.model)
     assert plan["parameters"] == sum(p.numel() for p in net.parameters())
     assert (plan["pictures"], plan["held_out"], len(plan["skipped"])) == (9, 1, 4)
@@ -226,7 +226,7 @@ def test_the_plan_is_measured(photos, tmp_path):
     assert plan["steps"] == pytest.approx(60 / seconds[0] + 60 / seconds[1], rel=0.01)
     assert plan["minutes"] == pytest.approx(2.0)
     assert not (tmp_path / "run").exists()
-    told = "\n".join(survey.lines(plan))
+    told = "\n".join(estimate.lines(plan))
     assert f"{plan['parameters']:,}" in told and "9 pictures" in told and f"{tmp_path / 'run' / 'best.pt'}" in told
     train = loop.train(tiny(steps=1, save_every=1), photos, tmp_path / "run", device=CPU)
     assert plan["checkpoint_bytes"] == pytest.approx(train.stat().st_size, rel=0.5)
@@ -249,7 +249,7 @@ class Numbers:
 
 
 class Line:
-    figure = "fit"
+    figure_of_merit = "fit"
 
     def problems(self, made: recipe.Recipe) -> list[str]:
         return [f"settings: unknown key '{k}'" for k in made.settings if k != "slope"]
@@ -257,13 +257,13 @@ class Line:
     def build(self, made: recipe.Recipe) -> nn.Module:
         return nn.Linear(1, 1)
 
-    def dataset(self, made: recipe.Recipe, root: Path, share: Share) -> Source[Numbers]:
+    def dataset(self, made: recipe.Recipe, root: Path, share: Shard) -> TrainingData[Numbers]:
         class Pools(torch.utils.data.Dataset):
             def __getitem__(self, index: int) -> Numbers:
                 x = torch.randn(made.pool, generator=torch.Generator().manual_seed(index))
                 return Numbers(x, made.settings["slope"] * x)
 
-        return Source(Pools(), held=Pools()[10**6], samples=100, told={"digest": "none"})
+        return TrainingData(Pools(), held_out=Pools()[10**6], samples=100, description={"digest": "none"})
 
     def batch(self, pool: Numbers, row: int, rows: int, crop: int, generator: torch.Generator) -> Numbers:
         return Numbers(pool.x[row::rows], pool.y[row::rows])
@@ -283,8 +283,8 @@ def test_a_kind_of_training_that_knows_no_pictures(tmp_path, monkeypatch):
     module = types.ModuleType("irtool.a_line")
     module.Line = Line
     monkeypatch.setitem(sys.modules, "irtool.a_line", module)
-    monkeypatch.setitem(JOBS, "line", "a_line:Line")
-    assert isinstance(job("line"), Line)
+    monkeypatch.setitem(TASKS, "line", "a_line:Line")
+    assert isinstance(training_task("line"), Line)
     with pytest.raises(UsageError, match="unknown key 'slop'"):
         recipe.build({"kind": "line", "settings": {"slop": 2}}, "x")
     made = tiny(
@@ -293,8 +293,8 @@ def test_a_kind_of_training_that_knows_no_pictures(tmp_path, monkeypatch):
     last = loop.train(made, tmp_path, tmp_path / "run", device=CPU)
     held = torch.load(last, weights_only=True)
     assert held["net"]["weight"].item() == pytest.approx(3, abs=0.1)
-    lines = journal.read(tmp_path / "run" / "log.jsonl")
+    lines = log.read(tmp_path / "run" / "log.jsonl")
     assert lines[-1]["held_out/fit"] > lines[0]["fit"] and lines[0]["step"] == 100
     assert {"fit/positive", "fit/negative"} <= set(lines[0])
-    plan = survey.survey(made, tmp_path, None, CPU)
+    plan = estimate.estimate_run(made, tmp_path, None, CPU)
     assert plan["samples_per_epoch"] == 100 and plan["parameters"] == 2

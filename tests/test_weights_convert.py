@@ -321,7 +321,7 @@ def test_real_published_files_are_the_registered_ones_and_convert(shared, tmp_pa
     header, shapes = look(path)
     assert header["architecture"] == record.family and header["licence"] == record.licence
     assert len(shapes) == tensors and sum(int(np.prod(s)) for s in shapes.values()) == numbers
-    assert [name for name in loading.ARCHITECTURES if loading.recognise(shapes, [name])] == [record.family]
+    assert [name for name in loading.ARCHITECTURES if loading.recognize(shapes, [name])] == [record.family]
     net, _ = loading.read(path)
     assert net.state_dict().keys() == shapes.keys()
     assert weights.state(record) == "here" and weights.locate(id) == path

@@ -55,14 +55,14 @@ def test_the_registry_knows_the_architectures_without_torch(environment):
 @pytest.mark.parametrize("family", loading.ARCHITECTURES)
 def test_every_place_of_the_table_is_there(family):
     entry = loading.ARCHITECTURES[family]
-    for place in (entry.network, entry.recognise, entry.restorer):
+    for place in (entry.network, entry.recognize, entry.restorer):
         assert not place or callable(loading._resolve(place))
     # Either its files describe themselves, or there are tensors to tell it by, and to tell the user.
-    assert bool(entry.keys) == bool(entry.recognise)
+    assert bool(entry.keys) == bool(entry.recognize)
 
 
 @pytest.mark.parametrize("family", SMALL)
-def test_a_bare_state_dict_is_recognised_with_its_sizes_and_loads_strictly(family, tmp_path):
+def test_a_bare_state_dict_is_recognized_with_its_sizes_and_loads_strictly(family, tmp_path):
     net = network(family)
     path = tmp_path / "net.pth"
     torch.save(net.state_dict(), path)
@@ -79,10 +79,10 @@ def test_a_bare_state_dict_is_recognised_with_its_sizes_and_loads_strictly(famil
 @pytest.mark.parametrize("family", SMALL)
 def test_no_two_families_take_the_same_file(family):
     shapes = {k: tuple(v.shape) for k, v in network(family).state_dict().items()}
-    assert [name for name in loading.ARCHITECTURES if loading.recognise(shapes, [name])] == [family]
+    assert [name for name in loading.ARCHITECTURES if loading.recognize(shapes, [name])] == [family]
 
 
-def test_the_published_layouts_are_recognised(shared):
+def test_the_published_layouts_are_recognized(shared):
     folder = shared / "facts" / "keys"
     if not folder.is_dir():
         pytest.skip("the shared folder has no list of published keys")
@@ -104,7 +104,7 @@ def test_the_published_layouts_are_recognised(shared):
     for name, family in expected.items():
         lines = [line for line in (folder / f"{name}.txt").read_text().splitlines() if not line.startswith("#")]
         shapes = {k: tuple(json.loads(f"[{s.strip('(),')}]")) for k, s in (line.split("\t")[:2] for line in lines)}
-        found = loading.recognise(shapes)
+        found = loading.recognize(shapes)
         assert (found and found[0]) == family, name
         if found is not None:
             with torch.device("meta"):
@@ -210,7 +210,7 @@ FAMILIES = [name for name in architectures.names() if architectures.get(name).ke
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 0, 1, 1), (1, 1), (2, 3, 5, 7), (4, 4, 4, 4, 4)])
 def test_the_names_of_a_family_with_other_shapes_are_no_bug(family, shape):
     shapes = dict.fromkeys(architectures.get(family).keys, shape)
-    loading.recognise(shapes)  # raises nothing, whatever it finds
+    loading.recognize(shapes)  # raises nothing, whatever it finds
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from irtool.detect.network import DetectorNet
+from irtool.detection.network import DetectorNet
 from irtool.models import loading
 
 RENAMED = {

@@ -32,8 +32,8 @@ for verb in (restore, instruct, detect, models, download, degrade, compare, eval
 app.add_typer(train, name="train")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         print(f"irtool {__version__}")
         raise typer.Exit
 

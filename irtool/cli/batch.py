@@ -23,8 +23,8 @@ from . import options
 from .output import Bar, Output, in_flags, write_stdout
 
 if TYPE_CHECKING:
-    from ..detect import Diagnosis
-    from ..engine.folder import Done
+    from ..detection import Diagnosis
+    from ..engine.pipeline import JobResult
     from ..picture import Picture
     from ..plan import Plan
     from ..result import Result
@@ -111,7 +111,7 @@ def _check_first(path: Path, request: Request) -> None:
 
 
 @dataclass(frozen=True)
-class Decision:
+class JobPlan:
     """What is to be done to one picture.
 
     Attributes:
@@ -128,7 +128,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StatusRecord:
     """What became of a picture, in words and as a record; small, so that the picture itself can be let go."""
 
     words: str
@@ -150,10 +150,10 @@ class Run:
         self.bar = Bar()
         self.begun = time.perf_counter()
 
-    def carry_out(
+    def process(
         self,
         items: Sequence[Item],
-        work: Callable[[Item, Picture], B],
+        work_on: Callable[[Item, Picture], B],
         write: Callable[[Item, B], C],
         report: Callable[[Item, C], None],
         budget: Budget | None = None,
@@ -162,18 +162,18 @@ class Run:
 
         Within a `budget` with a limit of its own, one picture is held at a time.
         """
-        from ..engine.folder import AHEAD, overlap
+        from ..engine.pipeline import READ_AHEAD, pipelined
 
         def shown(item: Item, picture: Picture) -> B:
             self.bar.begin(item.name)
             try:
-                return work(item, picture)
+                return work_on(item, picture)
             finally:
                 self.bar.end()
 
-        def stages_of(work: Callable[[Item, Picture], B]) -> Generator[Done[Item, C], None, None]:
-            ahead = AHEAD if budget is None or budget.limit is None else 0
-            return overlap(items, partial(read, budget=budget or Budget()), work, write, ahead=ahead)
+        def stages_of(work_on: Callable[[Item, Picture], B]) -> Generator[JobResult[Item, C], None, None]:
+            ahead = READ_AHEAD if budget is None or budget.limit is None else 0
+            return pipelined(items, partial(read, budget=budget or Budget()), work_on, write, ahead=ahead)
 
         last: Exception | None = None
         try:
@@ -238,7 +238,7 @@ def read(item: Item, budget: Budget) -> Picture:
     return decode(sys.stdin.buffer, name="stdin", budget=budget)
 
 
-def restore_batch(request: Request, decide: Callable[[Path | None], Decision], models: Sequence[str]) -> int:
+def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], models: Sequence[str]) -> int:
     """Restore the pictures of a request, or say what would be done; returns the exit code.
 
     Args:
@@ -287,13 +287,13 @@ def restore_batch(request: Request, decide: Callable[[Path | None], Decision], m
     if not request.dry_run:
         for folder in dict.fromkeys(item.target.parent for item in items if item.target is not None):
             make_folder(folder)
-    return run.carry_out(
+    return run.process(
         items, restorer.work, restorer.write, lambda item, made: _report(run, item, made), request.budget()
     )
 
 
 @dataclass(frozen=True)
-class _Made:
+class _Restored:
     """A result, the picture before where it is to be seen beside it, and a diffusion model's way there."""
 
     result: Result
@@ -304,7 +304,7 @@ class _Made:
 class _Restorer:
     """Does to one picture after the other what was decided."""
 
-    def __init__(self, request: Request, decisions: Mapping[Path | None, Decision], run: Run) -> None:
+    def __init__(self, request: Request, decisions: Mapping[Path | None, JobPlan], run: Run) -> None:
         self.request, self.decisions, self.run = request, decisions, run
         self.mask: Picture | None = None
         self.replace = request.policy == "overwrite"
@@ -314,9 +314,12 @@ class _Restorer:
         from ..api import prepare
 
         request = self.request
-        looks = any(self.decisions[item.source].plan is None for item in items)
+        needs_detector = any(self.decisions[item.source].plan is None for item in items)
         infos = prepare(
-            models, detector=request.detector if looks else None, controller=request.controller, device=request.device
+            models,
+            detector=request.detector if needs_detector else None,
+            controller=request.controller,
+            device=request.device,
         )
         for model, info in infos.items():
             for remark in info.remarks:
@@ -326,7 +329,7 @@ class _Restorer:
 
             self.mask = decode(request.mask)
 
-    def work(self, item: Item, picture: Picture) -> _Made:
+    def work(self, item: Item, picture: Picture) -> _Restored:
         """Restore a picture, or only look at it."""
         from ..api import detect, restore
         from ..plan import Plan
@@ -336,9 +339,9 @@ class _Restorer:
         if request.dry_run or decision.answer is not None:
             diagnosis = detect(picture, model=request.detector, device=request.device)
             if decision.answer is not None:
-                return _Made(Result(picture, Plan((), decision.answer(diagnosis)), diagnosis))
+                return _Restored(Result(picture, Plan((), decision.answer(diagnosis)), diagnosis))
             assert decision.planner is not None
-            return _Made(Result(picture, decision.planner(diagnosis), diagnosis))
+            return _Restored(Result(picture, decision.planner(diagnosis), diagnosis))
         trajectory = None
         if item.trajectory is not None:
             from .trajectory import Trajectory
@@ -356,32 +359,32 @@ class _Restorer:
             result = keep(result, picture, item, self.run)
         # Pictures are large: the one before is kept only for those who want to see it.
         before = picture if item.side is not None else None
-        return _Made(result, before, trajectory)
+        return _Restored(result, before, trajectory)
 
-    def write(self, item: Item, made: _Made) -> Outcome:
+    def write(self, item: Item, restored: _Restored) -> StatusRecord:
         """Write what came of it."""
         from ..picture import side_by_side, write_page
 
-        request, result, decision = self.request, made.result, self.decisions[item.source]
+        request, result, decision = self.request, restored.result, self.decisions[item.source]
         if decision.answer is not None or request.dry_run:
             return outcome("planned" if decision.answer is None else "answered", result.plan, decision, result)
         lost: list[str] = []
-        wanted = [path for path in item.outputs if request.policy != "skip" or not path.exists()]
-        if item.side in wanted and item.side is not None and made.before is not None:
-            write_page(side_by_side(made.before.pixels, result.picture.pixels), item.side, replace=self.replace)
-        if item.trajectory in wanted and item.trajectory is not None and made.trajectory:
-            write_page(made.trajectory.sheet(), item.trajectory, replace=self.replace)
+        outputs = [path for path in item.outputs if request.policy != "skip" or not path.exists()]
+        if item.side in outputs and item.side is not None and restored.before is not None:
+            write_page(side_by_side(restored.before.pixels, result.picture.pixels), item.side, replace=self.replace)
+        if item.trajectory in outputs and item.trajectory is not None and restored.trajectory:
+            write_page(restored.trajectory.sheet(), item.trajectory, replace=self.replace)
         chosen: dict[str, Any] = {"quality": request.quality, "strip": request.strip, "notes": lost}
         if item.target is None:
             write_stdout(result.encode(item.format, **chosen))
-        elif item.target in wanted:
+        elif item.target in outputs:
             result.save(item.target, format=item.format, replace=self.replace, **chosen)
         done = outcome("clean" if result.untouched else "restored", result.plan, decision, result)
         done.record["notes"] += lost
         return done
 
 
-def outcome(status: str, plan: Plan, decision: Decision, result: Result | None = None) -> Outcome:
+def outcome(status: str, plan: Plan, decision: JobPlan, result: Result | None = None) -> StatusRecord:
     """What became of a picture."""
     record: dict[str, Any] = {"status": status, **decision.record, "plan": plan.to_dict()}
     if result is not None:
@@ -398,23 +401,25 @@ def outcome(status: str, plan: Plan, decision: Decision, result: Result | None =
     if status == "clean":
         diagnosis = None if result is None else result.diagnosis
         why = "clean" if diagnosis is not None and diagnosis.is_clean else plan.reason
-        return Outcome(f"{why}, passed through untouched{rejected}", record)
+        return StatusRecord(f"{why}, passed through untouched{rejected}", record)
     if status == "answered":
-        return Outcome(plan.reason, record)
+        return StatusRecord(plan.reason, record)
     if status == "restored":
-        return Outcome(f"undid {', then '.join(map(str, plan.steps))} in {record['seconds']:.1f} s{rejected}", record)
-    return Outcome(str(plan), record)
+        return StatusRecord(
+            f"undid {', then '.join(map(str, plan.steps))} in {record['seconds']:.1f} s{rejected}", record
+        )
+    return StatusRecord(str(plan), record)
 
 
-def _report(run: Run, item: Item, made: Outcome) -> None:
+def _report(run: Run, item: Item, restored: StatusRecord) -> None:
     """Print what became of an item."""
-    out, record = run.out, made.record
+    out, record = run.out, restored.record
     status = record["status"]
     run.count(item, status, record)
     for note in record.get("notes", ()):
         out.note(f"note: {item.name}: {note}")
     if status in ("planned", "answered") or not out.quiet:
-        out.result(f"{item.name}{'' if item.target is None else f' -> {item.target}'}: {in_flags(made.words)}")
+        out.result(f"{item.name}{'' if item.target is None else f' -> {item.target}'}: {in_flags(restored.words)}")
     if record.get("tiles"):
         peak = "unknown" if record["peak_bytes"] is None else f"{record['peak_bytes'] / 2**20:.0f} MiB"
         size = f"{record['width']}x{record['height']}"

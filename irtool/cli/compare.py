@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def compare(
     before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A picture, such as the input.", show_default=False)],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another, such as the result.", show_default=False)],
-    truth: Annotated[
+    reference: Annotated[
         Path | None, typer.Option("--truth", metavar="PICTURE", help="The clean picture to hold both against.")
     ] = None,
     output: Annotated[
@@ -45,19 +45,23 @@ def compare(
         format_for(output)
         if not overwrite and exists(output):
             raise UsageError(f"{output} exists already.", "Choose another name, or --existing overwrite.")
-        check_targets([Item(path, None, None) for path in (before, after, truth) if path] + [Item(None, output, None)])
-    pictures = {path: to_8bit(read(path).pixels) for path in dict.fromkeys((before, after, truth)) if path is not None}
+        check_targets(
+            [Item(path, None, None) for path in (before, after, reference) if path] + [Item(None, output, None)]
+        )
+    pictures = {
+        path: to_8bit(read(path).pixels) for path in dict.fromkeys((before, after, reference)) if path is not None
+    }
     out = Output(json=json)
     record: dict[str, object] = {"type": "comparison", "before": str(before), "after": str(after)}
-    if truth is None:
+    if reference is None:
         measured = _measure(pictures, before, after)
         record |= measured
-        out.result(_words(measured))
+        out.result(_format_scores(measured))
     else:
-        first, second = _measure(pictures, truth, before), _measure(pictures, truth, after)
-        record |= {"truth": str(truth), "before_to_truth": first, "after_to_truth": second}
-        out.result(f"before  {_words(first)}")
-        out.result(f"after   {_words(second)}")
+        first, second = _measure(pictures, reference, before), _measure(pictures, reference, after)
+        record |= {"truth": str(reference), "before_to_truth": first, "after_to_truth": second}
+        out.result(f"before  {_format_scores(first)}")
+        out.result(f"after   {_format_scores(second)}")
         if first["psnr"] is not None and second["psnr"] is not None:
             gain = round(second["psnr"] - first["psnr"], 4)
             record["psnr_gain"] = gain
@@ -73,20 +77,20 @@ def compare(
     return EXIT_OK
 
 
-def _measure(pictures: dict[Path, np.ndarray], truth: Path, image: Path) -> dict[str, float | None]:
+def _measure(pictures: dict[Path, np.ndarray], reference: Path, image: Path) -> dict[str, float | None]:
     """PSNR (None where equal: it is infinite) and SSIM (None where the pictures are too small for its window)."""
     from ..metrics import SSIM_SMALLEST, psnr, ssim
 
-    a, b = pictures[truth], pictures[image]
+    a, b = pictures[reference], pictures[image]
     if a.shape != b.shape:
-        sizes = f"{truth} is {a.shape[1]}x{a.shape[0]} and {image} is {b.shape[1]}x{b.shape[0]} pixels"
+        sizes = f"{reference} is {a.shape[1]}x{a.shape[0]} and {image} is {b.shape[1]}x{b.shape[0]} pixels"
         raise PictureError(f"The pictures differ in size: {sizes}.", "Compare pictures of one size.")
     decibels = psnr(a, b)
     similarity = round(ssim(a, b), 6) if min(a.shape[:2]) >= SSIM_SMALLEST else None
     return {"psnr": None if decibels == float("inf") else round(decibels, 4), "ssim": similarity}
 
 
-def _words(measured: dict[str, float | None]) -> str:
+def _format_scores(measured: dict[str, float | None]) -> str:
     decibels, similarity = measured["psnr"], measured["ssim"]
     first = "equal" if decibels is None else f"PSNR {decibels:.2f} dB"
     return first + (", too small for SSIM" if similarity is None else f", SSIM {similarity:.4f}")

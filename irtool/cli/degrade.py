@@ -61,8 +61,8 @@ def degrade(
         drawn = Picture(contact_sheet([picture.pixels], seed=seed).astype(np.float32) / 255)
     else:
         pixels = torch.from_numpy(picture.pixels).permute(2, 0, 1)[None].contiguous()
-        worse = parsed.apply(pixels, torch.Generator().manual_seed(seed))[0].permute(1, 2, 0)
-        drawn = picture.with_pixels(worse.contiguous().numpy())
+        degraded = parsed.apply(pixels, torch.Generator().manual_seed(seed))[0].permute(1, 2, 0)
+        drawn = picture.with_pixels(degraded.contiguous().numpy())
     data = encode(drawn, kind)
     if target is None:
         write_stdout(data)

@@ -13,7 +13,7 @@ from . import options
 from .output import Output, is_plain, printable
 
 if TYPE_CHECKING:
-    from ..detect import Diagnosis
+    from ..detection import Diagnosis
     from ..picture import Picture
     from ..targets import Item
 
@@ -71,12 +71,12 @@ def detect(
     prepare(detector=detector, device=device)
     if where is not None:
         make_folder(where)
-    return run.carry_out(items, look, write, report)
+    return run.process(items, look, write, report)
 
 
 def _draw(diagnosis: Diagnosis, picture: Picture, path: Path) -> None:
     """Write where things are; a detector without maps only names them."""
-    from ..detect.overlay import overlay
+    from ..detection.overlay import overlay
     from ..picture import write_page
 
     write_page(overlay(picture.pixels, diagnosis), path)
@@ -86,12 +86,12 @@ def _show(out: Output, name: str, diagnosis: Diagnosis) -> None:
     """A table on a terminal; in a pipe one line that can be searched."""
     ranked = sorted(diagnosis.scores, key=lambda i: (i not in diagnosis.present, -diagnosis.scores[i]))
     # Shares of one whole say little one by one.
-    rows = [i for i in ranked if out.verbose or diagnosis.exclusive or i in diagnosis.present + diagnosis.perhaps]
+    rows = [i for i in ranked if out.verbose or diagnosis.exclusive or i in diagnosis.present + diagnosis.uncertain]
     if is_plain(sys.stdout):
-        told = [f"{'perhaps ' * (i in diagnosis.perhaps)}{i} {diagnosis.scores[i]:.2f}" for i in rows]
+        labels = [f"{'perhaps ' * (i in diagnosis.uncertain)}{i} {diagnosis.scores[i]:.2f}" for i in rows]
         if diagnosis.is_clean:
-            told.insert(0, "clean")
-        out.result(f"{name}: {', '.join(told)}")
+            labels.insert(0, "clean")
+        out.result(f"{name}: {', '.join(labels)}")
         return
     from rich.console import Console
     from rich.table import Table
@@ -105,6 +105,6 @@ def _show(out: Output, name: str, diagnosis: Diagnosis) -> None:
     for i in rows:
         style = "bold" if i in diagnosis.present else "dim"
         score, name = diagnosis.scores[i], DEGRADATIONS[INDEX[i]].name
-        name = f"perhaps {name}" if i in diagnosis.perhaps else name
+        name = f"perhaps {name}" if i in diagnosis.uncertain else name
         table.add_row(Text(name, style), f"{score:.2f}", Text("█" * round(20 * score), style))
     Console().print(table)

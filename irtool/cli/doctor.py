@@ -50,15 +50,15 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print one JSON obj
         "environment": {k: v for k, v in sorted(os.environ.items()) if k in VARIABLES or k.startswith("IRTOOL_")},
         "models": {r.id: _state(r) for r in records() if r.kind == "asset" or state(r) == "here"},
     }
-    healthy = "error" not in report["torch"] and all(found == "verified" for found in report["models"].values())
-    report["healthy"] = healthy
+    ok = "error" not in report["torch"] and all(found == "verified" for found in report["models"].values())
+    report["healthy"] = ok
     if json:
         print(jsonlib.dumps(report))
     else:
         _print(report)
-        if not healthy:
+        if not ok:
             print("hint: Install irtool again; or irtool download MODEL for one that did not ship.", file=sys.stderr)
-    return EXIT_OK if healthy else EXIT_UNAVAILABLE
+    return EXIT_OK if ok else EXIT_UNAVAILABLE
 
 
 def _version(package: str) -> str | None:
@@ -100,7 +100,7 @@ def _print(report: dict[str, Any]) -> None:
         if isinstance(value, dict):
             print(f"{key}:")
             for name, item in value.items():
-                told = ", ".join(item) if isinstance(item, list) else "not installed" if item is None else item
-                print(f"  {name:<22}{told}")
+                text = ", ".join(item) if isinstance(item, list) else "not installed" if item is None else item
+                print(f"  {name:<22}{text}")
         else:
             print(f"{key + ':':<24}{value}")

@@ -11,10 +11,10 @@ import typer
 
 from ..errors import EXIT_OK, EXIT_UNAVAILABLE, IrtoolError, UnavailableError, UsageError
 from ..weights import Record, converted, get, obtain, records, state, verify
-from ..weights.files import is_other_form, room
+from ..weights.files import bytes_needed, is_other_form
 from ..weights.hub import require_space
 from . import options
-from .models import in_words, tell_models
+from .models import format_size, print_models
 from .output import Output, is_plain
 
 if TYPE_CHECKING:
@@ -74,24 +74,24 @@ def download(
     if sets:
         if len(sets) != len(names or ()):
             raise UsageError("Data sets and models are fetched by commands of their own.", f"Leave {sets[0].name} out.")
-        return _sets(out, sets, source, dry_run)
-    wanted = _wanted(names or [], all, source)
+        return _download_data_sets(out, sets, source, dry_run)
+    requested = _requested_records(names or [], all, source)
     if all:
-        hand = ", ".join(record.id for record in records() if state(record) == "by hand")
-        out.note(f"left out, since they have to be fetched by hand: {hand or 'none'}")
+        manual = ", ".join(record.id for record in records() if state(record) == "by hand")
+        out.note(f"left out, since they have to be fetched by hand: {manual or 'none'}")
     if dry_run:
-        return _plan(out, wanted)
-    _quieten(quiet)
+        return _plan(out, requested)
+    _limit_hub_output(quiet)
     if source is None:
-        _require_space(wanted)
-    return _models(out, wanted, source)
+        _require_space(requested)
+    return _models(out, requested, source)
 
 
 def _list(out: Output) -> int:
     """Show the models, and the data sets that a program can fetch."""
     from ..data import datasets
 
-    tell_models(out, [record for record in records() if record.kind != "asset"])
+    print_models(out, [record for record in records() if record.kind != "asset"])
     for known in datasets():
         if known.archive is not None:
             out.result("")
@@ -100,34 +100,36 @@ def _list(out: Output) -> int:
     return EXIT_OK
 
 
-def _models(out: Output, wanted: Sequence[Record], source: Path | None) -> int:
+def _models(out: Output, requested: Sequence[Record], source: Path | None) -> int:
     """Bring models; each that cannot be had is named."""
     failed = 0
-    for record in wanted:
+    for record in requested:
         try:
             _one(out, record, source)
         except IrtoolError as error:
             failed += 1
             out.failure(error, record.id)
             out.record({"type": "download", "id": record.id, "state": "failed", "error": error.message})
-    out.record({"type": "summary", "models": len(wanted), "failed": failed})
+    out.record({"type": "summary", "models": len(requested), "failed": failed})
     return EXIT_UNAVAILABLE if failed else EXIT_OK
 
 
-def _sets(out: Output, wanted: Sequence[Dataset], source: Path | None, dry_run: bool) -> int:
+def _download_data_sets(out: Output, requested: Sequence[Dataset], source: Path | None, dry_run: bool) -> int:
     """Bring data sets; each that cannot be had is named, with where it is from."""
     from ..data.fetch import expected, home, obtain
 
-    if source is not None and (len(wanted) != 1 or not source.expanduser().is_file()):
-        raise UsageError("--from takes the archive of one data set.", f"irtool download {wanted[0].name} --from FILE")
-    _quieten(out.quiet)
+    if source is not None and (len(requested) != 1 or not source.expanduser().is_file()):
+        raise UsageError(
+            "--from takes the archive of one data set.", f"irtool download {requested[0].name} --from FILE"
+        )
+    _limit_hub_output(out.quiet)
     failed = 0
-    for known in wanted:
-        here = home(known.name)
+    for known in requested:
+        folder = home(known.name)
         if dry_run:
-            told = f"is here, {here}" if here.is_dir() else known.archive.source if known.archive else "by hand"
-            out.result(f"{known.name}: {told}" + ("" if known.archive else f". {expected(known)}"))
-            out.record({"type": "plan", "id": known.name, "state": told, "licence": known.licence})
+            text = f"is here, {folder}" if folder.is_dir() else known.archive.source if known.archive else "by hand"
+            out.result(f"{known.name}: {text}" + ("" if known.archive else f". {expected(known)}"))
+            out.record({"type": "plan", "id": known.name, "state": text, "licence": known.licence})
             continue
         try:
             path = obtain(known, source.expanduser() if source else None, out.note)
@@ -138,7 +140,7 @@ def _sets(out: Output, wanted: Sequence[Dataset], source: Path | None, dry_run: 
             continue
         out.result(f"{known.name} is here ({known.licence}): {path}")
         out.record({"type": "download", "id": known.name, "state": "here", "path": str(path)})
-    out.record({"type": "summary", "sets": len(wanted), "failed": failed})
+    out.record({"type": "summary", "sets": len(requested), "failed": failed})
     return EXIT_UNAVAILABLE if failed else EXIT_OK
 
 
@@ -153,9 +155,9 @@ def _experts(tasks: Sequence[str], permissive: bool) -> list[str]:
     return found
 
 
-def _wanted(names: Sequence[str], everything: bool, source: Path | None) -> Sequence[Record]:
+def _requested_records(names: Sequence[str], all_records: bool, source: Path | None) -> Sequence[Record]:
     """The records meant, with those they need before them, each once."""
-    if bool(names) == everything:
+    if bool(names) == all_records:
         raise UsageError("Name models, or give --all.", "irtool download --list shows them.")
     if source is not None and len(names) != 1:
         raise UsageError("--from takes one model.", "irtool download NAME --from FILE")
@@ -168,7 +170,7 @@ def _wanted(names: Sequence[str], everything: bool, source: Path | None) -> Sequ
             raise UsageError(
                 f"{named[0].id} is made of {len(named[0].originals)} files: {files}.", "Name their folder."
             )
-    elif everything:
+    elif all_records:
         named = [record for record in records() if record.kind in ("hf-hub", "https", "npm")]
     else:
         named = [record for name in names for record in (*map(get, get(name).needs), get(name))]
@@ -178,7 +180,7 @@ def _wanted(names: Sequence[str], everything: bool, source: Path | None) -> Sequ
     return [*dict.fromkeys(named)]
 
 
-def _quieten(quiet: bool) -> None:
+def _limit_hub_output(quiet: bool) -> None:
     """The client's bar belongs on a terminal; its remarks on what it tries again are for those who want to read."""
     from huggingface_hub.utils import disable_progress_bars, logging
 
@@ -188,26 +190,26 @@ def _quieten(quiet: bool) -> None:
         logging.set_verbosity_error()
 
 
-def _plan(out: Output, wanted: Sequence[Record]) -> int:
+def _plan(out: Output, requested: Sequence[Record]) -> int:
     """Say what would be fetched, how much it is, and whether there is room."""
     total, unknown = 0, 0
-    for record in wanted:
+    for record in requested:
         found = state(record)
         size = 0 if found == "here" else record.bytes
         total += size or 0
         unknown += size is None
-        told = {"here": "is here", "by hand": f"by hand, from {record.page}"}.get(found, in_words(record.bytes))
-        out.result(f"{record.id}: {told}")
+        text = {"here": "is here", "by hand": f"by hand, from {record.page}"}.get(found, format_size(record.bytes))
+        out.result(f"{record.id}: {text}")
         out.record({"type": "plan", "id": record.id, "state": found, "bytes": record.bytes, "licence": record.licence})
     more = f", and {unknown} of unknown size" if unknown else ""
-    out.result(f"{in_words(total)} to download{more}; up to as much again for the converted files")
-    out.record({"type": "summary", "models": len(wanted), "bytes": total, "unknown": unknown})
-    _require_space(wanted)
+    out.result(f"{format_size(total)} to download{more}; up to as much again for the converted files")
+    out.record({"type": "summary", "models": len(requested), "bytes": total, "unknown": unknown})
+    _require_space(requested)
     return EXIT_OK
 
 
-def _require_space(wanted: Sequence[Record]) -> None:
-    require_space(part for record in wanted if state(record) == "to download" for part in room(record))
+def _require_space(requested: Sequence[Record]) -> None:
+    require_space(part for record in requested if state(record) == "to download" for part in bytes_needed(record))
 
 
 def _one(out: Output, record: Record, source: Path | None) -> None:
@@ -232,7 +234,7 @@ def _one(out: Output, record: Record, source: Path | None) -> None:
         out.note(
             f"{record.id}: no sha256 of {', '.join(unknown)} is known; it was taken since its tensors fit {family}"
         )
-    out.result(f"{record.id} {done}: {family}, {in_words(path.stat().st_size)}, {path}")
+    out.result(f"{record.id} {done}: {family}, {format_size(path.stat().st_size)}, {path}")
     out.record(
         {
             "type": "download",

@@ -10,7 +10,7 @@ import typer
 from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, UsageError
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
-from .evaltables import show_comparison, show_list, show_summary
+from .eval_tables import show_comparison, show_list, show_summary
 from .output import Bar, Output
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ def eval(  # noqa: C901, PLR0912 (what excludes what among the flags)
     from ..data import get_protocol
     from ..metrics.extra import METRICS
 
-    wanted = [name.strip() for name in metrics.split(",") if name.strip()]
-    for name in wanted:
+    metric_names = [name.strip() for name in metrics.split(",") if name.strip()]
+    for name in metric_names:
         options.one_of(name, ("lpips", *METRICS), "--metrics")
     if protocol is not None:
         get_protocol(protocol)
@@ -151,12 +151,19 @@ def eval(  # noqa: C901, PLR0912 (what excludes what among the flags)
         for remark in infos[model].remarks:
             out.note(f"{model}: {remark}")
     request = request_of(
-        pairs, model=model, tasks=task, auto=auto, protocol=protocol, metrics=wanted, degrade=degrade,
+        pairs, model=model, tasks=task, auto=auto, protocol=protocol, metrics=metric_names, degrade=degrade,
         detector=detector, device=device, seed=seed, dtype=dtype, tile=tile, max_memory=memory, ensemble=ensemble,
     )  # fmt: skip
-    own = [Path(dataset)] if dataset and dataset.endswith(".toml") else []
+    data_set_files = [Path(dataset)] if dataset and dataset.endswith(".toml") else []
     session = Session(
-        pairs, request, report=report, resume=resume, images=save_images, csv=csv, overwrite=overwrite, read=own
+        pairs,
+        request,
+        report=report,
+        resume=resume,
+        images=save_images,
+        csv=csv,
+        overwrite=overwrite,
+        read=data_set_files,
     )
     out.record(session.head)
     try:
@@ -185,10 +192,10 @@ class _Listener:
     def record(self, record: Record) -> None:
         self.end()
         self.out.record(record)
-        _tell(self.out, record)
+        _print_record(self.out, record)
 
 
-def _tell(out: Output, record: Record) -> None:
+def _print_record(out: Output, record: Record) -> None:
     if "error" in record:
         out.note(f"error: {record['name']}: {record['error']}")
         return

@@ -17,13 +17,13 @@ from . import options
 
 if TYPE_CHECKING:
     from ..language import CustomTask, Intent
-    from .batch import Decision
+    from .batch import JobPlan
 
 DEFAULT_TEXT_MODEL = "irtool-words.v2"
 
 
 def instruct(
-    said: Annotated[
+    instructions: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="INPUT... SENTENCE...",
@@ -91,7 +91,7 @@ def instruct(
 
     if not 0 <= strength <= 1:
         raise UsageError(f"--strength lies from 0 to 1, not {strength:g}.")
-    inputs, sentences = split(said or [])
+    inputs, sentences = split(instructions or [])
     lists: dict[Path, list[str]] = {}
     if listed is not None:
         if inputs or sentences:
@@ -102,12 +102,12 @@ def instruct(
         raise UsageError(
             "Name a picture and say what is to be done.", 'irtool instruct photo.jpg "remove the rain and brighten it"'
         )
-    own = read_own(offsets or ())
-    listen = partial(parse, text_model=text_model, own=tuple(own))
-    intents = {path.resolve(): listen(said) for path, said in lists.items()}
-    common = listen(sentences)
-    for heard in intents.values() or [common]:
-        check(heard)
+    custom_tasks = read_custom_tasks(offsets or ())
+    parse_instruction = partial(parse, text_model=text_model, own=tuple(custom_tasks))
+    intents = {path.resolve(): parse_instruction(instructions) for path, instructions in lists.items()}
+    common = parse_instruction(sentences)
+    for intent_list in intents.values() or [common]:
+        check(intent_list)
     more = {"sampling": options.sampling(steps, sampler, seed), "controller": controller}
     request = Request(
         inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
@@ -116,14 +116,14 @@ def instruct(
         verbose=verbose, ensemble=ensemble, root=listed.parent if listed is not None else None,
     )  # fmt: skip
 
-    def decide(source: Path | None) -> Decision:
-        heard = common if source is None or not intents else intents[source.resolve()]
-        return decision(heard, strength=strength, model=model, own=own, **more)
+    def decide(source: Path | None) -> JobPlan:
+        intent_list = common if source is None or not intents else intents[source.resolve()]
+        return decision(intent_list, strength=strength, model=model, own=custom_tasks, **more)
 
     return restore_batch(request, decide, [model])
 
 
-def split(said: Sequence[str]) -> tuple[list[str], list[str]]:
+def split(instructions: Sequence[str]) -> tuple[list[str], list[str]]:
     """Tell pictures from sentences: what exists, ``-``, or is named like a picture, is a picture.
 
     Raises:
@@ -142,12 +142,12 @@ def split(said: Sequence[str]) -> tuple[list[str], list[str]]:
             return False
         return Path(text).suffix.lower() in SUFFIXES and (" " not in text.strip() or "/" in text)
 
-    inputs = [text for text in said if is_path(text)]
+    inputs = [text for text in instructions if is_path(text)]
     for text in inputs:
         if text != "-" and not Path(text).exists():
             raise PictureError(f"{text} does not exist.")
-    sentences = [text for text in said if not is_path(text)]
-    if said and list(said) != inputs + sentences:
+    sentences = [text for text in instructions if not is_path(text)]
+    if instructions and list(instructions) != inputs + sentences:
         raise UsageError("Pictures come first, then sentences.", 'irtool instruct a.jpg b.jpg "remove the rain"')
     return inputs, sentences
 
@@ -181,9 +181,9 @@ def read_list(path: Path) -> dict[Path, list[str]]:
     for number, row in rows:
         picture = row.get("picture") if isinstance(row, dict) else None
         instruction = row.get("instruction") if isinstance(row, dict) else None
-        said = instruction if isinstance(instruction, list) else [instruction]
-        sentences = [s for s in said if isinstance(s, str) and s.strip()]
-        if not isinstance(picture, str) or not picture or not sentences or len(sentences) != len(said):
+        instructions = instruction if isinstance(instruction, list) else [instruction]
+        sentences = [s for s in instructions if isinstance(s, str) and s.strip()]
+        if not isinstance(picture, str) or not picture or not sentences or len(sentences) != len(instructions):
             raise UsageError(f"{path}, line {number}: needs a picture and an instruction.", hint)
         found.setdefault(path.parent / picture, []).extend(sentences)
     if not found:
@@ -191,7 +191,7 @@ def read_list(path: Path) -> dict[Path, list[str]]:
     return found
 
 
-def read_own(given: Sequence[str]) -> dict[str, CustomTask]:
+def read_custom_tasks(values: Sequence[str]) -> dict[str, CustomTask]:
     """Tasks of one's own by their words, from ``WORD=FILE`` or ``FILE``, whose task then is the word.
 
     Raises:
@@ -201,14 +201,14 @@ def read_own(given: Sequence[str]) -> dict[str, CustomTask]:
     from ..language import CustomTask
 
     found: dict[str, CustomTask] = {}
-    for text in given:
-        from ..models import modulation  # with torch, so only where there are any
+    for text in values:
+        from ..models import lora  # with torch, so only where there are any
 
         plain = "=" not in text or Path(text).exists()
         word, name = ("", text) if plain else text.split("=", 1)
         path = Path(name)
-        like = modulation.begins(path)
-        word = modulation.tasks(path)[0] if plain else word.strip()
+        like = lora.base_task(path)
+        word = lora.tasks(path)[0] if plain else word.strip()
         if not word or word in found:
             raise UsageError(
                 f"--offsets {text}: the word {f'{word!r} is named twice' if word else 'is missing'}.",
@@ -218,13 +218,13 @@ def read_own(given: Sequence[str]) -> dict[str, CustomTask]:
     return found
 
 
-def decision(intents: Sequence[Intent], **step: Any) -> Decision:
+def decision(intents: Sequence[Intent], **step: Any) -> JobPlan:
     """What is to be done to a picture of which this was said; `step` are attributes of the plan (`plan_intents`)."""
     from ..language.intent import answer, needs_diagnosis, plan_intents
-    from .batch import Decision
+    from .batch import JobPlan
 
     record = {"instruction": [intent.to_dict() for intent in intents]}
     planner = partial(plan_intents, intents, **step)
     if all(intent.question for intent in intents):
-        return Decision(planner=planner, record=record, answer=partial(answer, intents))
-    return Decision(planner=planner, record=record) if needs_diagnosis(intents) else Decision(planner(), record=record)
+        return JobPlan(planner=planner, record=record, answer=partial(answer, intents))
+    return JobPlan(planner=planner, record=record) if needs_diagnosis(intents) else JobPlan(planner(), record=record)

@@ -18,22 +18,22 @@ def models(json: options.Json = False) -> int:
     What each does, how large it is, whether it is here.
     """
     out = Output(json=json)
-    tell_models(out, records())
+    print_models(out, records())
     out.record({"type": "summary", "models": len(records())})
     return EXIT_OK
 
 
-def tell_models(out: Output, known: Sequence[Record]) -> None:
+def print_models(out: Output, known: Sequence[Record]) -> None:
     """Print records as a table, or each as a line of JSON."""
     rows = [("MODEL", "STATE", "SIZE", "LICENCE", "FAMILY", "TASKS")]
     for record in known:
         found = state(record)
         default = record.id in (DEFAULT_RESTORER, DEFAULT_DETECTOR)
-        about = {**asdict(record), "bytes": record.bytes, "state": found, "present": found == "here"}
-        out.record({"type": "model", **about, "default": default})
+        fields = {**asdict(record), "bytes": record.bytes, "state": found, "present": found == "here"}
+        out.record({"type": "model", **fields, "default": default})
         tasks = f"all {len(IDS)}" if set(record.tasks) == set(IDS) else ", ".join(record.tasks) or "-"
         name = f"{record.id} *" if default else record.id
-        rows.append((name, found, in_words(record.bytes), record.licence, record.family, tasks))
+        rows.append((name, found, format_size(record.bytes), record.licence, record.family, tasks))
     for line in table(rows):
         out.result(line)
     if any(record.id in (DEFAULT_RESTORER, DEFAULT_DETECTOR) for record in known):
@@ -41,7 +41,7 @@ def tell_models(out: Output, known: Sequence[Record]) -> None:
         out.result("* taken where no other is named")
 
 
-def in_words(size: int | None) -> str:
+def format_size(size: int | None) -> str:
     """A number of bytes for people."""
     if size is None:
         return "unknown"

@@ -98,11 +98,11 @@ Model = Annotated[
 ]
 
 
-def _go_offline(wanted: bool) -> bool:
+def _go_offline(requested: bool) -> bool:
     # The variable is what the weights and the libraries below look at, wherever the files are needed.
-    if wanted:
+    if requested:
         os.environ["IRTOOL_OFFLINE"] = "1"
-    return wanted
+    return requested
 
 
 Offline = Annotated[
@@ -207,15 +207,15 @@ def sampling(
     Raises:
         UsageError: a value is out of range.
     """
-    asked: dict[str, Any] = {
+    options: dict[str, Any] = {
         "steps": steps, "sampler": sampler, "seed": seed, "guidance": guidance, "operator": operator,
         "strength": strength, "published": published or None,
     }  # fmt: skip
-    given = {name: value for name, value in asked.items() if value is not None}
+    values = {name: value for name, value in options.items() if value is not None}
     if steps == 0:
         raise UsageError("--steps is at least 1.")
     if operator is not None:
         from ..diffusion.observation import parse
 
         parse(operator)
-    return Sampling(**given) if given else None
+    return Sampling(**values) if values else None

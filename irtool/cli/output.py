@@ -87,8 +87,8 @@ def print_bug(error: Exception, subject: str = "") -> None:
     if debugging():
         traceback.print_exception(error)
     prefix = f"{subject}: " if subject else ""
-    told = " ".join(f"{type(error).__name__}: {error}".split())
-    print(printable(f"error: {prefix}a bug in irtool ({told})."), file=sys.stderr)
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    print(printable(f"error: {prefix}a bug in irtool ({message})."), file=sys.stderr)
     if not debugging():
         print("hint: Run it again with IRTOOL_DEBUG=1 and report what it prints.", file=sys.stderr)
 

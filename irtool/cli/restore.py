@@ -70,7 +70,7 @@ def restore(
     """
     from ..experts import is_best
     from ..plan import plan_auto, plan_tasks
-    from .batch import Decision, Request, restore_batch
+    from .batch import JobPlan, Request, restore_batch
 
     if auto + bool(task) + (offsets is not None) > 1:
         raise UsageError("--auto, --task and --offsets exclude each other.", "Leave one of them out.")
@@ -92,20 +92,20 @@ def restore(
         json=json, quiet=quiet, verbose=verbose, mask=mask, ensemble=ensemble, ask=ask,
     )  # fmt: skip
     if offsets is not None:
-        from ..models.modulation import begins
+        from ..models.lora import base_task
 
-        decision = Decision(plan_tasks([begins(offsets)], strength, model, offsets=str(offsets), **more))
+        decision = JobPlan(plan_tasks([base_task(offsets)], strength, model, offsets=str(offsets), **more))
     elif task:
         plan = plan_tasks(task, strength, model, **more)
-        if mask is not None and not any("missing" in step.mixture for step in plan.steps):
+        if mask is not None and not any("missing" in step.task_weights for step in plan.steps):
             raise UsageError(
                 "--mask needs --task missing, which is not among the tasks.", "Add it, or leave --task out."
             )
-        decision = Decision(plan)
+        decision = JobPlan(plan)
         if is_best(model):
             return restore_batch(request, lambda source: decision, [step.model for step in plan.steps])
     else:
-        decision = Decision(planner=partial(plan_auto, strength=strength, model=model, **more))
+        decision = JobPlan(planner=partial(plan_auto, strength=strength, model=model, **more))
     return restore_batch(request, lambda source: decision, [model])
 
 

@@ -18,7 +18,7 @@ from .output import Output, is_plain, printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..training.journal import Watcher
+    from ..training.log import Callback
 
 
 class _Verbs(typer.core.TyperGroup):
@@ -77,16 +77,16 @@ def run(
         raise UsageError("Name a recipe with --recipe.", "irtool train --recipe default --data DATA --out runs/default")
     from ..training import recipe as recipes
 
-    made = recipes.load(recipes.find(recipe), changes or [])
+    loaded_recipe = recipes.load(recipes.find(recipe), changes or [])
     if data is not None and not data.is_dir():
         raise UsageError(f"--data {data} is not a folder.")
     options.set_threads(threads)
     if dry_run:
         from ..engine import pick_device
-        from ..training.survey import lines, survey
+        from ..training.estimate import estimate_run, lines
 
-        plan = survey(made, data, out, pick_device(device))
-        printer.record({"type": "recipe", **dataclasses.asdict(made), "plan": plan})
+        plan = estimate_run(loaded_recipe, data, out, pick_device(device))
+        printer.record({"type": "recipe", **dataclasses.asdict(loaded_recipe), "plan": plan})
         for line in lines(plan):
             printer.result(line)
         return EXIT_OK
@@ -97,13 +97,19 @@ def run(
 
     from ..engine import pick_device
     from ..training import loop
-    from ..training.processes import is_first
+    from ..training.distributed import is_rank_zero
 
-    with _watching(printer) as watcher:
+    with _watching(printer) as callback:
         checkpoint = loop.train(
-            made, data, out, device=pick_device(device), start=start, watcher=watcher, tensorboard=tensorboard
+            loaded_recipe,
+            data,
+            out,
+            device=pick_device(device),
+            start=start,
+            callback=callback,
+            tensorboard=tensorboard,
         )
-    if is_first():
+    if is_rank_zero():
         printer.result(str(checkpoint))
         printer.record({"type": "summary", "checkpoint": str(checkpoint)})
     return EXIT_OK
@@ -117,12 +123,12 @@ def list_recipes(json: options.Json = False) -> int:
     printer = Output(json=json)
     for name in recipes.built_in():
         path = recipes.find(name)
-        said = recipes.comment(path)
+        summary = recipes.comment(path)
         printer.record(
-            {"type": "recipe", "name": name, "kind": recipes.table(path).get("kind", "restorer"), "comment": said}
+            {"type": "recipe", "name": name, "kind": recipes.table(path).get("kind", "restorer"), "comment": summary}
         )
         printer.result(name)
-        for line in said.splitlines():
+        for line in summary.splitlines():
             printer.result(f"    {line}".rstrip())
     return EXIT_OK
 
@@ -161,9 +167,9 @@ def validate(name: Name, changes: Changes = None, data: Data = None, json: optio
 
     printer = Output(json=json)
     path = recipes.find(name)
-    made, problems = recipes.check(recipes.change(recipes.table(path), changes or []))
-    if made is not None and data is not None:
-        problems += recipes.missing_data(made, data)
+    checked_recipe, problems = recipes.check(recipes.change(recipes.table(path), changes or []))
+    if checked_recipe is not None and data is not None:
+        problems += recipes.missing_data(checked_recipe, data)
     for problem in problems:
         printer.result(f"{path.name}: {problem}")
     printer.record({"type": "validation", "recipe": str(path), "problems": problems})
@@ -209,15 +215,15 @@ def export(
 
 
 @contextmanager
-def _watching(printer: Output) -> Iterator[Watcher]:
+def _watching(printer: Output) -> Iterator[Callback]:
     """Lines of the log on stderr, or a bar that shows the last of them where that is a terminal."""
-    from ..training.journal import Watcher
+    from ..training.log import Callback
 
-    class Lines(Watcher):
+    class Lines(Callback):
         def line(self, line: Mapping[str, Any]) -> None:
             printer.record(line)
             if not printer.json:
-                printer.note(_in_words(line))
+                printer.note(_format_line(line))
 
         def note(self, text: str) -> None:
             printer.note(text)
@@ -240,7 +246,7 @@ def _watching(printer: Output) -> Iterator[Watcher]:
                 if line.get("type") == "log":
                     shown.update(task, told=f"loss {line['loss']:.4g}")
                 if line.get("type") != "log" or any(key.startswith("held_out/") for key in line):
-                    shown.console.print(printable(_in_words(line)), markup=False, highlight=False)
+                    shown.console.print(printable(_format_line(line)), markup=False, highlight=False)
 
             def note(self, text: str) -> None:
                 shown.console.print(printable(text), markup=False, highlight=False)
@@ -248,6 +254,6 @@ def _watching(printer: Output) -> Iterator[Watcher]:
         yield Bar()
 
 
-def _in_words(line: Mapping[str, Any]) -> str:
-    told = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in line.items() if k not in ("type", "digest")}
-    return "  ".join(f"{k} {v}" for k, v in told.items())
+def _format_line(line: Mapping[str, Any]) -> str:
+    values = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in line.items() if k not in ("type", "digest")}
+    return "  ".join(f"{k} {v}" for k, v in values.items())

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from .pairs import Found, Pair, between, clean, discover
+from .pairs import Pair, PairSet, between, clean, discover
 from .protocol import PROTOCOLS, Protocol, get_protocol
 from .registry import Dataset, Known, datasets, get_dataset, names_hash
 
 __all__ = [
     "PROTOCOLS",
     "Dataset",
-    "Found",
     "Known",
     "Pair",
+    "PairSet",
     "Protocol",
     "between",
     "clean",

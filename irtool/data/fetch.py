@@ -57,7 +57,7 @@ def obtain(known: Dataset, source: Path | None = None, notify: Notify = lambda t
     else:
         path = source
     notify(f"{known.name}: checking {path.name}")
-    compare(known.name, known.page, known.archive, path, ours=source is None)
+    compare(known.name, known.page, known.archive, path, own_conversion=source is None)
     notify(f"{known.name}: unpacking")
     unpack(path, target, known.members)
     return target
@@ -82,12 +82,14 @@ def unpack(archive: Path, target: Path, members: tuple[str, ...]) -> None:
                 return
             for left in target.parent.glob(f".irtool-unpacking-{target.name}-*"):  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
-            wanted = [i for i in packed.infolist() if not i.is_dir() and any(fnmatch(i.filename, m) for m in members)]
-            if not wanted:
+            members_found = [
+                i for i in packed.infolist() if not i.is_dir() and any(fnmatch(i.filename, m) for m in members)
+            ]
+            if not members_found:
                 raise UnavailableError(f"{archive} holds nothing like {', '.join(members)}.", "It is another file.")
-            hub.require_space([(target, sum(i.file_size for i in wanted))])
+            hub.require_space([(target, sum(i.file_size for i in members_found))])
             partial = Path(tempfile.mkdtemp(prefix=f".irtool-unpacking-{target.name}-", dir=target.parent))
-            for inside in wanted:
+            for inside in members_found:
                 parts = PurePosixPath(inside.filename).parts
                 path = partial.joinpath(*(part for part in parts if part not in ("/", "..")))
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,12 +17,12 @@ from ..errors import UnavailableError
 from ..picture import SUFFIXES
 
 # Names of folders, without case, hyphens and underscores, the most telling first.
-DEGRADED = (
+DEGRADED_NAMES = (
     "lq", "input", "inputs", "low", "rain", "rainy", "rainstreak", "hazy", "haze", "in", "noisy", "noise", "real",
     "blur", "blurry", "blurred", "drop", "raindrop", "data", "shadow", "testa", "snow", "snowy", "synthetic",
     "degraded", "lrbicx3", "lr", "lrbicubic", "cropped", "corrupted", "masked",
 )  # fmt: skip
-TRUE = (
+REFERENCE_NAMES = (
     "gt", "target", "targets", "high", "norain", "clear", "clean", "sharp", "groundtruth", "truth", "shadowfree",
     "testc", "free", "normal", "mean", "hq", "hr", "original", "reference", "label", "labels", "gtclean", "nohaze",
 )  # fmt: skip
@@ -48,11 +48,11 @@ class Pair:
 
     name: str
     degraded: Path | None
-    truth: Path | None
+    reference: Path | None
 
 
 @dataclass(frozen=True)
-class Found:
+class PairSet:
     """Pairs, sorted by name, and how they were found.
 
     Attributes:
@@ -68,7 +68,7 @@ class Found:
     @property
     def broken(self) -> tuple[Pair, ...]:
         """Pairs without a truth."""
-        return tuple(pair for pair in self.pairs if pair.truth is None)
+        return tuple(pair for pair in self.pairs if pair.reference is None)
 
 
 Rule = tuple[str, Callable[[str], Iterable[str]]]
@@ -127,15 +127,15 @@ def unique_names(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     while True:
         named: dict[str, list[tuple[str, Path]]] = {}
         for prefix, path in every:
-            own = path.name if (prefix, path) in whole else path.stem
-            named.setdefault(prefix + own, []).append((prefix, path))
+            short_name = path.name if (prefix, path) in whole else path.stem
+            named.setdefault(prefix + short_name, []).append((prefix, path))
         clashing = {one for same in named.values() if len(same) > 1 for one in same} - whole
         if not clashing:
             return {name: same[0][1] for name, same in named.items()}
         whole |= clashing
 
 
-def match(degraded: Mapping[str, Path], truths: Mapping[str, Path], layout: str) -> Found:
+def match(degraded: Mapping[str, Path], references: Mapping[str, Path], layout: str) -> PairSet:
     """Pair files by the rule under which most degraded ones find a truth.
 
     Args:
@@ -145,32 +145,32 @@ def match(degraded: Mapping[str, Path], truths: Mapping[str, Path], layout: str)
     """
     best: tuple[int, str, dict[str, str]] = (-1, "", {})
     numbered: dict[str, str] = {}
-    for name in truths:
-        folder, stem = _split(name, truths[name])
+    for name in references:
+        folder, stem = _split(name, references[name])
         digits = re.findall(r"\d+", stem)
         if digits:
             key = f"{folder}#{int(digits[-1])}"
             # Two truths of one number: the number tells nothing.
             numbered[key] = "" if key in numbered else name
-    for said, rule in _rules():
+    for rule_name, rule in _rules():
         partners: dict[str, str] = {}
         for name in degraded:
             folder, stem = _split(name, degraded[name])
             for candidate in (stem, *rule(stem)):
                 key = folder + candidate
                 keys = (numbered.get(key, ""),) if candidate.startswith("#") else (key, key + degraded[name].suffix)
-                found = next((k for k in keys if k in truths), None)
+                found = next((k for k in keys if k in references), None)
                 if found is not None:
                     partners[name] = found
                     break
         if len(partners) > best[0]:
-            best = (len(partners), said, partners)
+            best = (len(partners), rule_name, partners)
         if len(partners) == len(degraded):
             break
-    _, said, partners = best
-    pairs = tuple(Pair(n, degraded[n], truths[partners[n]] if n in partners else None) for n in sorted(degraded))
-    unused = tuple(sorted(set(truths) - set(partners.values())))
-    return Found(pairs, f"{layout}; truth: {said}", unused)
+    _, rule_name, partners = best
+    pairs = tuple(Pair(n, degraded[n], references[partners[n]] if n in partners else None) for n in sorted(degraded))
+    unused = tuple(sorted(set(references) - set(partners.values())))
+    return PairSet(pairs, f"{layout}; truth: {rule_name}", unused)
 
 
 def _split(name: str, path: Path) -> tuple[str, str]:
@@ -179,20 +179,20 @@ def _split(name: str, path: Path) -> tuple[str, str]:
     return folder + slash, path.stem
 
 
-def between(lq: Path, gts: Sequence[Path]) -> Found:
+def between(lq: Path, gts: Sequence[Path]) -> PairSet:
     """Pairs of two folders (or of one with several folders of truths), or of two files.
 
     Raises:
         UnavailableError: one of them does not exist or holds no picture.
     """
     if lq.is_file() and len(gts) == 1 and gts[0].is_file():
-        return Found((Pair(lq.stem, lq, gts[0]),), f"{lq.name} against {gts[0].name}")
+        return PairSet((Pair(lq.stem, lq, gts[0]),), f"{lq.name} against {gts[0].name}")
     degraded = _named([lq])
-    truths = _named(gts)
-    return match(degraded, truths, f"{lq.name}/ against {' and '.join(f'{gt.name}/' for gt in gts)}")
+    references = _named(gts)
+    return match(degraded, references, f"{lq.name}/ against {' and '.join(f'{gt.name}/' for gt in gts)}")
 
 
-def clean(gts: Sequence[Path]) -> Found:
+def clean(gts: Sequence[Path]) -> PairSet:
     """Clean pictures alone, to be degraded.
 
     Raises:
@@ -203,15 +203,15 @@ def clean(gts: Sequence[Path]) -> Found:
     if len({name for names in named for name in names}) < sum(map(len, named)):
         # Pictures of one name in several folders are different pictures: the folders tell them apart.
         above = Path(os.path.commonpath([gt.absolute() for gt in gts]))
-        truths = unique_names(
+        references = unique_names(
             (f"{gt.absolute().relative_to(above).as_posix()}/{prefix}", path)
             for gt, files in zip(gts, listed, strict=True)
             for prefix, path in files
         )
     else:
-        truths = {name: path for names in named for name, path in names.items()}
-    pairs = tuple(Pair(name, None, path) for name, path in sorted(truths.items()))
-    return Found(pairs, f"clean pictures of {' and '.join(f'{gt.name}/' for gt in gts)}")
+        references = {name: path for names in named for name, path in names.items()}
+    pairs = tuple(Pair(name, None, path) for name, path in sorted(references.items()))
+    return PairSet(pairs, f"clean pictures of {' and '.join(f'{gt.name}/' for gt in gts)}")
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:
@@ -239,7 +239,7 @@ def _listed(folder: Path) -> list[tuple[str, Path]]:
     return files
 
 
-def discover(root: Path, layout: str = "", only_clean: bool = False, folders: Sequence[str] = ()) -> Found:
+def discover(root: Path, layout: str = "", only_clean: bool = False, folders: Sequence[str] = ()) -> PairSet:
     """Find the pairs of a data set under its folder.
 
     Args:
@@ -287,19 +287,19 @@ def _plain(name: str) -> str:
 def _cleanness(folder: Path) -> int:
     """0 where a folder's name begins as those of true pictures do, 2 as those of degraded ones, else 1."""
     plain = _plain(folder.name)
-    return 0 if plain.startswith(TRUE) else 2 if plain.startswith(DEGRADED) else 1
+    return 0 if plain.startswith(REFERENCE_NAMES) else 2 if plain.startswith(DEGRADED_NAMES) else 1
 
 
 def _role(name: str) -> tuple[int, int] | None:
     """(0 degraded or 1 true, how telling) of a folder's name."""
     plain = _plain(name)
-    for kind, names in enumerate((DEGRADED, TRUE)):
+    for kind, names in enumerate((DEGRADED_NAMES, REFERENCE_NAMES)):
         if plain in names:
             return kind, names.index(plain)
     return None
 
 
-def _two_folders(folder: Path) -> Found | None:
+def _two_folders(folder: Path) -> PairSet | None:
     roles: tuple[list[tuple[int, Path]], list[tuple[int, Path]]] = ([], [])
     for inside in sorted(p for p in folder.iterdir() if p.is_dir()):
         role, holding = _role(inside.name), _holding(inside)
@@ -308,8 +308,8 @@ def _two_folders(folder: Path) -> Found | None:
     if not roles[0] or not roles[1]:
         return None
     lq, gt = min(roles[0])[1], min(roles[1])[1]
-    told = (place.relative_to(folder).as_posix() for place in (lq, gt))
-    return match(_named([lq]), _named([gt]), "/ against ".join(told) + "/")
+    names = (place.relative_to(folder).as_posix() for place in (lq, gt))
+    return match(_named([lq]), _named([gt]), "/ against ".join(names) + "/")
 
 
 def _holding(folder: Path) -> Path | None:
@@ -320,28 +320,28 @@ def _holding(folder: Path) -> Path | None:
     return inside[0] if len(inside) == 1 else None
 
 
-def _sequences(folder: Path) -> Found | None:
+def _sequences(folder: Path) -> PairSet | None:
     """Sequences with blur/ and sharp/ each, as GoPro has them; train/ and test/ are no sequences."""
     degraded: dict[str, Path] = {}
-    truths: dict[str, Path] = {}
+    references: dict[str, Path] = {}
     for sequence in sorted(p for p in folder.iterdir() if p.is_dir()):
         low, high = sequence / "blur", sequence / "sharp"
         if sequence.name.lower() not in PARTS and low.is_dir() and high.is_dir():
             degraded |= unique_names((f"{sequence.name}/", p) for p in pictures(low))
-            truths |= unique_names((f"{sequence.name}/", p) for p in pictures(high))
-    if not degraded or not truths:
+            references |= unique_names((f"{sequence.name}/", p) for p in pictures(high))
+    if not degraded or not references:
         return None
-    return match(degraded, truths, "SEQUENCE/blur/ against SEQUENCE/sharp/")
+    return match(degraded, references, "SEQUENCE/blur/ against SEQUENCE/sharp/")
 
 
-def _one_folder(folder: Path) -> Found | None:
+def _one_folder(folder: Path) -> PairSet | None:
     """Both kinds in one folder, told apart by a word in their names."""
     files = unique_names(("", p) for p in pictures(folder))
     for old, new in ROLES:
         role = re.compile(rf"(?<![a-z]){old}(?![a-z])", re.IGNORECASE)
         other = re.compile(rf"(?<![a-z]){new}(?![a-z])", re.IGNORECASE)
-        truths = {stem: path for stem, path in files.items() if other.search(stem)}
-        degraded = {stem: path for stem, path in files.items() if role.search(stem) and stem not in truths}
-        if degraded and truths:
-            return match(degraded, truths, f"both in one folder, '{old}' against '{new}'")
+        references = {stem: path for stem, path in files.items() if other.search(stem)}
+        degraded = {stem: path for stem, path in files.items() if role.search(stem) and stem not in references}
+        if degraded and references:
+            return match(degraded, references, f"both in one folder, '{old}' against '{new}'")
     return None

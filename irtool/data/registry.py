@@ -110,14 +110,14 @@ def get_dataset(name: str) -> Dataset:
         UsageError: there is none (the hint names the closest), or the file breaks the rules; every mistake is named.
     """
     if name.endswith(".toml"):
-        return read_own(Path(name))
+        return read_custom_data_set(Path(name))
     known = {d.name: d for d in datasets()}
     if name in known:
         return known[name]
     raise UsageError(f"There is no data set '{name}'.", f"{closest(name, known)} irtool eval datasets lists them.")
 
 
-def read_own(path: Path) -> Dataset:
+def read_custom_data_set(path: Path) -> Dataset:
     """A user's own set: the words of datasets.toml, with `lq` and `gt`, folders relative to the file.
 
     Raises:
@@ -133,11 +133,15 @@ def read_own(path: Path) -> Dataset:
         raise UsageError(error.message, error.hint) from error
     if len(found) != 1:
         raise UsageError(f"{path} describes {len(found)} data sets; one is wanted.", "Begin it with [[dataset]].")
-    own = found[0]
-    if not own.gt:
+    data_set = found[0]
+    if not data_set.gt:
         raise UsageError(f"{path} does not say where its pictures are.", 'Add gt = ["FOLDER"], and lq = "FOLDER".')
     home = path.resolve().parent
-    return replace(own, lq=str(home / own.lq) if own.lq else "", gt=tuple(str(home / folder) for folder in own.gt))
+    return replace(
+        data_set,
+        lq=str(home / data_set.lq) if data_set.lq else "",
+        gt=tuple(str(home / folder) for folder in data_set.gt),
+    )
 
 
 def parse(text: str, name: str, *, chains: bool = True) -> tuple[Dataset, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import UnavailableError, UsageError
 from .fetch import expected, home
-from .pairs import Found, between, clean, discover
+from .pairs import PairSet, between, clean, discover
 from .registry import Dataset, get_dataset
 
 
@@ -17,7 +17,7 @@ def find(
     lq: Path | None = None,
     gt: Sequence[Path] = (),
     degrade: str | None = None,
-) -> tuple[Dataset | None, Found]:
+) -> tuple[Dataset | None, PairSet]:
     """The set that is meant, if it has a name, and its pairs.
 
     Args:
@@ -41,19 +41,19 @@ def find(
     if lq is not None:
         raise UsageError("--lq belongs to --gt, not to a set.", "irtool eval --lq DIR --gt DIR")
     known = get_dataset(dataset)
-    return known, _own(known, degrade) if known.gt else _published(known, root, degrade)
+    return known, _custom(known, degrade) if known.gt else _published(known, root, degrade)
 
 
-def _own(known: Dataset, degrade: str | None) -> Found:
-    truths = [Path(folder) for folder in known.gt]
+def _custom(known: Dataset, degrade: str | None) -> PairSet:
+    references = [Path(folder) for folder in known.gt]
     if degrade is not None:
-        return clean(truths)
+        return clean(references)
     if not known.lq:
         raise _clean_set(known)
-    return between(Path(known.lq), truths)
+    return between(Path(known.lq), references)
 
 
-def _published(known: Dataset, root: Path | None, degrade: str | None) -> Found:
+def _published(known: Dataset, root: Path | None, degrade: str | None) -> PairSet:
     place = root or home(known.name)
     if not place.is_dir():
         fetch = f"irtool download {known.name} fetches it. " if known.archive else ""

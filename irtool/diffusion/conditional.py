@@ -111,7 +111,7 @@ def with_jumps(times: Sequence[int], length: int, repeats: int) -> list[int]:
 
 def ddrm(
     prior: Prior, A: LinearOperator, y: Tensor, sigma: float, times: Sequence[int], draw: Draw,
-    eta: float = 0.85, eta_b: float = 1.0, seen: Seen = _unseen,
+    eta: float = 0.85, eta_b: float = 1.0, callback: Seen = _unseen,
 ) -> Tensor:  # fmt: skip
     """Kawar et al., "Denoising Diffusion Restoration Models", NeurIPS 2022, equations 4 to 8.
 
@@ -143,13 +143,13 @@ def ddrm(
         unclear = c0 + (1 - eta**2) ** 0.5 * then * (y_bar - c0) / noise_y.clamp_min(1e-12) + eta * then * z
         clear = (1 - eta_b) * c0 + eta_b * y_bar + (then**2 - eta_b**2 * noise_y**2).clamp_min(0).sqrt() * z
         x = A.from_spectrum(torch.where(s == 0, unseen, torch.where(then < noise_y, unclear, clear)))
-        seen(u, prior.abar(u) ** 0.5 * x)
+        callback(u, prior.abar(u) ** 0.5 * x)
     return x
 
 
 def ddnm(
     prior: Prior, A: LinearOperator, y: Tensor, sigma: float, times: Sequence[int], draw: Draw,
-    eta: float = 0.85, seen: Seen = _unseen,
+    eta: float = 0.85, callback: Seen = _unseen,
 ) -> Tensor:  # fmt: skip
     """Wang et al., "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model", ICLR 2023 (DDNM+).
 
@@ -169,15 +169,15 @@ def ddnm(
         trust = torch.where(noise_y > 0, (eta * b / (a * noise_y.clamp_min(1e-12))).clamp(max=1), 1.0) * (s > 0)
         c0 = A.spectrum(x0)
         corrected = c0 + trust * (y_bar - c0)
-        fresh = ((eta * b) ** 2 - (a * trust * noise_y) ** 2).clamp_min(0).sqrt()
+        fresh_noise = ((eta * b) ** 2 - (a * trust * noise_y) ** 2).clamp_min(0).sqrt()
         predicted = (1 - eta**2) ** 0.5 * b * A.spectrum(noise)
-        x = A.from_spectrum(a * corrected + predicted + fresh * A.spectrum(draw()))
-        seen(u, x)
+        x = A.from_spectrum(a * corrected + predicted + fresh_noise * A.spectrum(draw()))
+        callback(u, x)
     return x
 
 
 def dps(
-    prior: Prior, A: Operator, y: Tensor, times: Sequence[int], draw: Draw, zeta: float = 1.0, seen: Seen = _unseen
+    prior: Prior, A: Operator, y: Tensor, times: Sequence[int], draw: Draw, zeta: float = 1.0, callback: Seen = _unseen
 ) -> Tensor:
     """Chung et al., "Diffusion Posterior Sampling for General Noisy Inverse Problems", ICLR 2023, algorithm 1.
 
@@ -196,7 +196,7 @@ def dps(
         mean, variance = ancestral(prior, x, x0.detach(), t, u)
         step = zeta / norms.detach().clamp_min(1e-8)
         x = mean + variance**0.5 * draw() - step.view(-1, *[1] * (x.ndim - 1)) * gradient
-        seen(u, x)
+        callback(u, x)
     return x
 
 
@@ -208,7 +208,7 @@ def proximal(A: LinearOperator, y_bar: Tensor, x0: Tensor, rho: float) -> Tensor
 
 def diffpir(
     prior: Prior, A: LinearOperator, y: Tensor, sigma: float, times: Sequence[int], draw: Draw,
-    strength: float = 8.0, zeta: float = 0.3, seen: Seen = _unseen,
+    strength: float = 8.0, zeta: float = 0.3, callback: Seen = _unseen,
 ) -> Tensor:  # fmt: skip
     """Zhu et al., "Denoising Diffusion Models for Plug-and-Play Image Restoration", CVPRW 2023, algorithm 1.
 
@@ -226,11 +226,11 @@ def diffpir(
         noise = (x - abar**0.5 * x0) / (1 - abar) ** 0.5
         a, b = prior.abar(u) ** 0.5, (1 - prior.abar(u)) ** 0.5
         x = a * x0 + b * ((1 - zeta) ** 0.5 * noise + zeta**0.5 * draw())
-        seen(u, x)
+        callback(u, x)
     return x
 
 
-def repaint(prior: Prior, A: Mask, y: Tensor, times: Sequence[int], draw: Draw, seen: Seen = _unseen) -> Tensor:
+def repaint(prior: Prior, A: Mask, y: Tensor, times: Sequence[int], draw: Draw, callback: Seen = _unseen) -> Tensor:
     """Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", CVPR 2022, algorithm 1.
 
     What is seen is drawn from the forward process, what is missing from the reverse one. Arguments as `ddrm`, without
@@ -244,5 +244,5 @@ def repaint(prior: Prior, A: Mask, y: Tensor, times: Sequence[int], draw: Draw, 
         known = prior.abar(u) ** 0.5 * y + (1 - prior.abar(u)) ** 0.5 * draw()
         mean, variance = ancestral(prior, x, prior.denoise(x, t)[0], t, u)
         x = A.keep * known + (1 - A.keep) * (mean + variance**0.5 * draw())
-        seen(u, x)
+        callback(u, x)
     return x

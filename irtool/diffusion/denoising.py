@@ -67,7 +67,7 @@ def sample(
     times: Sequence[int],
     sampler: str,
     draw: Callable[[], Tensor],
-    seen: Callable[[int, Tensor], None] = lambda t, x: None,
+    callback: Callable[[int, Tensor], None] = lambda t, x: None,
 ) -> Tensor:
     """Denoise pictures.
 
@@ -81,7 +81,7 @@ def sample(
     Returns:
         x_0, not clamped.
     """
-    seen(times[0], x)
+    callback(times[0], x)
     for t, s in pairwise(times):
         noise = net(x, x, t * p.scale)
         if sampler == "posterior":
@@ -90,5 +90,5 @@ def sample(
             x = reverse_sde(p, x, noise, t, s, draw())
         else:
             x = reverse_ode(p, x, noise, t, s)
-        seen(s, x)
+        callback(s, x)
     return x

@@ -191,7 +191,7 @@ def gdp(
     draw: Callable[[int], Tensor],
     how: Published = PUBLISHED,
     constancy: float = 0.0,
-    seen: Seen = lambda i, x, x0: None,
+    callback: Seen = lambda i, x, x0: None,
 ) -> Tensor:
     """GDP-x0 with a known operator.
 
@@ -214,7 +214,7 @@ def gdp(
         mean, log_variance, x0 = reverse(p, x, net(x, p.times[i]), i)
         guidance = gradient(operator, x0, observed, scale, constancy)
         x = step(_shifted(mean, log_variance, guidance, how), log_variance, i, draw(i))
-        seen(i, x, x0)
+        callback(i, x, x0)
     return x
 
 
@@ -243,7 +243,7 @@ def gdp_unknown(
     patch: int = 256,
     stride: int = 128,
     how: Published = PUBLISHED,
-    seen: Callable[[int, Tensor, Tensor, Sequence[Unknown]], None] = lambda i, x, x0, operators: None,
+    callback: Callable[[int, Tensor, Tensor, Sequence[Unknown]], None] = lambda i, x, x0, operators: None,
 ) -> tuple[Tensor, Sequence[Unknown]]:
     """GDP-x0 with operators that are learned while sampling, in overlapping patches of the prior's size.
 
@@ -283,7 +283,7 @@ def gdp_unknown(
         mean, log_variance, x0 = (whole / count for whole in total)
         operators = [_averaged(o, maps[k] / count, torch.stack(rest[k]).mean(0)) for k, o in enumerate(operators)]
         x = step(mean, log_variance, i, draw(i))
-        seen(i, x, x0, operators)
+        callback(i, x, x0, operators)
     return x, operators
 
 

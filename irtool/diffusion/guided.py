@@ -43,7 +43,7 @@ def sample(
     generator: torch.Generator,
     strength: float | None = None,
     particles: int = 4,
-    seen: Seen = lambda t, x: None,
+    callback: Seen = lambda t, x: None,
 ) -> Tensor:
     """A picture given an observation.
 
@@ -71,7 +71,7 @@ def sample(
         return torch.randn(shape, generator=generator).to(offset.device)
 
     def shown(t: int, u: Tensor) -> None:
-        seen(t, offset + scale * u)
+        callback(t, offset + scale * u)
 
     _check(guidance, strength)
     more = {} if strength is None else {"zeta" if guidance == "dps" else "strength": strength}
@@ -85,7 +85,7 @@ def sample(
 
         y, sigma = observation.y / scale, max(observation.sigma, LEAST_SIGMA) / scale
         if guidance == "dps":
-            u = conditional.dps(prior, through, y, times, draw, seen=shown, **more)
+            u = conditional.dps(prior, through, y, times, draw, callback=shown, **more)
         else:
             u = smc.twisted(prior, through, y, sigma, times, draw, generator).x[:1]
         return offset + scale * u
@@ -94,7 +94,7 @@ def sample(
     if guidance == "repaint":
         if not isinstance(A, Mask) or sigma:
             raise UsageError("repaint fills what is missing, without noise.", "Its operator is mask alone.")
-        u = conditional.repaint(prior, A, y, times, draw, seen=shown)
+        u = conditional.repaint(prior, A, y, times, draw, callback=shown)
     elif guidance == "joint":
         u = smc.joint(prior, A, y, sigma, times, draw, generator)[:1]
     else:

@@ -124,7 +124,7 @@ def sample(
     times: Sequence[int],
     sampler: str,
     draw: Callable[[], Tensor],
-    seen: Callable[[int, Tensor], None] = lambda t, x: None,
+    callback: Callable[[int, Tensor], None] = lambda t, x: None,
 ) -> Tensor:
     """Restore low-quality pictures.
 
@@ -141,13 +141,13 @@ def sample(
         x_0, not clamped.
     """
     x = start(p, mu, draw())
-    seen(times[0], x)
+    callback(times[0], x)
     for t, s in pairwise(times):
         noise = net(x, mu, t * p.scale)
         # The ODE needs no noise, nor does the last posterior step, whose deviation is 0.
-        fresh = sampler == "sde" or (sampler == "posterior" and s > 0)
-        x = step(p, sampler, x, mu, noise, t, s, draw() if fresh else torch.zeros_like(x))
-        seen(s, x)
+        fresh_noise = sampler == "sde" or (sampler == "posterior" and s > 0)
+        x = step(p, sampler, x, mu, noise, t, s, draw() if fresh_noise else torch.zeros_like(x))
+        callback(s, x)
     return x
 
 

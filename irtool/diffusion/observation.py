@@ -97,15 +97,15 @@ def _part(text: str) -> Part:
     if known is None:
         raise UsageError(f"Unknown operator '{match[1]}'.", closest(match[1], KNOWN))
     by_name = {parameter.name: parameter for parameter in known.parameters}
-    given: dict[str, Value] = {}
+    arguments: dict[str, Value] = {}
     for position, item in enumerate(match[2].split(",") if (match[2] or "").strip() else []):
         name, equals, value = (piece.strip() for piece in item.partition("="))
         if not equals:
             name, value = (known.parameters[0].name if known.parameters and not position else name), name
-        if name not in by_name or name in given:
+        if name not in by_name or name in arguments:
             raise UsageError(f"{match[1]} cannot take '{item.strip()}'.", closest(name, by_name) if by_name else "")
-        given[name] = by_name[name].check(value, match[1])
-    return Part(match[1], {p.name: given.get(p.name, p.default) for p in known.parameters})
+        arguments[name] = by_name[name].check(value, match[1])
+    return Part(match[1], {p.name: arguments.get(p.name, p.default) for p in known.parameters})
 
 
 @dataclass(frozen=True)

@@ -166,8 +166,8 @@ class Blur(LinearOperator):
         return self._filtered(x, self.transfer)
 
     def pinv(self, y: Tensor) -> Tensor:
-        seen = self.singular > 0
-        return self._filtered(y, torch.where(seen, 1 / torch.where(seen, self.transfer, 1), 0))
+        callback = self.singular > 0
+        return self._filtered(y, torch.where(callback, 1 / torch.where(callback, self.transfer, 1), 0))
 
     def spectrum(self, x: Tensor) -> Tensor:
         return torch.fft.fft2(x, norm="ortho")

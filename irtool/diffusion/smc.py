@@ -130,8 +130,8 @@ def joint(
     ascending = list(reversed(times))
     # Of the times that the route has, the closest in noise.
     levels = torch.tensor([(1 - prior.abar(t)) / prior.abar(t) for t in ascending], dtype=torch.float64) ** 0.5
-    wanted = torch.where(s > 0, sigma / s.clamp_min(1e-12), torch.inf).double().cpu()
-    tau = (levels.view(-1, *[1] * s.ndim) - wanted).abs().argmin(0).to(c.device)  # index into `ascending`
+    target_ratio = torch.where(s > 0, sigma / s.clamp_min(1e-12), torch.inf).double().cpu()
+    tau = (levels.view(-1, *[1] * s.ndim) - target_ratio).abs().argmin(0).to(c.device)  # index into `ascending`
     tau = torch.where(s > 0, tau, len(ascending))
     path = [prior.abar(ascending[0]) ** 0.5 * y_bar]
     for k, (u, t) in enumerate(pairwise(ascending), 1):

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .device import pick_device, pick_dtype
-from .inference import Outcome, run
+from .inference import EngineResult, run
 
-__all__ = ["Outcome", "pick_device", "pick_dtype", "run"]
+__all__ = ["EngineResult", "pick_device", "pick_dtype", "run"]

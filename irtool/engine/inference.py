@@ -13,15 +13,17 @@ from ..models.base import Bound, ModelInfo, Progress, not_finite
 from .device import available_bytes, peak_bytes, pick_dtype
 from .tiling import Tiler, TooLittleMemoryError
 
-DEFAULT_WORK = 768 << 20  # bytes for activations on a CPU when nothing else is said: 12 megapixels stay under 2 GiB
+DEFAULT_ACTIVATION_BYTES = (
+    768 << 20
+)  # bytes for activations on a CPU when nothing else is said: 12 megapixels stay under 2 GiB
 # The same for networks that see their picture best whole: one megapixel of the published U-Nets is.
-WHOLE_WORK = 4 << 30
+GLOBAL_ACTIVATION_BYTES = 4 << 30
 RESULT_BYTES = 14  # for each pixel: the result; what is copied of it takes the room of the tiles and of their source
 PADDINGS = ("auto", "reflect", "zeros")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EngineResult:
     """A restored picture and what it took.
 
     Attributes:
@@ -60,12 +62,15 @@ def tile_pixels(
         side = int(tile) + 2 * info.overlap
         return side * side
     if device.type == "cuda":
-        work = min(int(0.7 * available_bytes(device)), max_memory or 1 << 62)
+        available = min(int(0.7 * available_bytes(device)), max_memory or 1 << 62)
     elif max_memory is not None:
-        work = max_memory - resident_bytes() - RESULT_BYTES * height * width
+        available = max_memory - resident_bytes() - RESULT_BYTES * height * width
     else:
-        work = min(WHOLE_WORK if info.tiling == "blended" else DEFAULT_WORK, available_bytes(device) // 2)
-    return max(0, work) // per_pixel
+        available = min(
+            GLOBAL_ACTIVATION_BYTES if info.tiling == "blended" else DEFAULT_ACTIVATION_BYTES,
+            available_bytes(device) // 2,
+        )
+    return max(0, available) // per_pixel
 
 
 def run(  # noqa: PLR0913 (the settings, as keywords)
@@ -79,7 +84,7 @@ def run(  # noqa: PLR0913 (the settings, as keywords)
     ensemble: bool = False,
     padding: str = "auto",
     on_progress: Progress | None = None,
-) -> Outcome:
+) -> EngineResult:
     """Restore a whole picture.
 
     A result that is not finite is computed again in float32; where it is not finite then either, it is an error.
@@ -134,7 +139,7 @@ def run(  # noqa: PLR0913 (the settings, as keywords)
         )  # fmt: skip
     if restored.is_inference():
         restored = restored.clone()  # what callers get is a tensor like any other
-    return Outcome(restored.clamp_(0, 1).contiguous(), tiler.tiles, peak_bytes(device))
+    return EngineResult(restored.clamp_(0, 1).contiguous(), tiler.tiles, peak_bytes(device))
 
 
 def _too_small(width: int, height: int) -> PictureError:

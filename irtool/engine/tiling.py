@@ -82,16 +82,16 @@ def blend_weights(tiles: list[Tile], height: int, width: int) -> Iterator[Tensor
     """
 
     def ramps(spans: set[Span], size: int) -> dict[Span, Tensor]:
-        made: dict[Span, Tensor] = {}
+        by_span: dict[Span, Tensor] = {}
         for start, end, keep_start, keep_end in spans:
             at = torch.arange(start, min(end, size)) + 0.5
             rise = (at - start) / max(1, 2 * (keep_start - start)) if keep_start > start else torch.ones(len(at))
             fall = (end - at) / max(1, 2 * (end - keep_end)) if end > keep_end else torch.ones(len(at))
-            made[start, end, keep_start, keep_end] = torch.minimum(rise, fall).clamp(0, 1)
+            by_span[start, end, keep_start, keep_end] = torch.minimum(rise, fall).clamp(0, 1)
         total = torch.zeros(size)
-        for span, ramp in made.items():
+        for span, ramp in by_span.items():
             total[span[0] : min(span[1], size)] += ramp
-        return {span: ramp / total[span[0] : min(span[1], size)] for span, ramp in made.items()}
+        return {span: ramp / total[span[0] : min(span[1], size)] for span, ramp in by_span.items()}
 
     down = [(t.top, t.bottom, t.keep_top, t.keep_bottom) for t in tiles]
     across = [(t.left, t.right, t.keep_left, t.keep_right) for t in tiles]
@@ -105,7 +105,7 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.cuda.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def mirrored(net: Callable[..., Tensor], *tiles: Tensor) -> Tensor:
+def self_ensemble(net: Callable[..., Tensor], *tiles: Tensor) -> Tensor:
     """What a network makes of tiles, averaged over their four mirrored views: (N, C, h, w) -> (N, 3, h, w) in [0, 1].
 
     The geometric self-ensemble of Lim et al. (EDSR, CVPRW 2017) without the views turned by 90 degrees: rain falls.
@@ -178,7 +178,7 @@ class Tiler:
 
     def _evaluate(self, net: Callable[..., Tensor], images: tuple[Tensor, ...], t: Tile) -> Tensor:
         tiles = (image[..., t.top : t.bottom, t.left : t.right].to(self.device) for image in images)
-        return mirrored(net, *tiles) if self.ensemble else net(*tiles)
+        return self_ensemble(net, *tiles) if self.ensemble else net(*tiles)
 
     def _cropped(
         self, net: Callable[..., Tensor], images: tuple[Tensor, ...], tiles: list[Tile], on_progress: Progress

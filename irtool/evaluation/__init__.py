@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .run import Request, evaluate, header
-from .summary import compare, interval, read_run, summarise
+from .run import EvalRequest, evaluate, header
+from .summary import compare, interval, read_run, summarize
 
-__all__ = ["Request", "compare", "evaluate", "header", "interval", "read_run", "summarise"]
+__all__ = ["EvalRequest", "compare", "evaluate", "header", "interval", "read_run", "summarize"]

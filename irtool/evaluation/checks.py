@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..data import Dataset, Found, Protocol, names_hash
+from ..data import Dataset, PairSet, Protocol, names_hash
 
 NAMED = 10
 """Broken pairs that are named in one remark; the records name them all."""
 
 
 def remarks(
-    summary: dict[str, Any], found: Found, known: Dataset | None, protocol: Protocol, *, whole: int, made: bool
+    summary: dict[str, Any], found: PairSet, known: Dataset | None, protocol: Protocol, *, whole: int, synthetic: bool
 ) -> list[str]:
     """Sentences, none where there is nothing to say.
 
@@ -24,15 +24,17 @@ def remarks(
         whole: pairs there were before some of them were chosen.
         made: the degraded pictures were made of the true ones.
     """
-    return [*_broken(summary), *(_against(summary, found, known, protocol, whole, made) if known else ())]
+    return [*_broken(summary), *(_against(summary, found, known, protocol, whole, synthetic) if known else ())]
 
 
-def input_as_published(summary: dict[str, Any], known: Dataset | None, protocol: Protocol, made: bool) -> bool | None:
+def input_as_published(
+    summary: dict[str, Any], known: Dataset | None, protocol: Protocol, synthetic: bool
+) -> bool | None:
     """Whether the degraded pictures are as far from their truths as those of the published set.
 
     None where that cannot be told: the set is not complete, its figure is not known, or is of another protocol.
     """
-    if known is None or known.input is None or made or protocol.id != known.input.protocol:
+    if known is None or known.input is None or synthetic or protocol.id != known.input.protocol:
         return None
     if not known.pairs or summary["scored"] != known.pairs:
         return None
@@ -44,12 +46,12 @@ def _broken(summary: dict[str, Any]) -> Iterator[str]:
     names = summary.get("failed_names", [])
     if names:
         more = "" if len(names) <= NAMED else f" and {len(names) - NAMED} more"
-        told = f"{len(names)} of {summary['pairs']} pairs are broken and in no mean"
-        yield f"{told}: {', '.join(names[:NAMED])}{more}"
+        message = f"{len(names)} of {summary['pairs']} pairs are broken and in no mean"
+        yield f"{message}: {', '.join(names[:NAMED])}{more}"
 
 
 def _against(
-    summary: dict[str, Any], found: Found, known: Dataset, protocol: Protocol, whole: int, made: bool
+    summary: dict[str, Any], found: PairSet, known: Dataset, protocol: Protocol, whole: int, synthetic: bool
 ) -> Iterator[str]:
     if not known.pairs:
         return
@@ -60,7 +62,7 @@ def _against(
         yield "complete in number, but under other file names than the published set has"
     if whole > known.pairs:
         yield f"{whole} pairs were found where the set has {known.pairs}"
-    if input_as_published(summary, known, protocol, made) is False and known.input is not None:
+    if input_as_published(summary, known, protocol, synthetic) is False and known.input is not None:
         measured = summary["input"]["psnr"]["mean"]
         shown = "equal pictures" if measured is None else f"{measured:.2f} dB"
         source = f" ({known.input.source})" if known.input.source else ""

@@ -9,7 +9,7 @@ import numpy as np
 from ..data.protocol import Protocol
 from ..errors import UsageError
 from ..synth import Chain
-from .score import quantise
+from .score import quantize
 
 
 def seed_of(*words: str) -> int:
@@ -47,15 +47,15 @@ class Degrader:
             self.sigma = float(step.parameters["sigma"])
             self.stream = np.random.RandomState(seed)
 
-    def __call__(self, name: str, truth: np.ndarray) -> np.ndarray:
+    def __call__(self, name: str, reference: np.ndarray) -> np.ndarray:
         """(H, W, 3) float32 in [0, 1] -> the same shape; beyond [0, 1] where the protocol does not clip noise."""
         if self.sigma is None:
-            worse = self._drawn(name, truth)
+            degraded = self._drawn(name, reference)
         else:
-            worse = truth + self._normal(truth.shape) * (self.sigma / 255)
+            degraded = reference + self._normal(reference.shape) * (self.sigma / 255)
         if self.protocol.noisy == "float":
-            return worse.astype(np.float32)
-        return quantise(worse, self.protocol.noisy).astype(np.float32) / np.float32(255)
+            return degraded.astype(np.float32)
+        return quantize(degraded, self.protocol.noisy).astype(np.float32) / np.float32(255)
 
     def skip(self, shape: tuple[int, ...]) -> None:
         """Pass over a picture (H, W, 3) that is not needed, so that those after it get their own noise."""
@@ -67,10 +67,10 @@ class Degrader:
             self.stream = np.random.RandomState(self.seed)
         return np.asarray(self.stream.standard_normal(shape))
 
-    def _drawn(self, name: str, truth: np.ndarray) -> np.ndarray:
+    def _drawn(self, name: str, reference: np.ndarray) -> np.ndarray:
         import torch
 
         words = (self.dataset, str(self.chain), name, *([str(self.seed)] if self.seed else []))
         generator = torch.Generator().manual_seed(seed_of(*words))
-        pixels = torch.from_numpy(np.ascontiguousarray(truth)).permute(2, 0, 1)[None]
+        pixels = torch.from_numpy(np.ascontiguousarray(reference)).permute(2, 0, 1)[None]
         return self.chain.apply(pixels, generator)[0].permute(1, 2, 0).numpy()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..data import Found
+from ..data import PairSet
 from ..errors import UsageError
 from ..fileio import exists, identity
 from .report import PAGE, RUN, image_path
 
 
 def check_outputs(
-    found: Found,
+    found: PairSet,
     *,
     csv: Path | None = None,
     images: Path | None = None,
@@ -33,18 +33,22 @@ def check_outputs(
     Raises:
         UsageError: an output must not be written.
     """
-    inputs = {identity(path): path for pair in found.pairs for path in (pair.degraded, pair.truth) if path is not None}
+    inputs = {
+        identity(path): path for pair in found.pairs for path in (pair.degraded, pair.reference) if path is not None
+    }
     inputs |= {identity(path): path for path in read}
     inputs.pop(None, None)
-    own = {} if report is None else {(report / name).absolute(): report / name for name in (PAGE, RUN)}
-    wanted = [] if images is None else [image_path(images, pair.name) for pair in found.pairs if pair.truth is not None]
-    for target in (*wanted, *([] if csv is None else [csv])):
+    report_files = {} if report is None else {(report / name).absolute(): report / name for name in (PAGE, RUN)}
+    image_files = (
+        [] if images is None else [image_path(images, pair.name) for pair in found.pairs if pair.reference is not None]
+    )
+    for target in (*image_files, *([] if csv is None else [csv])):
         other = inputs.get(identity(target))
         if other is not None:
             raise UsageError(f"{target} would be written over {other}.", "Choose another name or folder.")
-        if target.absolute() in own:
+        if target.absolute() in report_files:
             raise UsageError(f"{target} would be written twice.", "Choose another name or folder.")
-        own[target.absolute()] = target
+        report_files[target.absolute()] = target
         if not overwrite and exists(target):
             hint = "Choose another name or folder, or --existing overwrite; --resume goes on with a run of --report."
             raise UsageError(f"{target} exists already.", hint)

@@ -57,8 +57,12 @@ def rows() -> tuple[Row, ...]:
 
 def rows_of(dataset: str, condition: str = "") -> tuple[Row, ...]:
     """The rows of a set, best first; of one degradation where it has several."""
-    wanted = _plain(condition)
-    found = [r for r in rows() if r.dataset == dataset and (not wanted or _plain(r.condition) in ("", wanted))]
+    wanted_condition = _plain(condition)
+    found = [
+        r
+        for r in rows()
+        if r.dataset == dataset and (not wanted_condition or _plain(r.condition) in ("", wanted_condition))
+    ]
     return tuple(sorted(found, key=lambda r: -(r.psnr or 0)))
 
 

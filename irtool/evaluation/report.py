@@ -60,7 +60,7 @@ class Report:
         if exists(self.file):
             if not resume:
                 raise UsageError(f"{folder} holds a run already.", "Go on with it by --resume, or name another folder.")
-            self._take_up()
+            self._resume()
         elif exists(folder / PAGE):
             raise UsageError(f"{folder / PAGE} belongs to no run, and is not replaced.", "Name another folder.")
         try:
@@ -69,7 +69,7 @@ class Report:
         except (OSError, FileError) as error:
             raise UsageError(f"{folder} cannot be written: {reason(error)}.") from error
 
-    def _take_up(self) -> None:
+    def _resume(self) -> None:
         before, records = read_run(self.file)
         other = [k for k in self.head if k not in VOLATILE and before.get(k) != self.head[k]]
         if other:
@@ -86,7 +86,7 @@ class Report:
         if "error" not in record:
             self._ranked[record["name"]] = _rank(record)
             if len(self._ranked) > COPIES:
-                self._spare()
+                self._delete_unused()
 
     def _append(self, record: Record) -> None:
         try:
@@ -96,7 +96,7 @@ class Report:
             again = "Make room, and run the same command with --resume."
             raise FileError(f"{self.file}: cannot be written ({reason(error)})", again) from error
 
-    def _spare(self) -> None:
+    def _delete_unused(self) -> None:
         """Remove the copies of all but the worst and the best."""
         low, high = min(self._ranked, key=self._ranked.__getitem__), max(self._ranked, key=self._ranked.__getitem__)
         for name in self._ranked.keys() - {low, high}:
@@ -108,18 +108,18 @@ class Report:
         for kind in KINDS:
             self._shown(name, kind).unlink(missing_ok=True)
 
-    def keep(self, name: str, before: np.ndarray, after: np.ndarray, truth: np.ndarray) -> None:
+    def keep(self, name: str, before: np.ndarray, after: np.ndarray, reference: np.ndarray) -> None:
         """Keep small copies of a picture (H, W, 3) uint8 until it is known which are shown."""
         from PIL import Image
 
-        for kind, pixels in zip(KINDS, (before, after, truth), strict=True):
+        for kind, pixels in zip(KINDS, (before, after, reference), strict=True):
             image = Image.fromarray(pixels)
             image.thumbnail((SIDE, SIDE))
             data = BytesIO()
             image.save(data, "JPEG", quality=92, subsampling=0)
             atomic_write(self._shown(name, kind), data.getbuffer())
 
-    def lacking(self, records: Sequence[Record]) -> list[str]:
+    def missing_pictures(self, records: Sequence[Record]) -> list[str]:
         """Names of the pictures for the page whose copies an earlier part of the run has dropped."""
         return [r["name"] for _, r in picks(records) if not self._shown(r["name"], "truth").is_file()]
 
@@ -173,9 +173,9 @@ def render(data: Mapping[str, Any]) -> str:
     """The page with its data."""
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     # Inside a script element only "<" could end the data early.
-    told = json.dumps(data).replace("<", "\\u003c")
+    payload = json.dumps(data).replace("<", "\\u003c")
     return template.replace(
-        '<script id="data" type="application/json">{}', f'<script id="data" type="application/json">{told}'
+        '<script id="data" type="application/json">{}', f'<script id="data" type="application/json">{payload}'
     )
 
 
@@ -216,10 +216,10 @@ def _decibels(psnr: float | None) -> str:
 
 def subtitle(head: Record, summary: Record) -> str:
     """Set, count, protocol."""
-    made = f", degraded by {head['degrade']}" if head["degrade"] else ""
+    degradation = f", degraded by {head['degrade']}" if head["degrade"] else ""
     protocol = head["protocol"]
     rules = f"protocol {protocol['id']}: {protocol['summary']}"
-    return f"{summary['scored']} of {summary['pairs']} pairs scored{made}; {rules}"
+    return f"{summary['scored']} of {summary['pairs']} pairs scored{degradation}; {rules}"
 
 
 def cost(summary: Record) -> list[str]:
@@ -252,8 +252,8 @@ def _share(summary: Record) -> str:
 
 
 def _weights(head: Record) -> str:
-    told = head["weights"]
-    hashes = (told.get("published_sha256") or told.get("loaded_sha256", "")).split()
+    weights = head["weights"]
+    hashes = (weights.get("published_sha256") or weights.get("loaded_sha256", "")).split()
     return f"weights sha256 {' '.join(h[:12] for h in hashes)}" if hashes else ""
 
 
@@ -289,9 +289,11 @@ def origin(head: Record, summary: Record) -> list[tuple[str, str]]:
             return ", ".join(map(flat, value))
         return str(value)
 
-    told = [(key.replace("_", " "), flat(value)) for key, value in head.items() if key != "type" and value is not None]
+    fields = [
+        (key.replace("_", " "), flat(value)) for key, value in head.items() if key != "type" and value is not None
+    ]
     return [
-        *((key, value) for key, value in told if value),
+        *((key, value) for key, value in fields if value),
         ("content of all scored files, sha256", summary.get("content", "")),
     ]
 

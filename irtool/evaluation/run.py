@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..data import Found, Pair, Protocol
+from ..data import Pair, PairSet, Protocol
 from ..errors import PictureError, UnavailableError, explained
 from ..fileio import read_bytes, sha256
 from ..metrics.extra import Extra
 from ..plan import Plan
 from ..synth import Chain
 from .degrade import Degrader
-from .score import crop, quantise, read_stored, score, stored
+from .score import crop, quantize, read_stored, score, stored
 
 NO_MODEL = "none"
 """As a model: the degraded pictures are scored as they are, such as those another program has restored."""
@@ -35,7 +35,7 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Request:
+class EvalRequest:
     """What is to be scored, and how.
 
     Attributes:
@@ -52,7 +52,7 @@ class Request:
         keep: called with (name, before, after, truth) of every scored picture, (H, W, 3) uint8; to save them.
     """
 
-    found: Found
+    found: PairSet
     protocol: Protocol
     model: str
     plan: Plan | None = None
@@ -69,7 +69,7 @@ class Request:
     keep: Callable[[str, np.ndarray, np.ndarray, np.ndarray], None] | None = field(default=None, compare=False)
 
 
-def header(request: Request) -> Record:
+def header(request: EvalRequest) -> Record:
     """What the run is: everything that figures must share to be compared."""
     from ..engine import pick_device, pick_dtype
 
@@ -106,7 +106,8 @@ def listing_hash(pairs: Iterable[Pair]) -> str:
     digest = hashlib.sha256()
     for pair in pairs:
         sizes = [
-            path.stat().st_size if path is not None and path.is_file() else -1 for path in (pair.degraded, pair.truth)
+            path.stat().st_size if path is not None and path.is_file() else -1
+            for path in (pair.degraded, pair.reference)
         ]
         digest.update(f"{pair.name}\t{sizes[0]}\t{sizes[1]}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
@@ -126,14 +127,14 @@ def weights_of(reference: str) -> dict[str, str]:
     """Where the weights of a model are from: sha256 of the file that is loaded, and of the published one."""
     from ..weights import get, locate
 
-    told = {"loaded_sha256": sha256(locate(reference))}
+    hashes = {"loaded_sha256": sha256(locate(reference))}
     if ":" not in reference:
         record = get(reference)
-        told |= {"id": record.id, "licence": record.licence}
-        told["published_sha256"] = " ".join(file.sha256 or "unknown" for file in record.originals)
+        hashes |= {"id": record.id, "licence": record.licence}
+        hashes["published_sha256"] = " ".join(file.sha256 or "unknown" for file in record.originals)
     elif reference.startswith("local:"):
-        told["published_sha256"] = sha256(Path(reference.removeprefix("local:")).expanduser())
-    return told
+        hashes["published_sha256"] = sha256(Path(reference.removeprefix("local:")).expanduser())
+    return hashes
 
 
 def _device_name(device: Any) -> str:
@@ -153,13 +154,13 @@ def _version(package: str) -> str:
 
 @dataclass
 class _Loaded:
-    truth: np.ndarray
+    reference: np.ndarray
     degraded: np.ndarray
     content: str
 
 
 def evaluate(
-    request: Request,
+    request: EvalRequest,
     done: Mapping[str, Record] | None = None,
     on_begin: Callable[[str], None] = lambda name: None,
     on_tiles: Callable[[int, int], None] | None = None,
@@ -178,15 +179,15 @@ def evaluate(
     Raises:
         UsageError, UnavailableError: as `irtool.api.restore`; also where the protocol does not know the degradation.
     """
-    from ..engine.folder import overlap
+    from ..engine.pipeline import pipelined
 
     done = done or {}
     degrader = _degrader(request)
 
     def read(pair: Pair) -> _Loaded | None:
         if pair.name in done:
-            if degrader is not None and request.protocol.noise == "stream" and pair.truth is not None:
-                degrader.skip(crop(read_stored(pair.truth), request.protocol.multiple).shape)
+            if degrader is not None and request.protocol.noise == "stream" and pair.reference is not None:
+                degrader.skip(crop(read_stored(pair.reference), request.protocol.multiple).shape)
             return None
         return _load(pair, request.protocol, degrader)
 
@@ -196,58 +197,58 @@ def evaluate(
         on_begin(pair.name)
         return loaded, _restore(request, loaded.degraded, on_tiles)
 
-    def write(pair: Pair, made: tuple[_Loaded, _Restored] | None) -> Record:
-        return done[pair.name] if made is None else _record(request, pair, *made)
+    def write(pair: Pair, restored: tuple[_Loaded, _Restored] | None) -> Record:
+        return done[pair.name] if restored is None else _record(request, pair, *restored)
 
-    for ended in overlap(request.found.pairs, read, work, write):
+    for ended in pipelined(request.found.pairs, read, work, write):
         if ended.result is not None:
             yield ended.result
         elif isinstance(ended.error, (BrokenPipeError, UnavailableError)):
             raise ended.error
         else:
-            yield {"type": "image", "name": ended.item.name, "error": _said(ended.error)}
+            yield {"type": "image", "name": ended.item.name, "error": _error_text(ended.error)}
 
 
-def _degrader(request: Request) -> Degrader | None:
+def _degrader(request: EvalRequest) -> Degrader | None:
     """What makes the degraded pictures; None where they are read from files."""
     if request.degrade is None:
         return None
     return Degrader(request.degrade, request.protocol, request.dataset, request.seed)
 
 
-def _said(error: Exception | None) -> str:
+def _error_text(error: Exception | None) -> str:
     if (known := explained(error)) is not None:
         return known.message
     return f"a bug in irtool ({type(error).__name__}: {error})"
 
 
 def _load(pair: Pair, protocol: Protocol, degrader: Degrader | None) -> _Loaded:
-    if pair.truth is None:
+    if pair.reference is None:
         raise PictureError("no truth belongs to it")
-    data = read_bytes(pair.truth)
+    data = read_bytes(pair.reference)
     digest = hashlib.sha256(data)
-    truth = crop(stored(data, str(pair.truth)), protocol.multiple)
-    if 0 in truth.shape:
+    reference = crop(stored(data, str(pair.reference)), protocol.multiple)
+    if 0 in reference.shape:
         raise PictureError(f"it is smaller than {protocol.multiple} pixels, which the protocol crops to")
     if degrader is not None:
-        return _Loaded(truth, degrader(pair.name, truth), digest.hexdigest()[:16])
+        return _Loaded(reference, degrader(pair.name, reference), digest.hexdigest()[:16])
     assert pair.degraded is not None
     data = read_bytes(pair.degraded)
     digest.update(data)
     degraded = stored(data, str(pair.degraded))
-    degraded = enlarge(degraded, truth) if protocol.scale > 1 else crop(degraded, protocol.multiple)
-    if degraded.shape != truth.shape:
-        sizes = f"{degraded.shape[1]}x{degraded.shape[0]} against {truth.shape[1]}x{truth.shape[0]}"
+    degraded = enlarge(degraded, reference) if protocol.scale > 1 else crop(degraded, protocol.multiple)
+    if degraded.shape != reference.shape:
+        sizes = f"{degraded.shape[1]}x{degraded.shape[0]} against {reference.shape[1]}x{reference.shape[0]}"
         raise PictureError(f"its size differs from its truth's: {sizes}")
-    return _Loaded(truth, degraded, digest.hexdigest()[:16])
+    return _Loaded(reference, degraded, digest.hexdigest()[:16])
 
 
-def enlarge(small: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def enlarge(small: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """(h, w, 3) float to the size of the truth, bicubically, and to 8 bit as a saved file would be."""
     from PIL import Image
 
-    size = (truth.shape[1], truth.shape[0])
-    drawn = Image.fromarray(quantise(small, "round")).resize(size, Image.Resampling.BICUBIC)
+    size = (reference.shape[1], reference.shape[0])
+    drawn = Image.fromarray(quantize(small, "round")).resize(size, Image.Resampling.BICUBIC)
     return np.asarray(drawn, dtype=np.float32) / np.float32(255)
 
 
@@ -260,16 +261,16 @@ class _Restored:
     plan: Plan | None = None
 
 
-def _restore(request: Request, degraded: np.ndarray, on_tiles: Callable[[int, int], None] | None) -> _Restored:
-    begun = time.perf_counter()
+def _restore(request: EvalRequest, degraded: np.ndarray, on_tiles: Callable[[int, int], None] | None) -> _Restored:
+    started = time.perf_counter()
     if request.model == NO_MODEL:
-        return _Restored(degraded, time.perf_counter() - begun)
+        return _Restored(degraded, time.perf_counter() - started)
     from .. import api
     from ..picture import Picture
     from ..plan import plan_auto
 
     planner = None if request.plan is not None else partial(plan_auto, model=request.model)
-    told: dict[str, Any] = {"detector": request.detector} if request.detector else {}
+    options: dict[str, Any] = {"detector": request.detector} if request.detector else {}
     result = api.restore(
         Picture(np.ascontiguousarray(degraded, dtype=np.float32)),
         plan=request.plan,
@@ -280,30 +281,32 @@ def _restore(request: Request, degraded: np.ndarray, on_tiles: Callable[[int, in
         max_memory=request.max_memory,
         ensemble=request.ensemble,
         on_progress=on_tiles,
-        **told,
+        **options,
     )
     found = result.plan if request.plan is None else None
     return _Restored(result.picture.pixels, result.seconds, result.tiles, result.peak_bytes, found)
 
 
-def _record(request: Request, pair: Pair, loaded: _Loaded, restored: _Restored) -> Record:
-    given = request.degrade is None
-    before = score(loaded.truth, loaded.degraded, request.protocol, stored=given)
-    after = score(loaded.truth, restored.pixels, request.protocol, stored=given and request.model == NO_MODEL)
+def _record(request: EvalRequest, pair: Pair, loaded: _Loaded, restored: _Restored) -> Record:
+    is_real_pair = request.degrade is None
+    before = score(loaded.reference, loaded.degraded, request.protocol, stored=is_real_pair)
+    after = score(
+        loaded.reference, restored.pixels, request.protocol, stored=is_real_pair and request.model == NO_MODEL
+    )
     for extra in request.extras:
-        value = extra.measure(loaded.truth, quantise(restored.pixels, request.protocol.levels))
+        value = extra.measure(loaded.reference, quantize(restored.pixels, request.protocol.levels))
         if value is not None:
             after[extra.id] = value
     if request.keep is not None:
-        shown = (quantise(pixels, "round") for pixels in (loaded.degraded, restored.pixels, loaded.truth))
+        shown = (quantize(pixels, "round") for pixels in (loaded.degraded, restored.pixels, loaded.reference))
         request.keep(pair.name, *shown)
     record: Record = {
         "type": "image",
         "name": pair.name,
         "input": _finite(before),
         "output": _finite(after),
-        "width": loaded.truth.shape[1],
-        "height": loaded.truth.shape[0],
+        "width": loaded.reference.shape[1],
+        "height": loaded.reference.shape[0],
         "seconds": round(restored.seconds, 4),
         "tiles": restored.tiles,
         "peak_bytes": restored.peak_bytes,

@@ -38,9 +38,9 @@ def stored(data: bytes, name: str) -> np.ndarray:
     """
     from ..picture.decode import read_stored as samples
 
-    colour = samples(data, name)
-    scale = 65535 if colour.dtype == np.uint16 else 255
-    return np.repeat(colour, 3 // colour.shape[2], axis=2).astype(np.float32) / np.float32(scale)
+    color = samples(data, name)
+    scale = 65535 if color.dtype == np.uint16 else 255
+    return np.repeat(color, 3 // color.shape[2], axis=2).astype(np.float32) / np.float32(scale)
 
 
 def crop(pixels: np.ndarray, multiple: int) -> np.ndarray:
@@ -50,7 +50,7 @@ def crop(pixels: np.ndarray, multiple: int) -> np.ndarray:
     return pixels[top : top + height // multiple * multiple, left : left + width // multiple * multiple]
 
 
-def quantise(pixels: np.ndarray, levels: str) -> np.ndarray:
+def quantize(pixels: np.ndarray, levels: str) -> np.ndarray:
     """Float pixels clipped: "round" or "floor" to uint8, or left as "float"."""
     clipped = np.clip(pixels, 0, 1)
     if levels == "float":
@@ -59,7 +59,7 @@ def quantise(pixels: np.ndarray, levels: str) -> np.ndarray:
     return (np.rint(scaled) if levels == "round" else scaled).astype(np.uint8)
 
 
-def score(truth: np.ndarray, image: np.ndarray, protocol: Protocol, *, stored: bool = False) -> dict[str, float]:
+def score(reference: np.ndarray, image: np.ndarray, protocol: Protocol, *, stored: bool = False) -> dict[str, float]:
     """PSNR in dB (infinite where equal) and SSIM.
 
     Args:
@@ -73,17 +73,17 @@ def score(truth: np.ndarray, image: np.ndarray, protocol: Protocol, *, stored: b
     """
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-    if truth.shape != image.shape:
-        sizes = f"{image.shape[1]}x{image.shape[0]} against {truth.shape[1]}x{truth.shape[0]}"
+    if reference.shape != image.shape:
+        sizes = f"{image.shape[1]}x{image.shape[0]} against {reference.shape[1]}x{reference.shape[0]}"
         raise PictureError(f"its size differs from its truth's: {sizes}")
     edge = protocol.border
     smallest = SSIM_SMALLEST if protocol.ssim == "gaussian" else UNIFORM_SMALLEST
-    if min(truth.shape[:2]) - 2 * edge < smallest:
+    if min(reference.shape[:2]) - 2 * edge < smallest:
         raise PictureError(f"it is smaller than {smallest + 2 * edge} pixels, too small for SSIM")
     exact = "round" if protocol.levels == "floor" else protocol.levels
     sides = []
-    for pixels, levels in ((truth, exact), (image, exact if stored else protocol.levels)):
-        values = quantise(pixels, levels)
+    for pixels, levels in ((reference, exact), (image, exact if stored else protocol.levels)):
+        values = quantize(pixels, levels)
         values = values[edge : values.shape[0] - edge, edge : values.shape[1] - edge]
         sides.append(luma(values, swapped=protocol.channel == "y-swapped") if protocol.channel != "rgb" else values)
     a, b = sides

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..data import Dataset, Found, get_protocol
+from ..data import Dataset, PairSet, get_protocol
 from ..data.sources import find
 from ..errors import NothingToDoError, UsageError
 from ..fileio import atomic_write
@@ -22,8 +22,8 @@ from .checks import input_as_published, remarks
 from .outputs import check_outputs
 from .published import rows_of
 from .report import Report, cite, save_png, to_csv
-from .run import NO_MODEL, Record, Request, evaluate, header
-from .summary import summarise
+from .run import NO_MODEL, EvalRequest, Record, evaluate, header
+from .summary import summarize
 
 
 class Listener(Protocol):
@@ -54,7 +54,7 @@ class Pairs:
     """
 
     known: Dataset | None
-    found: Found
+    found: PairSet
     whole: int
     subject: str
 
@@ -94,7 +94,7 @@ def request_of(  # noqa: PLR0913 (the settings, as keywords)
     detector: str = "",
     device: str = "auto",
     **how: Any,
-) -> Request:
+) -> EvalRequest:
     """What is to be scored, and how.
 
     Args:
@@ -105,7 +105,7 @@ def request_of(  # noqa: PLR0913 (the settings, as keywords)
         protocol: its name; by default the set's own, else "canonical".
         metrics: names beside PSNR and SSIM; "lpips" is through the protocol's network.
         degrade: a degradation string, where degraded images are made.
-        how: further attributes of `Request`.
+        how: further attributes of `EvalRequest`.
 
     Raises:
         UsageError: the model must be told what to remove; and as `parse`, `get_protocol` and `make`.
@@ -115,18 +115,18 @@ def request_of(  # noqa: PLR0913 (the settings, as keywords)
 
     known = pairs.known
     rules = get_protocol(protocol or (known.protocol if known else "canonical"))
-    wanted = dict.fromkeys(f"lpips-{rules.lpips}" if name == "lpips" else name for name in metrics)
+    metric_names = dict.fromkeys(f"lpips-{rules.lpips}" if name == "lpips" else name for name in metrics)
     plan = None
     if model != NO_MODEL and not auto:
         plan = plan_tasks(tasks or [default_task(model, known)], 1.0, model)
-    return Request(
+    return EvalRequest(
         pairs.found,
         rules,
         model,
         plan,
         dataset=known.name if known else "",
         degrade=None if degrade is None else parse(degrade),
-        extras=[extra.make(name, str(pick_device(device))) for name in wanted],
+        extras=[extra.make(name, str(pick_device(device))) for name in metric_names],
         detector=detector if auto else "",
         device=device,
         **how,
@@ -175,7 +175,7 @@ class Session:
     def __init__(
         self,
         pairs: Pairs,
-        request: Request,
+        request: EvalRequest,
         *,
         report: Path | None = None,
         resume: bool = False,
@@ -194,9 +194,9 @@ class Session:
         if self.page is not None and self.page.done and any(one.id == "fid" for one in request.extras):
             raise UsageError("FID needs the features of all pictures.", "Leave `resume` or fid out.")
 
-    def _keep(self, name: str, before: Any, after: Any, truth: Any) -> None:
+    def _keep(self, name: str, before: Any, after: Any, reference: Any) -> None:
         if self.page is not None:
-            self.page.keep(name, before, after, truth)
+            self.page.keep(name, before, after, reference)
         if self.images is not None:
             save_png(self.images, name, after, replace=self.overwrite)
 
@@ -209,10 +209,10 @@ class Session:
             self.records.append(record)
             listener.record(record)
             yield record
-        lacking = self.page.lacking(self.records) if self.page is not None else []
-        if self.page is not None and lacking:
+        missing = self.page.missing_pictures(self.records) if self.page is not None else []
+        if self.page is not None and missing:
             # Restored again: what the page shows and has no copy of any more.
-            rest = {record["name"]: record for record in self.records if record["name"] not in lacking}
+            rest = {record["name"]: record for record in self.records if record["name"] not in missing}
             for _ in evaluate(replace(self.request, extras=(), keep=self.page.keep), rest, listener.begin):
                 pass
 
@@ -226,17 +226,17 @@ class Session:
             The summary, a title for it, the published rows, and the page.
         """
         known, request = self.pairs.known, self.request
-        made = request.degrade is not None
-        summary = summarise(self.records, {one.id: one.total() for one in request.extras if one.id == "fid"})
-        notes = remarks(summary, request.found, known, request.protocol, whole=self.pairs.whole, made=made)
-        rows = rows_of(known.name, str(request.degrade) if made else "") if against and known else ()
+        synthetic = request.degrade is not None
+        summary = summarize(self.records, {one.id: one.total() for one in request.extras if one.id == "fid"})
+        notes = remarks(summary, request.found, known, request.protocol, whole=self.pairs.whole, synthetic=synthetic)
+        rows = rows_of(known.name, str(request.degrade) if synthetic else "") if against and known else ()
         if against and not rows:
             notes.append("no published rows are known for this set")
         title = f"{self.pairs.subject}, {request.model}"
         if known and known.pairs:
             summary["set_pairs"] = known.pairs
         summary |= {"notes": notes, "cite": cite(title, self.head, summary)}
-        if input_as_published(summary, known, request.protocol, made):
+        if input_as_published(summary, known, request.protocol, synthetic):
             summary["input_as_published"] = True
         page = None
         if self.page is not None:

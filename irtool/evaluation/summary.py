@@ -15,17 +15,19 @@ from ..errors import FileError, UsageError
 from ..fileio import is_folder, read_text
 
 Record = dict[str, Any]
-DRAWS = 2000
-LEVEL = 0.95
+BOOTSTRAP_DRAWS = 2000
+CONFIDENCE = 0.95
 LARGEST_RUN = 2**30
 """Bytes of a run that are read: some two million pictures."""
-AT_ONCE = 1 << 20
+BOOTSTRAP_CHUNK = 1 << 20
 """Values drawn at once for a bootstrap: what bounds its memory on a set of any size."""
-SAME = ("protocol", "dataset", "listing", "degrade", "seed")
+MUST_MATCH = ("protocol", "dataset", "listing", "degrade", "seed")
 """What two runs must share for their pictures to be comparable one by one."""
 
 
-def interval(values: Sequence[float], *, draws: int = DRAWS, level: float = LEVEL) -> tuple[float, float]:
+def interval(
+    values: Sequence[float], *, draws: int = BOOTSTRAP_DRAWS, level: float = CONFIDENCE
+) -> tuple[float, float]:
     """Bootstrap confidence interval of a mean: percentiles of the means of samples drawn with replacement, seeded.
 
     Args:
@@ -35,7 +37,7 @@ def interval(values: Sequence[float], *, draws: int = DRAWS, level: float = LEVE
     """
     data = np.asarray(values, dtype=np.float64)
     generator = np.random.default_rng(0)
-    at_once = max(1, AT_ONCE // len(data))
+    at_once = max(1, BOOTSTRAP_CHUNK // len(data))
     counts = [min(at_once, draws - done) for done in range(0, draws, at_once)]
     means = [data[generator.integers(0, len(data), (count, len(data)))].mean(axis=1) for count in counts]
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
@@ -49,11 +51,11 @@ def mean_of(values: Iterable[float | None]) -> dict[str, Any]:
     if not finite:
         return {"mean": None, "low": None, "high": None, "n": 0, "infinite": len(known)}
     low, high = interval(finite)
-    told: dict[str, Any] = {"mean": float(np.mean(finite)), "low": low, "high": high, "n": len(finite)}
-    return told | ({"infinite": len(known) - len(finite)} if len(known) > len(finite) else {})
+    statistics: dict[str, Any] = {"mean": float(np.mean(finite)), "low": low, "high": high, "n": len(finite)}
+    return statistics | ({"infinite": len(known) - len(finite)} if len(known) > len(finite) else {})
 
 
-def summarise(records: Sequence[Record], sets: Mapping[str, float | None] | None = None) -> Record:
+def summarize(records: Sequence[Record], sets: Mapping[str, float | None] | None = None) -> Record:
     """The summary of a run.
 
     Args:
@@ -65,25 +67,25 @@ def summarise(records: Sequence[Record], sets: Mapping[str, float | None] | None
     """
     scored = [record for record in records if "error" not in record]
     failed = [record["name"] for record in records if "error" in record]
-    told: Record = {"type": "summary", "pairs": len(records), "scored": len(scored), "failed": len(failed)}
+    summary: Record = {"type": "summary", "pairs": len(records), "scored": len(scored), "failed": len(failed)}
     if failed:
-        told["failed_names"] = failed
+        summary["failed_names"] = failed
     if scored:
         for side in ("input", "output"):
-            told[side] = {m: mean_of(r[side].get(m) for r in scored) for m in scored[0][side]}
-        rise = [_rise(r) for r in scored]
-        told["gain"] = mean_of(value for value in rise if value is not None)
-        told["seconds"] = round(sum(r["seconds"] for r in scored), 3)
+            summary[side] = {m: mean_of(r[side].get(m) for r in scored) for m in scored[0][side]}
+        gains = [_psnr_gain(r) for r in scored]
+        summary["gain"] = mean_of(value for value in gains if value is not None)
+        summary["seconds"] = round(sum(r["seconds"] for r in scored), 3)
         peaks = [r["peak_bytes"] for r in scored if r["peak_bytes"]]
-        told["peak_bytes"] = max(peaks) if peaks else None
-        told["content"] = hashlib.sha256("".join(r["content"] for r in scored).encode()).hexdigest()
+        summary["peak_bytes"] = max(peaks) if peaks else None
+        summary["content"] = hashlib.sha256("".join(r["content"] for r in scored).encode()).hexdigest()
     for metric, value in (sets or {}).items():
         if value is not None:
-            told.setdefault("output", {})[metric] = {"mean": value, "n": len(scored)}
-    return told
+            summary.setdefault("output", {})[metric] = {"mean": value, "n": len(scored)}
+    return summary
 
 
-def _rise(record: Record) -> float | None:
+def _psnr_gain(record: Record) -> float | None:
     before, after = record["input"]["psnr"], record["output"]["psnr"]
     return None if before is None or after is None else after - before
 
@@ -154,12 +156,12 @@ def compare(first: tuple[Record, Sequence[Record]], second: tuple[Record, Sequen
     both = [(by_name[r["name"]], r) for r in records2 if "error" not in r and r["name"] in by_name]
     if not both:
         raise UsageError("The two runs share no picture.", "They must be of one data set.")
-    told: Record = {
+    comparison: Record = {
         "type": "comparison",
         "models": [head1["model"], head2["model"]],
         "pictures": len(both),
         "alone": [len(by_name) - len(both), sum("error" not in r for r in records2) - len(both)],
-        "differ": [key for key in SAME if head1.get(key) != head2.get(key)],
+        "differ": [key for key in MUST_MATCH if head1.get(key) != head2.get(key)],
         "content_differs": sum(a["content"] != b["content"] for a, b in both),
         "metrics": {},
     }
@@ -167,12 +169,12 @@ def compare(first: tuple[Record, Sequence[Record]], second: tuple[Record, Sequen
         pairs = [(a["output"].get(metric), b["output"].get(metric)) for a, b in both]
         known = [(a, b) for a, b in pairs if a is not None and b is not None]
         if known:
-            rises = [b - a for a, b in known]
-            told["metrics"][metric] = {
+            differences = [b - a for a, b in known]
+            comparison["metrics"][metric] = {
                 "first": float(np.mean([a for a, _ in known])),
                 "second": float(np.mean([b for _, b in known])),
-                "difference": mean_of(rises),
-                "higher": sum(rise > 0 for rise in rises),
-                "lower": sum(rise < 0 for rise in rises),
+                "difference": mean_of(differences),
+                "higher": sum(difference > 0 for difference in differences),
+                "lower": sum(difference < 0 for difference in differences),
             }
-    return told
+    return comparison

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..degradation import IDS, RESTORE_ORDER
 from ..errors import UsageError
-from ..plan import MOST, Plan, Step, look_again, passes, scored
+from ..plan import MAX_TASKS, Plan, Step, look_again, passes, scored
 from ..weights.registry import DEFAULT_RESTORER
 from .labels import FOREIGN, OUTSIDE
 
 if TYPE_CHECKING:
-    from ..detect import Diagnosis
+    from ..detection import Diagnosis
 
 ANSWERS = {
     "outscale": "irtool has no model that enlarges pictures",
@@ -36,7 +36,7 @@ class CustomTask:
     """A task that a user trained, a file of weight offsets, named by a word of the user's choice.
 
     Attributes:
-        offsets: path of the file (`irtool.models.modulation`).
+        offsets: path of the file (`irtool.models.lora`).
         like: id of the degradation that the task was initialized from.
     """
 
@@ -216,14 +216,14 @@ def plan_intents(
         if intent.auto is not None:
             assert diagnosis is not None
             found = [i for i in diagnosis.present if i not in kept and i not in wanted]
-            taken = found[: max(0, MOST - len(wanted))]
+            taken = found[: max(0, MAX_TASKS - len(wanted))]
             wanted |= dict.fromkeys(taken, intent.auto)
             scores = ", ".join(scored(diagnosis, diagnosis.present))
             reasons.append(f"found {scores}" if scores else "the picture is clean")
         groups = [((i,), s) for i, s in wanted.items()] if intent.ordered else _groups(wanted, own, model)
         for ids, s in groups:
             if (task := own.get(ids[0])) is not None:
-                steps.append(Step({task.like: 1.0}, model, s * strength, offsets=task.offsets, **more))
+                steps.append(Step({task.like: 1.0}, model, s * strength, adapter=task.offsets, **more))
             else:
                 steps.append(Step(dict.fromkeys(ids, 1.0), model, s * strength, **more))
         if intent.tasks:

@@ -12,7 +12,7 @@ def to_8bit(pixels: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 
-def psnr(truth: np.ndarray, image: np.ndarray) -> float:
+def psnr(reference: np.ndarray, image: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB, over all pixels and channels at once; infinite where equal.
 
     Args:
@@ -21,15 +21,15 @@ def psnr(truth: np.ndarray, image: np.ndarray) -> float:
     Raises:
         ValueError: the sizes or types differ from that.
     """
-    _check(truth, image)
-    if np.array_equal(truth, image):
+    _check(reference, image)
+    if np.array_equal(reference, image):
         return float("inf")
     from skimage.metrics import peak_signal_noise_ratio
 
-    return float(peak_signal_noise_ratio(truth, image, data_range=255))
+    return float(peak_signal_noise_ratio(reference, image, data_range=255))
 
 
-def ssim(truth: np.ndarray, image: np.ndarray) -> float:
+def ssim(reference: np.ndarray, image: np.ndarray) -> float:
     """Structural similarity (Wang et al. 2004): Gaussian window of 11, sigma 1.5, mean over the channels.
 
     Args:
@@ -38,24 +38,32 @@ def ssim(truth: np.ndarray, image: np.ndarray) -> float:
     Raises:
         ValueError: the sizes or types differ from that.
     """
-    _check(truth, image)
-    if min(truth.shape[:2]) < SSIM_SMALLEST:
-        raise ValueError(f"SSIM needs sides of at least {SSIM_SMALLEST} pixels, got {truth.shape[1]}x{truth.shape[0]}")
+    _check(reference, image)
+    if min(reference.shape[:2]) < SSIM_SMALLEST:
+        raise ValueError(
+            f"SSIM needs sides of at least {SSIM_SMALLEST} pixels, got {reference.shape[1]}x{reference.shape[0]}"
+        )
     from skimage.metrics import structural_similarity
 
     # The constants of the original paper, which published tables use.
     return float(
         structural_similarity(
-            truth, image, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
+            reference,
+            image,
+            channel_axis=2,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=255,
         )
     )
 
 
-def _check(truth: np.ndarray, image: np.ndarray) -> None:
-    if truth.dtype != np.uint8 or image.dtype != np.uint8:
-        raise ValueError(f"both must be uint8, got {truth.dtype} and {image.dtype}")
-    if truth.shape != image.shape or truth.ndim != 3 or truth.shape[2] != 3:
-        raise ValueError(f"both must be (H, W, 3) of one size, got {truth.shape} and {image.shape}")
+def _check(reference: np.ndarray, image: np.ndarray) -> None:
+    if reference.dtype != np.uint8 or image.dtype != np.uint8:
+        raise ValueError(f"both must be uint8, got {reference.dtype} and {image.dtype}")
+    if reference.shape != image.shape or reference.ndim != 3 or reference.shape[2] != 3:
+        raise ValueError(f"both must be (H, W, 3) of one size, got {reference.shape} and {image.shape}")
 
 
 def luma(pixels: np.ndarray, *, swapped: bool = False) -> np.ndarray:

@@ -13,13 +13,13 @@ import numpy as np
 
 from ..errors import UsageError
 
-ABOUT = {
+DESCRIPTIONS = {
     "lpips-alex": "Zhang et al. 2018 over AlexNet: 0 is alike",
     "lpips-vgg": "Zhang et al. 2018 over VGG-16: 0 is alike",
     "fid": "Heusel et al. 2017 as pytorch-fid defines it: of the whole set, 0 is alike",
     "blur": "Crete et al. 2007, without a truth: 0 is sharp, 1 is blurred",
 }
-METRICS = tuple(ABOUT)
+METRICS = tuple(DESCRIPTIONS)
 LOWER_IS_BETTER = METRICS
 
 
@@ -41,7 +41,7 @@ class Extra(Protocol):
         """Id and sha256 of the weights it uses; empty for none."""
         ...
 
-    def measure(self, truth: np.ndarray, image: np.ndarray) -> float | None:
+    def measure(self, reference: np.ndarray, image: np.ndarray) -> float | None:
         """Measure one picture, (H, W, 3) uint8 or float32 in [0, 1]; None for metrics of a whole set."""
         ...
 
@@ -74,7 +74,7 @@ class Blur:
     def weights(self) -> dict[str, str]:
         return {}
 
-    def measure(self, truth: np.ndarray, image: np.ndarray) -> float | None:
+    def measure(self, reference: np.ndarray, image: np.ndarray) -> float | None:
         from skimage.measure import blur_effect
 
         return float(blur_effect(image, channel_axis=2))
@@ -116,11 +116,11 @@ class LPIPS:
     def weights(self) -> dict[str, str]:
         return _weights(self.record)
 
-    def measure(self, truth: np.ndarray, image: np.ndarray) -> float | None:
+    def measure(self, reference: np.ndarray, image: np.ndarray) -> float | None:
         import torch
 
         with torch.inference_mode():
-            return float(self.net(self._tensor(image), self._tensor(truth)))
+            return float(self.net(self._tensor(image), self._tensor(reference)))
 
     def _tensor(self, pixels: np.ndarray) -> Any:
         import torch
@@ -165,12 +165,12 @@ class FID:
     def weights(self) -> dict[str, str]:
         return _weights(self.record)
 
-    def measure(self, truth: np.ndarray, image: np.ndarray) -> float | None:
+    def measure(self, reference: np.ndarray, image: np.ndarray) -> float | None:
         import torch
 
         from . import to_8bit
 
-        for moments, pixels in zip(self.moments, (truth, image), strict=True):
+        for moments, pixels in zip(self.moments, (reference, image), strict=True):
             whole = pixels if pixels.dtype == np.uint8 else to_8bit(pixels)
             with torch.inference_mode():
                 batch = torch.from_numpy(np.ascontiguousarray(whole)).permute(2, 0, 1)[None].to(self.device)

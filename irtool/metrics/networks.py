@@ -91,16 +91,16 @@ def inception() -> nn.Module:
     return Inception("fid", ["2048"], feature_extractor_weights_path=nothing)
 
 
-def recognise_alexnet(shapes: Shapes) -> dict[str, Any] | None:
+def recognize_alexnet(shapes: Shapes) -> dict[str, Any] | None:
     """{} for the tensors of `alexnet`, else None."""
     return {} if shapes["features.0.weight"] == (64, 3, 11, 11) else None
 
 
-def recognise_vgg16(shapes: Shapes) -> dict[str, Any] | None:
+def recognize_vgg16(shapes: Shapes) -> dict[str, Any] | None:
     """{} for the tensors of `vgg16`, else None."""
     return {} if shapes["features.28.weight"] == (512, 512, 3, 3) else None
 
 
-def recognise_inception(shapes: Shapes) -> dict[str, Any] | None:
+def recognize_inception(shapes: Shapes) -> dict[str, Any] | None:
     """{} for the tensors of `inception`, else None."""
     return {} if shapes["fc.weight"] == (1008, 2048) else None

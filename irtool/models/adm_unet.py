@@ -229,7 +229,7 @@ def _numbers(given: Sequence[int] | str) -> tuple[int, ...]:
     return tuple(map(int, given.split(",") if isinstance(given, str) else given))
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """The configuration of an unconditional guided-diffusion file, from its shapes; None where it is another.
 
     The channels of an attention head leave no trace in the shapes. They are taken for 64, as published, or for half

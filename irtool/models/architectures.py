@@ -32,19 +32,19 @@ class Architecture:
             has the published names.
         keys: tensors that every published file of the architecture has; they are named to the user where none fits.
             Empty for an architecture whose files always describe themselves.
-        recognise: ``(shapes) -> hyperparameters``, or None where these are not this architecture's tensors. It is only
+        recognize: ``(shapes) -> hyperparameters``, or None where these are not this architecture's tensors. It is only
             called when all of `keys` are there.
         restorer: ``(net, header, *companions) -> Model``; empty for what restores nothing by itself, such as a
             detector. The companions are the networks of the records that weights.toml names in `needs`.
         untold: hyperparameters that tensors do not tell. They are taken from the caller or from "settings" of the
-            header; where neither has them, the value that `recognise` gives is assumed, and said. Where that is None
+            header; where neither has them, the value that `recognize` gives is assumed, and said. Where that is None
             the caller is asked.
         steered: a DA-CLIP controller steers it.
     """
 
     network: Place
     keys: tuple[str, ...] = ()
-    recognise: Place = ""
+    recognize: Place = ""
     restorer: Place = ""
     untold: tuple[str, ...] = ()
     steered: bool = False
@@ -54,7 +54,7 @@ def _peer(place: str, *keys: str) -> Architecture:
     """The family of a network "module:name" under `irtool.models.peers`."""
     module = place.partition(":")[0]
     return Architecture(
-        f"models.peers.{place}", keys, f"models.peers.{module}:recognise", f"models.peers.{module}:restorer"
+        f"models.peers.{place}", keys, f"models.peers.{module}:recognize", f"models.peers.{module}:restorer"
     )
 
 
@@ -63,61 +63,61 @@ UNET_KEYS = ("init_conv.weight", "time_mlp.1.weight", "mid_attn.fn.norm.g", "fin
 REFUSION_KEYS = ("intro.weight", "time_mlp.1.weight", "middle_blks.0.mlp.1.weight", "middle_blks.0.norm1.g")
 DACLIP_KEYS = ("logit_scale", "clip.visual.conv1.weight", "visual_control.transformer.zero_modules.0.weight")
 
-# Where two families share names, the one that asks for more comes first: the first that recognises a file has it.
+# Where two families share names, the one that asks for more comes first: the first that recognizes a file has it.
 ARCHITECTURES: dict[str, Architecture] = {
     "compact": Architecture("models.compact:CompactNet", restorer="models.compact:restorer"),
-    "detector": Architecture("detect.network:DetectorNet"),
+    "detector": Architecture("detection.network:DetectorNet"),
     "tagger": Architecture("language.network:TaggerNet"),
-    "daclip": Architecture("models.daclip:DaCLIP", DACLIP_KEYS, "models.daclip:recognise"),
+    "daclip": Architecture("models.daclip:DaCLIP", DACLIP_KEYS, "models.daclip:recognize"),
     "wild-unet": Architecture(
-        "models.irsde_unet:ContextUNet", UNET_KEYS, "models.irsde_unet:recognise_wild", DIFFUSION, steered=True
+        "models.irsde_unet:ContextUNet", UNET_KEYS, "models.irsde_unet:recognize_wild", DIFFUSION, steered=True
     ),
     "universal-unet": Architecture(
         "models.irsde_unet:ContextUNet",
         UNET_KEYS,
-        "models.irsde_unet:recognise_universal",
+        "models.irsde_unet:recognize_universal",
         DIFFUSION,
         steered=True,
     ),
     "irsde-unet": Architecture(
-        "models.irsde_unet:ConditionalUNet", UNET_KEYS, "models.irsde_unet:recognise", DIFFUSION
+        "models.irsde_unet:ConditionalUNet", UNET_KEYS, "models.irsde_unet:recognize", DIFFUSION
     ),
     "denoising-unet": Architecture(
-        "models.irsde_unet:ConditionalUNet", UNET_KEYS, "models.irsde_unet:recognise_denoising", DIFFUSION
+        "models.irsde_unet:ConditionalUNet", UNET_KEYS, "models.irsde_unet:recognize_denoising", DIFFUSION
     ),
     "nafnet-daclip": Architecture(
         "models.nafnet_daclip:ContextNAFNet",
         ("intro.weight", "prompt", "text_mlp.0.weight", "middle_blks.0.mlp.1.weight"),
-        "models.nafnet_daclip:recognise",
+        "models.nafnet_daclip:recognize",
         "models.nafnet_daclip:restorer",
         steered=True,
     ),
     "refusion-nafnet": Architecture(
-        "models.refusion_nafnet:ConditionalNAFNet", REFUSION_KEYS, "models.refusion_nafnet:recognise_pixel", DIFFUSION
+        "models.refusion_nafnet:ConditionalNAFNet", REFUSION_KEYS, "models.refusion_nafnet:recognize_pixel", DIFFUSION
     ),
     "latent-nafnet": Architecture(
         "models.refusion_nafnet:ConditionalNAFNet",
         REFUSION_KEYS,
-        "models.refusion_nafnet:recognise_latent",
+        "models.refusion_nafnet:recognize_latent",
         DIFFUSION,
         ("skip",),
     ),
     "latent-unet": Architecture(
         "models.latent_unet:LatentUNet",
         ("init_conv.weight", "encoder.0.0.block1.proj.weight", "latent_conv.weight", "post_latent_conv.weight"),
-        "models.latent_unet:recognise",
+        "models.latent_unet:recognize",
     ),
     "adm-unet": Architecture(
         "models.adm_unet:ADMUNet",
         ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.1.qkv.weight", "out.2.weight"),
-        "models.adm_unet:recognise",
+        "models.adm_unet:recognize",
         "models.prior:restorer",
         ("num_head_channels",),
     ),
     "rl-i2it-style": Architecture(
         "models.rl_i2it:StyleAgent",
         ("actor.conv1.conv2d.weight", "decoder.deconv3.conv2d.weight"),
-        "models.rl_i2it:recognise",
+        "models.rl_i2it:recognize",
         "models.rl_i2it:restorer",
     ),
     "rl-i2it": Architecture("models.rl_i2it:StepwiseNet", restorer="models.rl_i2it:restorer"),
@@ -126,16 +126,16 @@ ARCHITECTURES: dict[str, Architecture] = {
     "instructir": Architecture(
         "models.instructir:InstructIR",
         ("intro.weight", "enc_cond.0.fc.weight", "dec_cond.0.fc.weight", "middle_blks.0.conv1.weight"),
-        "models.instructir:recognise",
+        "models.instructir:recognize",
         "models.instructir:restorer",
     ),
     "instructir-lm": Architecture(
-        "models.instructir:LanguageHead", ("fc1.weight", "fc2.weight"), "models.instructir:recognise_head"
+        "models.instructir:LanguageHead", ("fc1.weight", "fc2.weight"), "models.instructir:recognize_head"
     ),
     "ipt": Architecture(
         "models.ipt:IPT",
         ("head.0.0.weight", "body.linear_encoding.weight", "body.query_embed.weight", "tail.0.1.weight"),
-        "models.ipt:recognise",
+        "models.ipt:recognize",
         "models.ipt:restorer",
         ("num_heads",),
     ),
@@ -143,7 +143,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "nafnet": Architecture(
         "models.nafnet:NAFNet",
         ("intro.weight", "middle_blks.0.conv1.weight", "middle_blks.0.sca.1.weight", "middle_blks.0.norm1.weight"),
-        "models.nafnet:recognise",
+        "models.nafnet:recognize",
         "models.nafnet:restorer",
     ),
     # Peers. What aodnet asks for, zerodce's files have too; which of the two it is, their shapes tell.
@@ -195,7 +195,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "maxim": Architecture(
         "models.peers.maxim:MAXIM",
         ("stage_0_input_conv_0/kernel", "UpSampleRatio_0/Conv_0/kernel"),
-        "models.peers.maxim:recognise",
+        "models.peers.maxim:recognize",
         "models.peers.maxim:restorer",
         untold=("block", "grid", "block_low"),
     ),
@@ -219,21 +219,21 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mirnet-v2": Architecture(
         "models.peers.mirnet_v2:MIRNetV2",
         ("body.0.body.0.dau_top.body.0.weight", "conv_in.weight"),
-        "models.peers.mirnet_v2:recognise",
+        "models.peers.mirnet_v2:recognize",
         "models.peers.mirnet_v2:restorer",
         untold=("defocus",),
     ),
     # What metrics look through.
     "alexnet": Architecture(
-        "metrics.networks:alexnet", ("features.0.weight", "classifier.6.weight"), "metrics.networks:recognise_alexnet"
+        "metrics.networks:alexnet", ("features.0.weight", "classifier.6.weight"), "metrics.networks:recognize_alexnet"
     ),
     "vgg16": Architecture(
-        "metrics.networks:vgg16", ("features.28.weight", "classifier.6.weight"), "metrics.networks:recognise_vgg16"
+        "metrics.networks:vgg16", ("features.28.weight", "classifier.6.weight"), "metrics.networks:recognize_vgg16"
     ),
     "inception-fid": Architecture(
         "metrics.networks:inception",
         ("Mixed_7c.branch_pool.conv.weight", "fc.weight"),
-        "metrics.networks:recognise_inception",
+        "metrics.networks:recognize_inception",
     ),
 }
 

@@ -76,7 +76,7 @@ class Condition:
         tasks: task weights, degradation id -> weight in [0, 1].
         mask: (1, H, W), 1 where pixels are missing, of the image that is restored; None to have missing regions found,
             where the model can.
-        adapter: file of a task adapter (low-rank weight offsets, `irtool.models.modulation`) to merge into the weights.
+        adapter: file of a task adapter (low-rank weight offsets, `irtool.models.lora`) to merge into the weights.
         sampling: settings of the sampler of an iterative model; None for its own.
         callback: shown every state of an iterative model.
     """
@@ -220,10 +220,10 @@ class SinglePassModel:
 
     def adapted(self, adapter: Path) -> Any:
         """A copy with a task adapter merged into its weights."""
-        from . import modulation
+        from . import lora
 
         copied = copy.copy(self)
-        copied.placed = Placed(modulation.apply(copy.deepcopy(self.placed.source).cpu(), adapter))
+        copied.placed = Placed(lora.apply(copy.deepcopy(self.placed.source).cpu(), adapter))
         return copied
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Bound:
@@ -275,8 +275,10 @@ def describe(
         gmacs = counted(net, torch.empty(1, 3, 128, 128, device="meta"))
     assumed = tuple(json.loads(header.get("assumed", "[]")))
     if assumed:
-        told = f"its tensors do not tell {' and '.join(a.partition('=')[0] for a in assumed)}; {', '.join(assumed)} is "
-        more["remarks"] = (*more.get("remarks", ()), told + "assumed, as published")
+        remark = (
+            f"its tensors do not tell {' and '.join(a.partition('=')[0] for a in assumed)}; {', '.join(assumed)} is "
+        )
+        more["remarks"] = (*more.get("remarks", ()), remark + "assumed, as published")
     return ModelInfo(
         name=name,
         tasks=tuple(json.loads(header.get("tasks", "[]"))) or tuple(tasks),

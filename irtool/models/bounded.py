@@ -28,13 +28,13 @@ def bounded(parts: int = LARGEST) -> Iterator[None]:
     Raises:
         TooLargeError: from the constructor of the network.
     """
-    own, made = threading.get_ident(), 0
+    own, allocations = threading.get_ident(), 0
 
     def count(parent: nn.Module, name: str, part: Any) -> None:
-        nonlocal made
+        nonlocal allocations
         if threading.get_ident() == own:
-            made += 1
-            if made > parts:
+            allocations += 1
+            if allocations > parts:
                 raise TooLargeError(f"it would have more than {parts} parts")
 
     handles = (

@@ -7,16 +7,16 @@ departures, each for speed or for a promise the tool makes:
 * its 1x1 convolutions carry low-rank offsets per task, ``W + sum_t m_t B_t A_t`` (the weight modulation
   of Instruct-IPT, arXiv 2407.00676, in our own reading), merged once per mixture ``m`` so that a task or
   a mixture of tasks costs nothing at run time;
-* nothing inside it pools over the tile: the channel attention is driven by the mixture and a `context`,
+* nothing inside it pools over the tile: the channel attention is driven by the mixture and a `global_stats`,
   statistics taken once over the whole picture, so tiles agree with the whole;
 * light comes first: a gain and a shift per colour channel, read off the context, bring the picture to
   where the convolutions work; then they predict a gain and an offset per pixel, ``y = x (1 + a) + b``.
   Low light, haze, shadow and veils are affine, globally or locally, so the full-resolution input carries
   the detail through.
 
-Missing regions of one flat colour are found and filled smoothly before (`irtool.models.holes`); the network is told
+Missing regions of one flat colour are found and filled smoothly before (`irtool.models.inpaint`); the network is told
 where they were. Where one path of the camera explains a blur, the network is shown the picture with that path divided
-out (`irtool.models.motion`), and says for each pixel how much of it to take.
+out (`irtool.models.blind_deblur`), and says for each pixel how much of it to take.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from torch import Tensor, nn
 
 from ..degradation import IDS
 from ..ops import pad_to_multiple
-from . import modulation, motion
+from . import blind_deblur, lora
 from .base import Condition, ModelInfo, Placed, Progress, Tiled, check
-from .context import CONTEXT_SIZE, describe
-from .holes import fill_holes, filled
+from .global_stats import CONTEXT_SIZE, global_stats
+from .inpaint import fill_detected_holes, fill_holes
 from .unet_blocks import linear
 
 # Features (rows x columns x channels) that a block works on at a time, for each thread of a CPU. With all of a picture
 # at once, memory and not arithmetic sets the pace: 1.9 times slower at one megapixel. A GPU takes more, to bound its
 # memory.
 STRIP = 1 << 19
-_GUESS_SHARE = {"stem.weight": 1, "head.weight": 0, "head.bias": 0}
+_GUESS_AXIS = {"stem.weight": 1, "head.weight": 0, "head.bias": 0}
 """Weights of which a share belongs to the guess, and along which dimension it comes last."""
 
 
@@ -77,33 +77,33 @@ class Pointwise(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         nn.init.normal_(self.down, std=inputs**-0.5)
 
-    def offset(self, mixture: Tensor) -> Tensor:
+    def lora_delta(self, task_weights: Tensor) -> Tensor:
         """Weight offsets (N, outputs, inputs) of mixtures (N, tasks)."""
         tasks, _, rank = self.up.shape
-        up = torch.einsum("nt,tor->notr", mixture, self.up).flatten(2)
+        up = torch.einsum("nt,tor->notr", task_weights, self.up).flatten(2)
         return up @ self.down.reshape(tasks * rank, -1)
 
-    def forward(self, x: Tensor, mixture: Tensor | None, scale: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, task_weights: Tensor | None, scale: Tensor | None = None) -> Tensor:
         """x (N, H, W, inputs) -> (N, H, W, outputs).
 
         mixture is (N, tasks), or None once merged. scale (N, inputs) multiplies the input channels. Both
         act on the weight or on the tokens, whichever of the two is smaller.
         """
         n, h, w, c = x.shape
-        if mixture is None and (scale is None or n == 1):
+        if task_weights is None and (scale is None or n == 1):
             return _dense(x, self.weight if scale is None else self.weight * scale)
         if h * w > c:
-            weight = self.weight if mixture is None else self.weight + self.offset(mixture)
+            weight = self.weight if task_weights is None else self.weight + self.lora_delta(task_weights)
             weight = (weight if scale is None else weight * scale[:, None, :]).to(x.dtype)
             return torch.bmm(x.reshape(n, h * w, c), weight.transpose(1, 2)).view(n, h, w, -1)
         if scale is not None:
             x = x * scale[:, None, None, :].to(x.dtype)
         y = F.linear(x, self.weight)
-        if mixture is None:
+        if task_weights is None:
             return y
         tasks, outputs, rank = self.up.shape
         low = F.linear(x, self.down.reshape(tasks * rank, c))
-        low = low * mixture.repeat_interleave(rank, dim=1)[:, None, None, :].to(low.dtype)
+        low = low * task_weights.repeat_interleave(rank, dim=1)[:, None, None, :].to(low.dtype)
         return y + F.linear(low, self.up.transpose(0, 1).reshape(outputs, tasks * rank))
 
 
@@ -126,33 +126,33 @@ class Block(nn.Module):
         for branch in (self.project, self.narrow):
             branch.weight.data.mul_(0.1)
 
-    def forward(self, x: Tensor, context: Tensor, mixture: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, task_weights: Tensor | None) -> Tensor:
         """x (N, H, W, width), context (N, C) -> (N, H, W, width); where nothing is learned, x itself is changed."""
         height, rows = x.shape[1], _strip(x)
         if torch.is_grad_enabled() or rows >= height:
-            x = self._across(x, context, mixture)
-            return x + self._along(x, mixture)
+            x = self._spatial_mixing(x, context, task_weights)
+            return x + self._channel_mixing(x, task_weights)
         # Rows at a time, with one more on each side for the 3x3 convolution: the same result from a processor's cache.
-        above = x[:, :0]
+        previous_rows = x[:, :0]
         for top in range(0, height, rows):
             end = min(height, top + rows)
-            seen = torch.cat([above, x[:, top : end + 1]], dim=1)
-            y = self._across(seen, context, mixture)[:, above.shape[1] :][:, : end - top]
-            above = x[:, end - 1 : end].clone()
-            torch.add(y, self._along(y, mixture), out=x[:, top:end])
+            strip = torch.cat([previous_rows, x[:, top : end + 1]], dim=1)
+            y = self._spatial_mixing(strip, context, task_weights)[:, previous_rows.shape[1] :][:, : end - top]
+            previous_rows = x[:, end - 1 : end].clone()
+            torch.add(y, self._channel_mixing(y, task_weights), out=x[:, top:end])
         return x
 
-    def _across(self, x: Tensor, context: Tensor, mixture: Tensor | None) -> Tensor:
+    def _spatial_mixing(self, x: Tensor, context: Tensor, task_weights: Tensor | None) -> Tensor:
         """The first half, across neighbouring pixels."""
-        y = self.expand(self.norm1(x), mixture)
+        y = self.expand(self.norm1(x), task_weights)
         y = self.depthwise(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         a, b = y.chunk(2, dim=-1)
-        return x + self.project(a * b, mixture, self.attention(context))
+        return x + self.project(a * b, task_weights, self.attention(context))
 
-    def _along(self, x: Tensor, mixture: Tensor | None) -> Tensor:
+    def _channel_mixing(self, x: Tensor, task_weights: Tensor | None) -> Tensor:
         """What the second half adds, pixel by pixel."""
-        a, b = self.widen(self.norm2(x), mixture).chunk(2, dim=-1)
-        return self.narrow(a * b, mixture)
+        a, b = self.widen(self.norm2(x), task_weights).chunk(2, dim=-1)
+        return self.narrow(a * b, task_weights)
 
 
 def _strip(x: Tensor) -> int:
@@ -169,9 +169,9 @@ class Stage(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(width, tasks, rank, context) for _ in range(count))
 
-    def forward(self, x: Tensor, context: Tensor, mixture: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, task_weights: Tensor | None) -> Tensor:
         for block in self.blocks:
-            x = block(x, context, mixture)
+            x = block(x, context, task_weights)
         return x
 
 
@@ -191,7 +191,7 @@ def _depth_to_space(x: Tensor) -> Tensor:
     return x.view(n, h, w, 2, 2, c // 4).permute(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, c // 4)
 
 
-def _evened(x: Tensor) -> Tensor:
+def _blur_checkerboard(x: Tensor) -> Tensor:
     """(N, H, W, C) under the kernel [1, 2, 1] / 4 in both directions, edges repeated.
 
     `_depth_to_space` writes every other pixel with weights of its own. Where a smooth sky is multiplied by a large gain
@@ -201,23 +201,23 @@ def _evened(x: Tensor) -> Tensor:
     return F.avg_pool2d(F.avg_pool2d(y, 2, 1), 2, 1).permute(0, 2, 3, 1)
 
 
-def _raise(y: Tensor, up: nn.Module, skip: Tensor) -> Tensor:
+def _upsample_and_add(y: Tensor, up: nn.Module, skip: Tensor) -> Tensor:
     """The skip (N, 2H, 2W, C) and what comes from the level below it (N, H, W, 2C); without gradients into the skip."""
     height, rows = y.shape[1], _strip(y) // 2
     if torch.is_grad_enabled() or rows >= height:
-        return _evened(_depth_to_space(up(y))) + skip
+        return _blur_checkerboard(_depth_to_space(up(y))) + skip
     for top in range(0, height, rows):
         end, first = min(height, top + rows), max(0, top - 1)
-        fine = _evened(_depth_to_space(up(y[:, first : end + 1])))
+        fine = _blur_checkerboard(_depth_to_space(up(y[:, first : end + 1])))
         skip[:, 2 * top : 2 * end] += fine[:, 2 * (top - first) :][:, : 2 * (end - top)]
     return skip
 
 
-def _masked(mask: Tensor, gradient: Tensor) -> Tensor:
+def _mask_gradient(mask: Tensor, gradient: Tensor) -> Tensor:
     return gradient * mask.to(gradient)
 
 
-def _part(layer: nn.Conv2d, x: Tensor, inputs: int | None = None, outputs: int | None = None) -> Tensor:
+def _partial_conv(layer: nn.Conv2d, x: Tensor, inputs: int | None = None, outputs: int | None = None) -> Tensor:
     """A 3x3 convolution with the first of its inputs and outputs alone."""
     if inputs in (None, layer.in_channels) and outputs in (None, layer.out_channels):
         return layer(x)
@@ -277,40 +277,42 @@ class CompactNet(nn.Module):
         assert self.head.bias is not None
         nn.init.ones_(self.head.bias[24:])  # and takes a guess for what it is
 
-    def forward(self, x: Tensor, context: Tensor, mixture: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, task_weights: Tensor | None = None) -> Tensor:
         """Restore a batch.
 
         Args:
             x: (N, 3, H, W) sRGB in [0, 1]; or (N, 4, H, W), the last channel 1 where a hole was filled
-                (`irtool.models.holes`); or, to a network that takes guesses, (N, 7, H, W), the last three what a guess
-                at the picture without its blur (`irtool.models.motion`) adds to it, 0 where there is none. H and W
+                (`irtool.models.inpaint`); or, to a network that takes guesses, (N, 7, H, W), the last three what a
+                guess
+                at the picture without its blur (`irtool.models.blind_deblur`) adds to it, 0 where there is none. H and
+                W
                 are multiples of `multiple`.
-            context: (N, CONTEXT_SIZE) from `irtool.models.context.describe`.
+            context: (N, CONTEXT_SIZE) from `irtool.models.global_stats.global_stats`.
             mixture: (N, tasks) weights of the tasks, or None once `merge` has folded them in.
 
         Returns:
             (N, 3, H, W), about [0, 1], not clamped.
         """
         dtype = self.stem.weight.dtype
-        told = self.fixed.expand(len(x), -1) if mixture is None else 2 * mixture
-        context = self.embed(torch.cat([context, told.to(context)], dim=1).to(dtype))
+        task_input = self.fixed.expand(len(x), -1) if task_weights is None else 2 * task_weights
+        context = self.embed(torch.cat([context, task_input.to(context)], dim=1).to(dtype))
         gain, shift = self.tone(context).float().view(-1, 6, 1, 1).chunk(2, dim=1)
         holes = x[:, 3:4] if x.shape[1] > 3 else torch.zeros_like(x[:, :1])
         guess = x[:, 4:] * gain.exp() if x.shape[1] > 4 else None
         x = x[:, :3] * gain.exp() + shift
         y = torch.cat([x, holes] if guess is None else [x, holes, guess], dim=1).to(dtype)
         y = F.pixel_unshuffle(y, 2).contiguous(memory_format=torch.channels_last)
-        y = _part(self.stem, y, inputs=y.shape[1]).permute(0, 2, 3, 1)
+        y = _partial_conv(self.stem, y, inputs=y.shape[1]).permute(0, 2, 3, 1)
         skips = []
         for stage, down in zip(self.encoders, self.downs, strict=True):
-            y = stage(y, context, mixture)
+            y = stage(y, context, task_weights)
             skips.append(y)
             y = down(_space_to_depth(y))
-        y = self.middle(y, context, mixture)
+        y = self.middle(y, context, task_weights)
         for up, stage, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
-            y = stage(_raise(y, up, skip), context, mixture)
+            y = stage(_upsample_and_add(y, up, skip), context, task_weights)
         # Without a guess its share of the first and the last layer is left out, and costs nothing.
-        y = _part(self.head, y.permute(0, 3, 1, 2), outputs=24 if guess is None else 28)
+        y = _partial_conv(self.head, y.permute(0, 3, 1, 2), outputs=24 if guess is None else 28)
         y = F.pixel_shuffle(y, 2).float()
         gain, offset = y[:, :3], y[:, 3:6]
         if guess is not None:
@@ -331,16 +333,16 @@ class CompactNet(nn.Module):
             total += share * count * _block_macs(width)
         return total + 0.25 * 9 * 24 * width
 
-    def reach(self) -> int:
+    def receptive_field(self) -> int:
         """How far from a pixel what has a say in it may lie, in pixels: the least margin of tiles without seams."""
-        reach, side = 4, 2  # the first and the last layer; `side` of what a level sees as a pixel
+        radius, side = 4, 2  # the first and the last layer; `side` of what a level sees as a pixel
         for down, up in zip(self.encoder, reversed(self.decoder), strict=True):
-            reach += side * (down + up) + side  # a 3x3 convolution in every block, and what evens the way up
+            radius += side * (down + up) + side  # a 3x3 convolution in every block, and what evens the way up
             side *= 2
-        return reach + side * self.depth
+        return radius + side * self.depth
 
     @torch.no_grad()
-    def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def grow_from(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights for this network that make it do what a smaller one does; the rest is left as it is.
 
         Args:
@@ -350,8 +352,8 @@ class CompactNet(nn.Module):
         full = dict(self.state_dict())
         for name, own in full.items():
             old = weights.get(name)
-            dim = _GUESS_SHARE.get(name, 0)
-            if old is not None and name in _GUESS_SHARE and old.shape[dim] < own.shape[dim]:
+            dim = _GUESS_AXIS.get(name, 0)
+            if old is not None and name in _GUESS_AXIS and old.shape[dim] < own.shape[dim]:
                 more = own.narrow(dim, old.shape[dim], own.shape[dim] - old.shape[dim])
                 # A guess is not looked at yet, and taken for what it is.
                 full[name] = torch.cat([old, torch.full_like(more, float(name == "head.bias"))], dim)
@@ -361,7 +363,7 @@ class CompactNet(nn.Module):
                 full[name] = torch.zeros_like(own)  # a block that adds nothing yet
         return full | {name: old for name, old in weights.items() if name not in full}
 
-    def isolate(self, tasks: Sequence[str]) -> None:
+    def train_only(self, tasks: Sequence[str]) -> None:
         """Let nothing learn but what these tasks have to themselves: their offsets, and what the context is told of
         them. Whatever is restored under other tasks stays as it is, bit for bit.
 
@@ -372,31 +374,31 @@ class CompactNet(nn.Module):
             raise KeyError(unknown[0])
         self.requires_grad_(False)
         chosen = torch.tensor([float(task in tasks) for task in self.tasks])
-        told = self.embed[0]
-        assert isinstance(told, nn.Linear)
-        parts = [(told.weight, torch.cat([torch.zeros(told.in_features - len(chosen)), chosen]))]
+        embed = self.embed[0]
+        assert isinstance(embed, nn.Linear)
+        parts = [(embed.weight, torch.cat([torch.zeros(embed.in_features - len(chosen)), chosen]))]
         for layer in self.modules():
             if isinstance(layer, Pointwise):
                 parts += [(layer.down, chosen.view(-1, 1, 1)), (layer.up, chosen.view(-1, 1, 1))]
         for weight, mask in parts:
             weight.requires_grad_(True)
-            weight.register_hook(partial(_masked, mask))
+            weight.register_hook(partial(_mask_gradient, mask))
 
-    def vector(self, mixture: Mapping[str, float]) -> Tensor:
+    def vector(self, task_weights: Mapping[str, float]) -> Tensor:
         """The mixture as a (1, tasks) vector; raises KeyError for an unknown task."""
         v = torch.zeros(1, len(self.tasks))
-        for task, weight in mixture.items():
+        for task, weight in task_weights.items():
             v[0, self.tasks.index(task)] = weight
         return v
 
     @torch.no_grad()
-    def merge(self, mixture: Mapping[str, float]) -> None:
+    def merge(self, task_weights: Mapping[str, float]) -> None:
         """Fold the offsets of one mixture into the weights and drop them; the net is then fixed to it."""
-        v = self.vector(mixture).to(self.stem.weight)
+        v = self.vector(task_weights).to(self.stem.weight)
         self.fixed = 2 * v
         for layer in self.modules():
             if isinstance(layer, Pointwise):
-                layer.weight.add_(layer.offset(v)[0])
+                layer.weight.add_(layer.lora_delta(v)[0])
                 del layer.down, layer.up
 
 
@@ -424,21 +426,21 @@ class CompactBound:
 
     def prepare(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The image padded, with what the network is told beside it (see `CompactNet.forward`), and its statistics."""
-        context = describe(image)
+        context = global_stats(image)
         # What is found in the image, such as a path of the camera, is found in the padded one: so it was measured.
         padded = pad_to_multiple(image, self.info.multiple)
         if self.mask is not None:
             mask = pad_to_multiple(self.mask[None], self.info.multiple)
             source = torch.cat([fill_holes(padded, mask), mask], dim=1)
         elif self._removes("missing"):
-            source = filled(padded, torch.ones(1, dtype=torch.bool))
+            source = fill_detected_holes(padded, torch.ones(1, dtype=torch.bool))
         else:
             source = padded
         if not self.net.guess or not self._removes("blur"):
             return source, context
         with_guess = source.new_zeros(1, 7, *source.shape[2:])
         with_guess[:, : source.shape[1]] = source
-        return (with_guess if motion.guess(source[0, :3], with_guess[0, 4:]) else source), context
+        return (with_guess if blind_deblur.add_deblurred(source[0, :3], with_guess[0, 4:]) else source), context
 
     def _removes(self, task: str) -> bool:
         return task in self.net.tasks and float(self.net.fixed[0, self.net.tasks.index(task)]) > 0
@@ -447,7 +449,7 @@ class CompactBound:
         """Restore tiles (N, C, h, w) in float32 -> (N, 3, h, w)."""
         restored = self.net(tile, context.expand(tile.shape[0], -1))
         if tile.shape[1] > 3 and self._removes("missing") and int(self.net.fixed.count_nonzero()) == 1:
-            # The filling is nearer to the ground truth than what the network makes of it (docs/experiments.md).
+            # The filling is nearer to the ground truth than what the network makes of it (docs/lab/experiments.md).
             restored = torch.where(tile[:, 3:4] > 0, tile[:, :3].to(restored), restored)
         return restored
 
@@ -470,7 +472,7 @@ class CompactModel:
             name="compact",
             tasks=net.tasks,
             multiple=net.multiple,
-            overlap=net.reach(),
+            overlap=net.receptive_field(),
             parameters=sum(p.numel() for p in net.parameters()),
             gmacs_per_megapixel=net.macs_per_pixel() / 1e3,
             # Measured (tests/test_tiling.py keeps it honest): a stream and a skip at the finest level, a quarter of the
@@ -487,7 +489,7 @@ class CompactModel:
         if placed is None:
             net = copy.deepcopy(self.net)
             net.merge(condition.tasks)
-            placed = Placed(net if condition.adapter is None else modulation.apply(net, condition.adapter))
+            placed = Placed(net if condition.adapter is None else lora.apply(net, condition.adapter))
         self._merged[key] = placed  # the last one is the one used last
         while len(self._merged) > MERGED:
             del self._merged[next(iter(self._merged))]

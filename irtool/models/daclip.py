@@ -39,8 +39,8 @@ def open_clip() -> Any:
     try:
         import open_clip as package
     except (ImportError, RuntimeError) as error:  # a torchvision built for another torch raises RuntimeError
-        told = f"DA-CLIP needs open_clip, which cannot be imported here: {error}."
-        raise UnavailableError(told, "Install it with: pip install open_clip_torch") from error
+        message = f"DA-CLIP needs open_clip, which cannot be imported here: {error}."
+        raise UnavailableError(message, "Install it with: pip install open_clip_torch") from error
     return package
 
 
@@ -88,7 +88,7 @@ class DaCLIP(nn.Module):
         side = self.clip.visual.image_size
         return int(side[0] if isinstance(side, tuple) else side)
 
-    def begin(self) -> None:
+    def init_controller(self) -> None:
         """Make the controller a copy of the frozen tower, as training starts.
 
         The published code goes out of step while copying and leaves its last normalisation, and the first of the layers
@@ -210,7 +210,7 @@ def preprocess(pixels: Tensor, size: int = 224) -> Tensor:
 
 
 @torch.inference_mode()
-def look(net: DaCLIP, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def embed_whole_image(net: DaCLIP, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Content and degradation embeddings (1, embed_dim) float32 of a picture (3, H, W) in [0, 1].
 
     On CUDA in float16, as published; elsewhere in the network's own type.
@@ -228,7 +228,7 @@ def tokens(texts: Sequence[str], length: int = 77) -> Tensor:
     return ids
 
 
-def recognise(shapes: Shapes) -> dict[str, Any] | None:
+def recognize(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of a `DaCLIP` from its tensors; heads are 64 channels wide, as in every ViT of CLIP."""
     width, _, patch, _ = shapes["clip.visual.conv1.weight"]
     grid = math.isqrt(shapes["clip.visual.positional_embedding"][0] - 1)

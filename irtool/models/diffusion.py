@@ -22,15 +22,15 @@ from ..diffusion.observation import observe, parse
 from ..diffusion.sampling import Sampling
 from ..diffusion.schedules import process, times
 from ..errors import UnavailableError, UsageError
-from . import modulation
+from . import lora
 from .base import Callback, Condition, Placed, Progress, Tiled, check, describe, not_finite, settings
-from .daclip import DaCLIP, look
-from .graphs import Recorded
+from .cuda_graphs import CudaGraphCache
+from .daclip import DaCLIP, embed_whole_image
 from .macs import gmacs_per_megapixel
 
 OVERLAP = 32
 # Feature maps of the finest level alive at once in a float32 pass, at most (measured: benchmarks/diffusion.md).
-LIVE = {"ContextUNet": 11, "ConditionalUNet": 14, "ConditionalNAFNet": 9}
+LIVE_CHANNELS = {"ContextUNet": 11, "ConditionalUNet": 14, "ConditionalNAFNet": 9}
 SETTINGS: Mapping[str, Any] = {"max_sigma": 50, "steps": 100, "schedule": "cosine", "eps": 0.005}
 """Of the process, where neither the record nor the file says otherwise; those of the universal net."""
 
@@ -45,17 +45,24 @@ class DiffusionModel:
     """
 
     def __init__(self, net: Any, header: Mapping[str, str], companion: nn.Module | None = None) -> None:
-        told = {**SETTINGS, **settings(header)}
+        process_settings = {**SETTINGS, **settings(header)}
         self.placed, self.companion = Placed(net), companion
         self.denoises = not getattr(net, "conditional", True)
         if self.denoises:
-            self.process = denoising.process_of(told["schedule"], told["steps"], told["max_sigma"])
+            self.process = denoising.process_of(
+                process_settings["schedule"], process_settings["steps"], process_settings["max_sigma"]
+            )
         else:
-            self.process = process(told["schedule"], told["steps"], told["max_sigma"], told["eps"])
+            self.process = process(
+                process_settings["schedule"],
+                process_settings["steps"],
+                process_settings["max_sigma"],
+                process_settings["eps"],
+            )
         kind = type(net).__name__
         self.info = describe(
             net, header, header.get("architecture", kind), multiple=net.multiple, overlap=OVERLAP,
-            bytes_per_pixel=4 * LIVE[kind] * net.width, gmacs=gmacs_per_megapixel(net),
+            bytes_per_pixel=4 * LIVE_CHANNELS[kind] * net.width, gmacs=gmacs_per_megapixel(net),
             task_agnostic=kind == "ContextUNet", tiling="blended", iterative=True,
         )  # fmt: skip
 
@@ -85,7 +92,7 @@ class DiffusionModel:
                 raise UsageError("An operator goes with `guidance`.", "Known: " + ", ".join(guided.SAMPLERS) + ".")
         bound = DiffusionBound(self, sampling, condition.callback)
         if condition.adapter is not None:
-            bound.placed = Placed(modulation.apply(copy.deepcopy(self.placed.source).cpu(), condition.adapter))
+            bound.placed = Placed(lora.apply(copy.deepcopy(self.placed.source).cpu(), condition.adapter))
         return bound
 
 
@@ -107,7 +114,7 @@ class DiffusionBound:
         """The image; degradation and content embeddings side by side (1, 2 K), or (1, 0) without a controller."""
         if not isinstance(self.model.companion, DaCLIP):
             return image, torch.zeros(1, 0)
-        content, degradation = look(self.model.companion, image[0])
+        content, degradation = embed_whole_image(self.model.companion, image[0])
         return image, torch.cat([degradation, content], dim=1)
 
     def run(self, image: Tensor, context: Tensor, tiled: Tiled, on_progress: Progress) -> Tensor:
@@ -129,15 +136,15 @@ class DiffusionBound:
             if self.model.denoises:
                 # A noisy picture is a state already: of the time whose noise is as strong.
                 first = max(1, denoising.optimum_time(p, min(noise_level(pixels), 0.99 * p.lam)))
-                route = times(first, min(first, self.sampling.count))
-                network = self._network(torch.zeros(1, 0), tiled, on_progress, len(route) - 1)
-                return denoising.sample(p, network, pixels, route, sampler, partial(_draw, pixels, generator), seen)
+                timesteps = times(first, min(first, self.sampling.count))
+                network = self._network(torch.zeros(1, 0), tiled, on_progress, len(timesteps) - 1)
+                return denoising.sample(p, network, pixels, timesteps, sampler, partial(_draw, pixels, generator), seen)
             mu, hidden = (pixels, []) if latent is None else latent.encode(pixels)
-            route = times(p.T, min(p.T, self.sampling.count))
+            timesteps = times(p.T, min(p.T, self.sampling.count))
             if self.sampling.guidance:
-                return self._guided(mu, route, context, tiled, on_progress, generator)
-            network = self._network(context, tiled, on_progress, len(route) - 1)
-            return decoded(irsde.sample(p, network, mu, route, sampler, partial(_draw, mu, generator), seen))
+                return self._guided(mu, timesteps, context, tiled, on_progress, generator)
+            network = self._network(context, tiled, on_progress, len(timesteps) - 1)
+            return decoded(irsde.sample(p, network, mu, timesteps, sampler, partial(_draw, mu, generator), seen))
 
     def _guided(
         self, mu: Tensor, steps: Sequence[int], context: Tensor, tiled: Tiled, on_progress: Progress,
@@ -145,8 +152,8 @@ class DiffusionBound:
     ) -> Tensor:  # fmt: skip
         """A conditional sampler with this model as the prior, of which the low-quality picture is the mean."""
         guidance, p = self.sampling.guidance, self.model.process
-        route = guided.route(guidance, steps)
-        network = self._network(context, tiled, on_progress, sum(b < a for a, b in pairwise(route)))
+        timesteps = guided.route(guidance, steps)
+        network = self._network(context, tiled, on_progress, sum(b < a for a, b in pairwise(timesteps)))
         with torch.inference_mode(False), torch.no_grad():
             mu = mu.clone()
             prior = Prior.of_mean_reverting(p, network, mu)
@@ -157,7 +164,7 @@ class DiffusionBound:
                     self.callback(t, x[0].float().cpu())
 
             return guided.sample(
-                guidance, prior, observation, mu, p.lam, route, generator, self.sampling.strength, seen=seen
+                guidance, prior, observation, mu, p.lam, timesteps, generator, self.sampling.strength, callback=seen
             )
 
     def _network(
@@ -186,7 +193,7 @@ class DiffusionBound:
     def _tile_of(self, steps: int) -> Callable[[Tensor, Tensor, float, Tensor], Tensor]:
         """``(x, mu, t, context) -> noise`` in float32 for a tile, called at least `steps` times."""
         # To record an evaluation takes three.
-        net = Recorded(self.placed.net) if self.placed.device.type == "cuda" and steps > 4 else self.placed.net
+        net = CudaGraphCache(self.placed.net) if self.placed.device.type == "cuda" and steps > 4 else self.placed.net
 
         def tile(x: Tensor, mu: Tensor, t: float, context: Tensor) -> Tensor:
             embeddings = context.to(x.device, self.placed.dtype).chunk(2, dim=1) if context.shape[1] else ()
@@ -209,8 +216,8 @@ def noise_level(pixels: Tensor) -> float:
     if min(pixels.shape[-2:]) < 3:
         return 0.0
     mask = torch.tensor([[1.0, -2, 1], [-2, 4, -2], [1, -2, 1]], device=pixels.device)
-    seen = F.conv2d(pixels.float().flatten(0, 1)[:, None], mask[None, None])
-    return float(seen.abs().mean() * (torch.pi / 2) ** 0.5 / 6)
+    response = F.conv2d(pixels.float().flatten(0, 1)[:, None], mask[None, None])
+    return float(response.abs().mean() * (torch.pi / 2) ** 0.5 / 6)
 
 
 def restorer(net: nn.Module, header: Mapping[str, str], *companions: nn.Module) -> DiffusionModel:
@@ -226,8 +233,8 @@ def restorer(net: nn.Module, header: Mapping[str, str], *companions: nn.Module) 
             raise UnavailableError(f"{name} needs a DA-CLIP controller.", "Name one with `controller`.")
         width = companion.clip.visual.output_dim
         if width != net.context_dim:
-            told = f"{name} takes embeddings of {net.context_dim} numbers; the controller given makes {width}."
-            raise UnavailableError(told, "Name another with `controller`.")
+            message = f"{name} takes embeddings of {net.context_dim} numbers; the controller given makes {width}."
+            raise UnavailableError(message, "Name another with `controller`.")
         companion.drop_text_tower()
     elif getattr(net, "skip", False) and not hasattr(companion, "encode"):
         raise UnavailableError(f"{name} works on latents and needs the U-Net that makes them.")

@@ -34,11 +34,11 @@ def look(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
             header = dict(file.metadata() or {})
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except FileError as error:
-        told = f"{path} does not exist" if not path.exists() else error.message
-        raise UnavailableError(f"{told}.", "Give the path of a .safetensors file.") from error
+        message = f"{path} does not exist" if not path.exists() else error.message
+        raise UnavailableError(f"{message}.", "Give the path of a .safetensors file.") from error
     except (SafetensorError, OSError, ValueError, UnicodeError) as error:
-        mend = "irtool download NAME mends a file that irtool has fetched."
-        raise UnavailableError(f"{path} is not a readable safetensors file: {_short(error)}.", mend) from error
+        hint = "irtool download NAME mends a file that irtool has fetched."
+        raise UnavailableError(f"{path} is not a readable safetensors file: {_short(error)}.", hint) from error
     for alias, key in aliases(header, path).items():
         if key not in shapes:
             raise UnavailableError(f"{path} has a damaged header: aliases.")
@@ -83,11 +83,11 @@ def _table(header: Mapping[str, str], key: str, path: object) -> dict[str, Any]:
     return found
 
 
-def guess(recognise: Callable[[Shapes], dict[str, Any] | None], shapes: Shapes) -> dict[str, Any] | None:
+def guess(recognize: Callable[[Shapes], dict[str, Any] | None], shapes: Shapes) -> dict[str, Any] | None:
     """What a family makes of the shapes of a file; None where they are not its own, also where they trip it: a file of
     strangers may have the names of a family and shapes that no network of it has."""
     try:
-        found = recognise(shapes)
+        found = recognize(shapes)
     except Exception:  # an index, a division, a negative size: whatever comes of shapes that do not fit
         return None
     return found if found is None or _is_modest(found, 0) else None

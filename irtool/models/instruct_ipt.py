@@ -1,7 +1,7 @@
 """Instruct-IPT (Tian et al., arXiv 2407.00676): the body of IPT with a weight offset per task.
 
 Its code, layers, ranks and weights were never published, so this is our own reading: IPT with one head, one query and
-one tail for all tasks, and low-rank offsets (`irtool.models.modulation`) on the linear layers of its transformer and,
+one tail for all tasks, and low-rank offsets (`irtool.models.lora`) on the linear layers of its transformer and,
 where asked for, on the convolutions of head and tail. The common weights and the offsets are learned together. For
 use the offsets of a mixture are merged into the weights, so a task costs what IPT costs, and two tasks can be undone
 in one pass.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from . import modulation
+from . import lora
 from .base import Condition, Placed, check
 from .ipt import IPT, IPTBound, blend, info
 
@@ -53,13 +53,13 @@ class InstructIPT(nn.Module):
         self.tasks = tuple(tasks)
         self.ipt = IPT((1,), patch_size, patch_dim, num_layers, n_feats, num_heads)
         _pass_through(self.ipt)
-        self.mixture = modulation.modulate(
+        self.task_weights = lora.add_adapters(
             self.ipt,
-            lambda name, layer, mixture: modulation.LowRank(layer, mixture, len(self.tasks), rank),
+            lambda name, layer, task_weights: lora.LoRALayer(layer, task_weights, len(self.tasks), rank),
             lambda name, layer: "_mean" not in name and (convolutions or isinstance(layer, nn.Linear)),
         )
 
-    def forward(self, x: Tensor, mixture: Tensor) -> Tensor:
+    def forward(self, x: Tensor, task_weights: Tensor) -> Tensor:
         """Restore pictures, each under its own mixture.
 
         Args:
@@ -72,19 +72,19 @@ class InstructIPT(nn.Module):
 
         def patches(p: Tensor) -> Tensor:
             # One picture's patches do not follow each other: first come the first patches of all pictures.
-            with modulation.under(self.mixture, mixture.repeat(len(p) // len(x), 1)):
+            with lora.task_weights_as(self.task_weights, task_weights.repeat(len(p) // len(x), 1)):
                 out: Tensor = self.ipt(255 * p) / 255
                 return out
 
         side = self.ipt.patch
         return patches(x) if x.shape[-2:] == (side, side) else blend(patches, x, side, side // 2, batch=16)
 
-    def vector(self, mixture: Mapping[str, float]) -> Tensor:
+    def vector(self, task_weights: Mapping[str, float]) -> Tensor:
         """The mixture as a vector (tasks,)."""
-        return torch.tensor([float(mixture.get(task, 0)) for task in self.tasks])
+        return torch.tensor([float(task_weights.get(task, 0)) for task in self.tasks])
 
     @torch.no_grad()
-    def begin(self, plain: IPT, place: int) -> None:
+    def init_from_ipt(self, plain: IPT, place: int) -> None:
         """Take the weights of an `IPT`, and of its heads, tails and queries those of one task, for the common ones.
 
         Raises:
@@ -123,9 +123,9 @@ def _pass_through(net: IPT) -> None:
     nn.init.normal_(net.body.position_encoding.pe.weight, std=0.02)
     nn.init.zeros_(head[0].bias)
     head[0].weight[:3] = 0
-    for colour in range(3):
-        head[0].weight[colour, colour, 1, 1] = 1
-        tail[-1].weight[colour, colour, 1, 1] = 0.5  # the body's output is added to what it was given
+    for color in range(3):
+        head[0].weight[color, color, 1, 1] = 1
+        tail[-1].weight[color, color, 1, 1] = 0.5  # the body's output is added to what it was given
 
 
 class InstructIPTModel:
@@ -139,7 +139,7 @@ class InstructIPTModel:
         check(condition, self.info)
         if self._merged is None or self._merged[0] != condition.tasks:
             merged = copy.deepcopy(self.net.ipt)
-            modulation.merge(merged, self.net.vector(condition.tasks))
+            lora.merge(merged, self.net.vector(condition.tasks))
             self._merged = dict(condition.tasks), Placed(merged)
         bound = IPTBound(self._merged[1], self.info, 0)
         return bound if condition.adapter is None else bound.adapted(condition.adapter)

@@ -103,16 +103,16 @@ class InstructIR(nn.Module):
         height, width = x.shape[-2:]
         x = pad_to_multiple(x, self.multiple, "zeros")
         y, skips = self.intro(x), []
-        for encoder, steer, down in zip(self.encoders, self.enc_cond, self.downs, strict=True):
-            skips.append(steer(encoder(y), text))
+        for encoder, modulation, down in zip(self.encoders, self.enc_cond, self.downs, strict=True):
+            skips.append(modulation(encoder(y), text))
             y = down(skips[-1])
         y = self.middle_blks(y)
-        for decoder, steer, up in zip(self.decoders, self.dec_cond, self.ups, strict=True):
-            y = steer(decoder(up(y) + skips.pop()), text)
+        for decoder, modulation, up in zip(self.decoders, self.dec_cond, self.ups, strict=True):
+            y = modulation(decoder(up(y) + skips.pop()), text)
         return (self.ending(y) + x)[..., :height, :width]
 
 
-def recognise(shapes: Shapes) -> dict[str, Any] | None:
+def recognize(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of `InstructIR`, read off the shapes of its tensors; None where they are not its."""
     if "enc_cond.0.fc.weight" not in shapes:
         return None
@@ -146,7 +146,7 @@ class LanguageHead(nn.Module):
         return embedding, self.fc2(embedding)
 
 
-def recognise_head(shapes: Shapes) -> dict[str, Any] | None:
+def recognize_head(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of `LanguageHead`; None where the tensors are not its."""
     if set(shapes) != {"fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias"}:
         return None
@@ -154,7 +154,7 @@ def recognise_head(shapes: Shapes) -> dict[str, Any] | None:
     return {"embedding_dim": embedding, "hidden_dim": hidden, "num_classes": shapes["fc2.weight"][0]}
 
 
-Steer = Callable[[list[str]], tuple[Tensor, Tensor]]
+TextEncoder = Callable[[list[str]], tuple[Tensor, Tensor]]
 """Sentences -> what steers the network (N, 256), and the scores of `CLASSES` (N, 7)."""
 
 
@@ -168,7 +168,7 @@ class InstructIRModel:
 
     def __init__(self, net: InstructIR, info: ModelInfo, head: LanguageHead) -> None:
         self.info, self.head, self.placed = info, head, Placed(net)
-        self.steer: Steer | None = None
+        self.steer: TextEncoder | None = None
 
     @property
     def net(self) -> Any:

@@ -2,7 +2,8 @@
 
 A head per task makes 64 feature channels of a patch of 48 x 48 pixels, a transformer works on its 256 tokens of 3 x 3
 pixels under a query per task, and a tail per task makes the picture. Values are 0..255 inside, as published; positions
-are learned for the fixed patch, so a larger picture is always done in patches: by `chop` as published (stride 12, some
+are learned for the fixed patch, so a larger picture is always done in patches: by `tiled_forward` as published (stride
+12, some
 850 patches for a small photograph) or by `blend` with a larger stride and patches that fade into each other.
 """
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from .base import Condition, ModelInfo, Placed, Progress, SinglePassModel, Tiled, check, describe
-from .modulation import parameters
+from .lora import parameters
 
 Shapes = Mapping[str, tuple[int, ...]]
 MEAN = (0.4488, 0.4371, 0.4040)
@@ -135,9 +136,9 @@ class Body(nn.Module):
         none = torch.zeros((), dtype=y.dtype, device=y.device)
         for layer in self.encoder.layers:
             y = layer(y, none)
-        memory, asked = y, self.query_embed.weight[query].view(1, *y.shape[1:])
+        memory, query_embedding = y, self.query_embed.weight[query].view(1, *y.shape[1:])
         for layer in self.decoder.layers:
-            y = layer(y, memory, asked)
+            y = layer(y, memory, query_embedding)
         y = self.mlp_head(y) + y
         return F.fold(y.transpose(1, 2), patch, self.side, stride=self.side)
 
@@ -222,7 +223,7 @@ def _batched(run: Patches, patches: list[Tensor], batch: int) -> Tensor:
     return torch.cat([run(torch.cat(patches[i : i + batch])) for i in range(0, len(patches), batch)])
 
 
-def chop(net: IPT, x: Tensor, task: int = 0, batch: int = 64) -> Tensor:
+def tiled_forward(net: IPT, x: Tensor, task: int = 0, batch: int = 64) -> Tensor:
     """A picture in patches as published: stride a quarter of a patch, of each patch the middle half, averaged.
 
     What the stride leaves over at the bottom and right comes from patches flush with those edges.
@@ -301,7 +302,7 @@ def blend(run: Patches, x: Tensor, side: int, stride: int, batch: int = 64) -> T
     return total / weight
 
 
-def recognise(shapes: Shapes) -> dict[str, Any] | None:
+def recognize(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of `IPT`, read off the shapes of its tensors; None where they are not its.
 
     The number of attention heads leaves no trace in the tensors: it is None, unless the sizes are the published ones.

@@ -213,24 +213,24 @@ class ContextUNet(_UNet):
         return self.predict(torch.cat([x - mu, mu], dim=1), time, image_context)
 
 
-def recognise(shapes: Shapes) -> dict[str, Any] | None:
+def recognize(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of IR-SDE's `ConditionalUNet` from its tensors; None where they are another's."""
     return _of(shapes, conditional=True)
 
 
-def recognise_denoising(shapes: Shapes) -> dict[str, Any] | None:
+def recognize_denoising(shapes: Shapes) -> dict[str, Any] | None:
     """The same for the unconditional net of the denoising SDE."""
     return _of(shapes, conditional=False)
 
 
-def recognise_universal(shapes: Shapes) -> dict[str, Any] | None:
+def recognize_universal(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of the universal `ContextUNet` from its tensors; None where they are another's."""
-    return None if _is_wild(shapes) else recognise_context(shapes)
+    return None if _is_wild(shapes) else recognize_context(shapes)
 
 
-def recognise_wild(shapes: Shapes) -> dict[str, Any] | None:
+def recognize_wild(shapes: Shapes) -> dict[str, Any] | None:
     """The same for the wild one, whose core works at half resolution as published, or at full."""
-    return recognise_context(shapes) if _is_wild(shapes) else None
+    return recognize_context(shapes) if _is_wild(shapes) else None
 
 
 def _is_wild(shapes: Shapes) -> bool:
@@ -255,7 +255,7 @@ def _of(shapes: Shapes, conditional: bool) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def recognise_context(shapes: Shapes) -> dict[str, Any] | None:
+def recognize_context(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of either `ContextUNet`."""
     transformer = "mid_attn.fn.fn.transformer_blocks.0.attn2.to_k.weight"
     if transformer not in shapes and "prompt" not in shapes:

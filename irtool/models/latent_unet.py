@@ -79,7 +79,7 @@ class LatentUNet(nn.Module):
         return self.decode(*self.encode(x), size=(x.shape[-2], x.shape[-1]))
 
 
-def recognise(shapes: Shapes) -> dict[str, Any] | None:
+def recognize(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of a `LatentUNet` from its tensors."""
     ch, in_ch = shapes["init_conv.weight"][:2]
     levels = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("encoder."))

@@ -28,7 +28,7 @@ from .header import aliases, config_of, guess, look, settings_of
 NEAREST = 3
 """Architectures that are named where none fits."""
 
-__all__ = ["ARCHITECTURES", "Architecture", "describe", "from_tensors", "load", "read", "recognise", "save", "wrap"]
+__all__ = ["ARCHITECTURES", "Architecture", "describe", "from_tensors", "load", "read", "recognize", "save", "wrap"]
 
 
 def save(
@@ -78,30 +78,30 @@ def describe(path: Path, **hyperparameters: Any) -> tuple[str, dict[str, Any], d
 
 
 def _identify(
-    shapes: Shapes, header: dict[str, str], hyperparameters: Mapping[str, Any], about: str, path: object
+    shapes: Shapes, header: dict[str, str], hyperparameters: Mapping[str, Any], label: str, path: object
 ) -> tuple[str, dict[str, Any], dict[str, str]]:
     named = header.get("architecture", "")
     if named and named not in names():
         raise UnavailableError(
-            f"{about} holds no network that irtool knows: its header names '{named}'.",
+            f"{label} holds no network that irtool knows: its header names '{named}'.",
             f"Known architectures: {', '.join(names())}.",
         )
     if "config" in header and named:
         return named, config_of(header, path) | dict(hyperparameters), header
-    found = recognise(shapes, [named] if named else None)
+    found = recognize(shapes, [named] if named else None)
     if found is None:
-        raise UnavailableError(f"{about} holds no network that irtool knows.", _sought(shapes, named))
+        raise UnavailableError(f"{label} holds no network that irtool knows.", _no_match(shapes, named))
     name, config = found
-    told = settings_of(header, path)
+    header_settings = settings_of(header, path)
     assumed = []
     for key in get(name).untold:
         if key in hyperparameters or key not in config:
             continue
-        if key in told:
-            config[key] = told[key]
+        if key in header_settings:
+            config[key] = header_settings[key]
         elif config[key] is None:
             raise UnavailableError(
-                f"The tensors of {about} ({name}) do not tell '{key}'.", f"irtool.load_model(..., {key}=...) says it."
+                f"The tensors of {label} ({name}) do not tell '{key}'.", f"irtool.load_model(..., {key}=...) says it."
             )
         else:
             assumed.append(f"{key}={config[key]}")
@@ -110,7 +110,7 @@ def _identify(
     return name, config | dict(hyperparameters), header
 
 
-def recognise(shapes: Shapes, among: Iterable[str] | None = None) -> tuple[str, dict[str, Any]] | None:
+def recognize(shapes: Shapes, among: Iterable[str] | None = None) -> tuple[str, dict[str, Any]] | None:
     """The architecture and hyperparameters that tensors of these names and shapes belong to; None where none fits.
 
     Args:
@@ -119,8 +119,8 @@ def recognise(shapes: Shapes, among: Iterable[str] | None = None) -> tuple[str, 
     """
     for name in names() if among is None else among:
         architecture = get(name)
-        if architecture.recognise and all(key in shapes for key in architecture.keys):
-            config = guess(_resolve(architecture.recognise), shapes)
+        if architecture.recognize and all(key in shapes for key in architecture.keys):
+            config = guess(_resolve(architecture.recognize), shapes)
             if config is not None:
                 return name, config
     return None
@@ -146,8 +146,8 @@ def read(path: Path, **hyperparameters: Any) -> tuple[nn.Module, dict[str, str]]
         # One module under two names is stored once.
         tensors |= {alias: tensors[key] for alias, key in aliases(header, path).items()}
     except (ValueError, KeyError, OSError, SafetensorError) as error:
-        told = _first_line(error)
-        raise UnavailableError(f"{path} does not fit its own description ({architecture}): {told}.") from error
+        message = _first_line(error)
+        raise UnavailableError(f"{path} does not fit its own description ({architecture}): {message}.") from error
     return _build(architecture, config, header, tensors, f"{path} does not fit its own description")
 
 
@@ -165,9 +165,11 @@ def from_tensors(
         UnavailableError: as `read`.
     """
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
-    name, config, told = _identify(shapes, dict(header or {}), hyperparameters, "The state dict", "The state dict")
+    name, config, header_settings = _identify(
+        shapes, dict(header or {}), hyperparameters, "The state dict", "The state dict"
+    )
     own = {key: value.detach().cpu().clone() for key, value in tensors.items()}
-    return _build(name, config, told, own, "The tensors do not fit the architecture")
+    return _build(name, config, header_settings, own, "The tensors do not fit the architecture")
 
 
 def _build(
@@ -225,7 +227,7 @@ def load(
     return wrap(net, header, [read(companion)[0] for companion in companions], str(path))
 
 
-def wrap(net: nn.Module, header: Mapping[str, str], companions: Sequence[nn.Module] = (), about: str = "It") -> Model:
+def wrap(net: nn.Module, header: Mapping[str, str], companions: Sequence[nn.Module] = (), label: str = "It") -> Model:
     """The model of a loaded network.
 
     Raises:
@@ -233,22 +235,22 @@ def wrap(net: nn.Module, header: Mapping[str, str], companions: Sequence[nn.Modu
     """
     place = get(header["architecture"]).restorer
     if not place:
-        raise UnavailableError(f"{about} holds a {header['architecture']}, not a restorer.")
+        raise UnavailableError(f"{label} holds a {header['architecture']}, not a restorer.")
     try:
         model: Model = _resolve(place)(net, header, *companions)
     except IrtoolError:
         raise
     except Exception as error:  # a header whose settings are none, or companions of another kind
-        told = f"{about} cannot be used as a {header['architecture']}: {_first_line(error)}."
-        raise UnavailableError(told) from error
+        message = f"{label} cannot be used as a {header['architecture']}: {_first_line(error)}."
+        raise UnavailableError(message) from error
     return model
 
 
-def _sought(shapes: Shapes, named: str) -> str:
+def _no_match(shapes: Shapes, named: str) -> str:
     """For a person: the architectures that come closest, what they lack, and some of what is there."""
     known = {name: get(name).keys for name in names() if get(name).keys and named in ("", name)}
     near = sorted(known, key=lambda name: -sum(key in shapes for key in known[name]) / len(known[name]))[:NEAREST]
-    lacking = [f"{name} lacks {', '.join([key for key in known[name] if key not in shapes][:2])}" for name in near]
-    there = ", ".join(name[:80] for name in list(shapes)[:4]) or "no tensors"
+    missing = [f"{name} lacks {', '.join([key for key in known[name] if key not in shapes][:2])}" for name in near]
+    tensor_names = ", ".join(name[:80] for name in list(shapes)[:4]) or "no tensors"
     more = f" of {len(shapes)}" if len(shapes) > 4 else ""
-    return f"Neither its header nor its tensors ({there}{more}) tell. The nearest: {'; '.join(lacking)}."
+    return f"Neither its header nor its tensors ({tensor_names}{more}) tell. The nearest: {'; '.join(missing)}."

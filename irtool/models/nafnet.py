@@ -79,10 +79,10 @@ def windows(train_size: Sequence[int], levels: int, fast: bool = False) -> list[
     """
     pools = []
     for level in range(levels + 1):
-        seen = [s >> level for s in train_size]
-        high, wide = (a * int(1.5 * s) // s for a, s in zip(seen, train_size, strict=True))
+        sides = [s >> level for s in train_size]
+        high, wide = (a * int(1.5 * s) // s for a, s in zip(sides, train_size, strict=True))
         # The fast mode looks the closer the smaller a level is.
-        down, right = (max(1, 5 * a // s) for a, s in zip(seen, train_size, strict=True))
+        down, right = (max(1, 5 * a // s) for a, s in zip(sides, train_size, strict=True))
         pools.append(LocalPool((high, wide), (down, right) if fast else None))
     return pools
 
@@ -118,7 +118,7 @@ class Block(nn.Module):
         return x + self.conv5(gate(self.conv4(self.norm2(x)))) * self.gamma
 
 
-def lay_out(
+def add_stages(
     net: Any,
     width: int,
     middle: int,
@@ -183,7 +183,7 @@ class NAFNet(nn.Module):
         def stage(level: int, count: int) -> nn.Module:
             return nn.Sequential(*(Block(width << level, pools[level]) for _ in range(count)))
 
-        lay_out(self, width, middle_blk_num, enc_blk_nums, dec_blk_nums, stage)
+        add_stages(self, width, middle_blk_num, enc_blk_nums, dec_blk_nums, stage)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, img_channel, H, W) in [0, 1], any size -> the same shape, not clamped."""
@@ -199,7 +199,7 @@ class NAFNet(nn.Module):
         return (self.ending(y) + x)[..., :height, :width]
 
 
-def localise(net: Any, side: int) -> Any:
+def localize(net: Any, side: int) -> Any:
     """Make a loaded `NAFNet` pool locally, as its test-time form trained on crops of `side` pixels; returns it."""
     levels = len(net.encoders)
     pools = windows((side, side), levels)
@@ -230,7 +230,7 @@ def layout(shapes: Shapes) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def recognise(shapes: Shapes) -> dict[str, Any] | None:
+def recognize(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of a `NAFNet` from its tensors; None where they are another network's of its layout."""
     found = layout(shapes)
     # InstructIR, the conditional NAFNet of Refusion and stereo networks carry more.
@@ -252,12 +252,13 @@ def restorer(net: Any, header: Mapping[str, str]) -> SinglePassModel:
 
     "settings" of the header may name the "train_size", and "padding" = "reflect" for weights that learned with it.
     """
-    told = settings(header)
-    side = int(told.get("train_size", TRAIN_SIZE))
-    net = localise(net, side)
+    header_settings = settings(header)
+    side = int(header_settings.get("train_size", TRAIN_SIZE))
+    net = localize(net, side)
     # A window reaches three quarters of the crop to each side; the convolutions reach further by some pixels.
     info = describe(
         net, header, "nafnet", overlap=side * 3 // 4 + 32, bytes_per_pixel=4 * 9 * net.intro.out_channels,
-        multiple=net.multiple, gmacs=gmacs_per_megapixel(net), task_agnostic=True, padding=told.get("padding", "zeros"),
+        multiple=net.multiple, gmacs=gmacs_per_megapixel(net), task_agnostic=True,
+        padding=header_settings.get("padding", "zeros"),
     )  # fmt: skip
     return SinglePassModel(net, info)

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from ..errors import UnavailableError
 from ..ops import pad_to_multiple
 from .base import ModelInfo, SinglePassModel, describe
-from .daclip import DaCLIP, look
+from .daclip import DaCLIP, embed_whole_image
 from .macs import gmacs_per_megapixel
-from .nafnet import lay_out, layout
+from .nafnet import add_stages, layout
 from .refusion_nafnet import ConditionalBlock, Gate, descend
 from .unet_blocks import HEAD, PreNorm, Residual, SpatialTransformer
 
@@ -63,7 +63,7 @@ class ContextNAFNet(nn.Module):
                 for _ in range(count)
             )
 
-        lay_out(self, width, middle_blk_num, enc_blk_nums, dec_blk_nums, stage)
+        add_stages(self, width, middle_blk_num, enc_blk_nums, dec_blk_nums, stage)
 
     def forward(self, x: Tensor, text_context: Tensor, image_context: Tensor | None = None) -> Tensor:
         """Restore pictures.
@@ -82,7 +82,7 @@ class ContextNAFNet(nn.Module):
         return (self.ending(y) + x)[..., :height, :width]
 
 
-def recognise(shapes: Shapes) -> dict[str, Any] | None:
+def recognize(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of a `ContextNAFNet` from its tensors."""
     found = layout(shapes)
     content = any(".att.fn.fn.transformer_blocks" in name for name in shapes)
@@ -100,7 +100,7 @@ class SteeredNAFNet(SinglePassModel):
 
     def prepare(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The image, and its degradation and content embeddings side by side (1, 2 K)."""
-        content, degradation = look(self.controller.to(self.placed.device), image[0])
+        content, degradation = embed_whole_image(self.controller.to(self.placed.device), image[0])
         return image, torch.cat([degradation, content], dim=1)
 
     def forward(self, tile: Tensor, context: Tensor) -> Tensor:

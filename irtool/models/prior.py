@@ -43,8 +43,8 @@ class PriorModel:
     """
 
     def __init__(self, net: Any, header: Mapping[str, str]) -> None:
-        told = {"schedule": "linear", "steps": 1000, **settings(header)}
-        self.placed, self.schedule, self.T = Placed(net), told["schedule"], int(told["steps"])
+        process_settings = {"schedule": "linear", "steps": 1000, **settings(header)}
+        self.placed, self.schedule, self.T = Placed(net), process_settings["schedule"], int(process_settings["steps"])
         size = net.image_size
         gmacs = _gmacs(net, size)
         self.info = describe(
@@ -149,14 +149,14 @@ class PriorBound:
 
     def prepare(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The picture continued to a size that the prior and the operator can take."""
-        multiple, margin = self.info.multiple, 0
+        multiple, overlap = self.info.multiple, 0
         for part in self.parts:
             if part.name == "downsample":
                 multiple = math.lcm(multiple, int(part.parameters["factor"]))
             if part.name in ("blur", "motion"):
-                margin = 2 * int(6 * float(part.parameters.get("sigma", 0)) + float(part.parameters.get("length", 0)))
+                overlap = 2 * int(6 * float(part.parameters.get("sigma", 0)) + float(part.parameters.get("length", 0)))
         height, width = (
-            -(-max(self.size, side + margin) // multiple) * multiple for side in (image.shape[-2], image.shape[-1])
+            -(-max(self.size, side + overlap) // multiple) * multiple for side in (image.shape[-2], image.shape[-1])
         )
         return extension(image, height, width), torch.zeros(1, 0)
 
@@ -178,7 +178,7 @@ class PriorBound:
             prior = Prior.of_gaussian(p, self._network(calls, on_progress))
             return guided.sample(
                 self.guidance, prior, observation, torch.full_like(image, 0.5), 0.5, route, generator,
-                self.sampling.strength, seen=self._shown,
+                self.sampling.strength, callback=self._shown,
             )  # fmt: skip
 
     def _gdp(
@@ -200,7 +200,9 @@ class PriorBound:
             constancy = 500.0 if name == "gray" else 0.0
             net = self._network(p.steps, on_progress)
             y = 2 * observation.y - 1
-            return (gdp.gdp(p, net, x, y, observation.operator, scale, draw, constancy=constancy, seen=seen) + 1) / 2
+            return (
+                gdp.gdp(p, net, x, y, observation.operator, scale, draw, constancy=constancy, callback=seen) + 1
+            ) / 2
         learned: gdp.Unknown = gdp.light(image.shape[-2], image.shape[-1], generator)
         if name == "affine-blur":
             k = int(self.parts[0].parameters["size"]) | 1

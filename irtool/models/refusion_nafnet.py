@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import pad_to_multiple
-from .nafnet import LocalPool, gate, lay_out, layout
+from .nafnet import LocalPool, add_stages, gate, layout
 from .unet_blocks import ChannelNorm, PixelConv, Times, as_times
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -87,7 +87,7 @@ class ConditionalNAFNet(nn.Module):
         def stage(level: int, count: int) -> nn.Module:
             return nn.ModuleList(ConditionalBlock(width << level, times) for _ in range(count))
 
-        lay_out(self, width, middle_blk_num, enc_blk_nums, dec_blk_nums, stage)
+        add_stages(self, width, middle_blk_num, enc_blk_nums, dec_blk_nums, stage)
 
     def forward(self, x: Tensor, mu: Tensor, t: Tensor | float) -> Tensor:
         """States and conditions (N, img_channel, H, W), times from 1, one or one per sample -> noise, as x."""
@@ -116,19 +116,19 @@ def descend(net: Any, x: Tensor, time: Tensor, content: Tensor | None = None) ->
     return x
 
 
-def recognise_pixel(shapes: Shapes) -> dict[str, Any] | None:
+def recognize_pixel(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of the pixel-space `ConditionalNAFNet` from its tensors; None where they are another's."""
-    found = recognise(shapes)
+    found = recognize(shapes)
     return found if found and found["img_channel"] == 3 else None
 
 
-def recognise_latent(shapes: Shapes) -> dict[str, Any] | None:
+def recognize_latent(shapes: Shapes) -> dict[str, Any] | None:
     """The same for the latent one; that it adds the features of its first layer before the last, no tensor tells."""
-    found = recognise(shapes)
+    found = recognize(shapes)
     return found | {"skip": True} if found and found["img_channel"] != 3 else None
 
 
-def recognise(shapes: Shapes) -> dict[str, Any] | None:
+def recognize(shapes: Shapes) -> dict[str, Any] | None:
     """The configuration of either `ConditionalNAFNet`."""
     found = layout(shapes)
     # Refusion's stereo and bokeh nets have keys of their own: two views at once, and lens data.

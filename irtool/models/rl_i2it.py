@@ -331,7 +331,7 @@ def restorer(net: nn.Module, header: Mapping[str, str], *companions: nn.Module) 
     return AgentModel(net, header)
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """The (empty) configuration of the published style networks; None where these are not their shapes."""
-    wanted = {"actor.conv1.conv2d.weight": (16, 3, 9, 9), "decoder.deconv3.conv2d.weight": (64, 65, 3, 3)}
-    return {} if all(shapes.get(key) == shape for key, shape in wanted.items()) else None
+    expected = {"actor.conv1.conv2d.weight": (16, 3, 9, 9), "decoder.deconv3.conv2d.weight": (64, 65, 3, 3)}
+    return {} if all(shapes.get(key) == shape for key, shape in expected.items()) else None

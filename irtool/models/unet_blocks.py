@@ -161,23 +161,23 @@ class ResBlock(nn.Module):
         large = inner and weight.numel() < x.numel()
         if skip is not None and not large:
             x, skip = torch.cat([x, skip], dim=1), None
-        told = None if self.mlp is None or time is None else self.mlp(time).chunk(2, dim=1)
-        if told is not None and large and len(told[0]) == 1:
-            weight, shift, told = weight * (1 + told[0]).view(-1, 1, 1, 1), told[1][0], None
+        time_shift = None if self.mlp is None or time is None else self.mlp(time).chunk(2, dim=1)
+        if time_shift is not None and large and len(time_shift[0]) == 1:
+            weight, shift, time_shift = weight * (1 + time_shift[0]).view(-1, 1, 1, 1), time_shift[1][0], None
         (x, first), *rest = _by_input(x, skip, weight)
         y = F.conv2d(x, first, shift, padding=1)
-        for given, matrix in rest:
-            y.add_(F.conv2d(given, matrix, padding=1))
-        if told is not None:
-            y = torch.addcmul(told[1][..., None, None], y, 1 + told[0][..., None, None])
+        for source, matrix in rest:
+            y.add_(F.conv2d(source, matrix, padding=1))
+        if time_shift is not None:
+            y = torch.addcmul(time_shift[1][..., None, None], y, 1 + time_shift[0][..., None, None])
         y = F.silu(self.block2.proj(F.silu(y, inplace=inner)), inplace=inner)
         if not isinstance(self.res_conv, PixelConv):
             return y.add_(x) if inner else y + x
         if not inner:
             return y + self.res_conv(x)
         tokens = _tokens(y)
-        for given, matrix in _by_input(x, skip, self.res_conv.weight.flatten(1)):
-            for part, out in zip(_parts(_tokens(given)), _parts(tokens), strict=True):
+        for source, matrix in _by_input(x, skip, self.res_conv.weight.flatten(1)):
+            for part, out in zip(_parts(_tokens(source)), _parts(tokens), strict=True):
                 out.add_(linear(part, matrix))
         return tokens.unflatten(1, y.shape[-2:]).permute(0, 3, 1, 2)
 
@@ -232,12 +232,12 @@ class LinearAttention(nn.Module):
             k = k.float()
             high = torch.maximum(top, k.amax(1)) if i else k.amax(1)  # (N, heads, d)
             k = (k - high[:, None]).exp()
-            here = torch.einsum("nlhd,nlhe->nhde", k, v.float())
+            keys_values = torch.einsum("nlhd,nlhe->nhde", k, v.float())
             if i:
                 fade = (top - high).exp()
-                sums, context = sums * fade + k.sum(1), context * fade[..., None] + here
+                sums, context = sums * fade + k.sum(1), context * fade[..., None] + keys_values
             else:
-                sums, context = k.sum(1), here
+                sums, context = k.sum(1), keys_values
             top = high
         context = context * (HEAD**-0.5 / count) / sums[..., None]
         # Context and output projection make one matrix (N, C, hidden).

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .decode import MAX_PIXELS, probe, read, read_stored
 from .encode import encode
-from .files import Found, find, same_file, save_bytes, write, write_page
+from .files import FoundPicture, find, same_file, save_bytes, write, write_page
 from .formats import FORMATS, SUFFIXES, Format, format_for, format_named, sniff, suffix_for
 from .model import JpegSettings, Picture
 from .sheet import sheet, side_by_side
@@ -17,7 +17,7 @@ __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
     "Format",
-    "Found",
+    "FoundPicture",
     "JpegSettings",
     "Picture",
     "encode",

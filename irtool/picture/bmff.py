@@ -52,10 +52,10 @@ def _boxes(data: bytes) -> Boxes:
         return Boxes(gain_map=b"tmap" in kinds)
     parts = {kind: (a, b) for kind, a, b in _walk(data, *inner[b"iprp"])}
     properties = list(_walk(data, *parts[b"ipco"])) if b"ipco" in parts else []
-    wanted = _associated(data, *parts[b"ipma"], primary) if b"ipma" in parts else set()
+    associated = _associated(data, *parts[b"ipma"], primary) if b"ipma" in parts else set()
     points = None
     for number, (kind, a, b) in enumerate(properties, 1):
-        if kind == b"colr" and number in wanted and data[a : a + 4] == b"nclx" and b - a >= 11:
+        if kind == b"colr" and number in associated and data[a : a + 4] == b"nclx" and b - a >= 11:
             primaries, transfer, _, flag = struct.unpack_from(">HHHB", data, a + 4)
             points = (primaries, transfer, flag >> 7)
     auxiliary = b"".join(data[a:b] for kind, a, b in properties if kind == b"auxC")

@@ -11,13 +11,13 @@ from io import BytesIO
 import numpy as np
 
 from . import stated
-from .raw import Guard, Raw, RefusedError, common, samples
+from .raw import DecodedFile, Guard, RefusedError, common, samples
 
 _BITFIELDS, _ALPHA_BITFIELDS = 3, 6
 _CONVERT = "Convert it to PNG with the program that made it."
 
 
-def load_bmp(data: bytes, guard: Guard) -> Raw:
+def load_bmp(data: bytes, guard: Guard) -> DecodedFile:
     """Decode a BMP."""
     from PIL import BmpImagePlugin
 
@@ -32,11 +32,11 @@ def load_bmp(data: bytes, guard: Guard) -> Raw:
         raise
     guard(im.size, alpha=im.mode == "RGBA")
     im.load()
-    colour, alpha = samples(im)
+    color, alpha = samples(im)
     notes: tuple[str, ...] = ()
     if data[14 + 56 : 14 + 60] == b"KNIL" and _header_size(data) >= 124:
         notes = ("the colour profile that it names lies in another file: the pixels are treated as sRGB",)
-    return Raw(colour, alpha, notes=notes, **{**common(im), "icc": _profile(data, colour.shape[2] == 1)})
+    return DecodedFile(color, alpha, notes=notes, **{**common(im), "icc": _profile(data, color.shape[2] == 1)})
 
 
 def _header_size(data: bytes) -> int:
@@ -62,7 +62,7 @@ def _profile(data: bytes, gray: bool) -> bytes | None:
     return stated.from_gamma(sum(gammas) / 3, tuple(xy), gray)
 
 
-def _bit_fields(data: bytes, guard: Guard) -> Raw | None:
+def _bit_fields(data: bytes, guard: Guard) -> DecodedFile | None:
     """A picture of 16 or 32 bits a pixel whose channels lie wherever masks say; None if the file is none."""
     size = _header_size(data)
     if size < 40 or len(data) < 14 + 40 + 12:
@@ -86,8 +86,8 @@ def _bit_fields(data: bytes, guard: Guard) -> Raw | None:
         raise RefusedError("is a BMP without one of its colours", _CONVERT)
     deep = any(bin(mask).count("1") > 8 for mask in masks)
     channels = [_scaled(pixels, mask, deep) for mask in masks if mask]
-    colour = np.stack(channels[:3], axis=-1)
-    return Raw(colour, channels[3] if len(channels) > 3 else None, icc=_profile(data, False))
+    color = np.stack(channels[:3], axis=-1)
+    return DecodedFile(color, channels[3] if len(channels) > 3 else None, icc=_profile(data, False))
 
 
 def _low(mask: int) -> int:

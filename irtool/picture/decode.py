@@ -20,11 +20,11 @@ from ..errors import IrtoolError, PictureError, UnavailableError
 from ..memory import Budget
 from . import exif as exif_room
 from . import xmp as xmp_room
-from .colour import channels, converter, profile_of, strips
+from .color import channels, converter, profile_of, strips
 from .formats import FORMATS, sniff
 from .loaders import load
 from .model import Picture
-from .raw import Guard, Raw, RefusedError, to_srgb
+from .raw import DecodedFile, Guard, RefusedError, to_srgb
 from .sources import reason as _reason
 from .sources import source_bytes
 
@@ -41,7 +41,7 @@ _FILE_BYTES = 8  # for each pixel allowed: no file needs more, two times 16-bit 
 _SURE_PIXELS, _LEAST_BITS = 40_000_000, 0.01
 
 
-def hush() -> None:
+def silence_warnings() -> None:
     """Keep what Pillow and tifffile warn and log about odd metadata off the terminal: nobody can act on it.
 
     The handlers only replace Python's last-resort printing: an application that configures logging still sees all.
@@ -52,7 +52,7 @@ def hush() -> None:
 
 
 # Once, at import: changing the filters around each decoding would not be safe with several threads.
-hush()
+silence_warnings()
 
 
 def read(
@@ -87,7 +87,7 @@ def read(
     guard = partial(_guard, name, len(data), max_pixels, budget)
     with _errors(name, format):
         raw = _decoded(format, data, guard)
-        _check_size(name, len(data), max_pixels, (raw.colour.shape[1], raw.colour.shape[0]))
+        _check_size(name, len(data), max_pixels, (raw.color.shape[1], raw.color.shape[0]))
         return replace(_picture(raw, format, name, path), original=data)
 
 
@@ -106,7 +106,7 @@ def read_stored(data: bytes, name: str) -> np.ndarray:
     """
     format = _format_of(data, name)
     with _errors(name, format):
-        return _decoded(format, data, partial(_guard, name, len(data), MAX_PIXELS, Budget())).colour
+        return _decoded(format, data, partial(_guard, name, len(data), MAX_PIXELS, Budget())).color
 
 
 def probe(source: str | Path | bytes | IO[bytes], *, name: str | None = None) -> tuple[str, int, int]:
@@ -198,7 +198,7 @@ def _errors(name: str, format: str) -> Iterator[None]:
 _pillow_limit = threading.Lock()
 
 
-def _decoded(format: str, data: bytes, guard: Guard) -> Raw:
+def _decoded(format: str, data: bytes, guard: Guard) -> DecodedFile:
     """`load`, also of pictures above Pillow's own limit: `guard` has ours, and knows the memory there is."""
     try:
         return load(format, data, guard)
@@ -222,38 +222,38 @@ def _format_of(data: bytes, name: str) -> str:
     return format
 
 
-def _picture(raw: Raw, format: str, name: str, path: Path | None) -> Picture:
+def _picture(raw: DecodedFile, format: str, name: str, path: Path | None) -> Picture:
     notes = list(raw.notes)
-    colour, alpha = raw.colour, raw.alpha
+    color, alpha = raw.color, raw.alpha
     exif, orientation = None, 1
     if raw.exif:
         try:
-            exif, orientation = exif_room.settle(raw.exif)
+            exif, orientation = exif_room.reset_orientation(raw.exif)
         except ValueError:
             notes.append("its EXIF block is damaged and was dropped")
-    if not raw.turned:
-        colour = upright(colour, orientation)
+    if not raw.orientation_applied:
+        color = upright(color, orientation)
         alpha = None if alpha is None else upright(alpha, orientation)
     if exif is not None:
-        exif = exif_room.with_dimensions(exif, colour.shape[1], colour.shape[0])
+        exif = exif_room.with_dimensions(exif, color.shape[1], color.shape[0])
     # Also where only XMP states an orientation: nothing turns pixels by that, but some programs would after us.
     xmp = raw.xmp and xmp_room.upright(raw.xmp)
-    top = np.float32(np.iinfo(colour.dtype).max)
-    grey = colour.shape[2] == 1
+    top = np.float32(np.iinfo(color.dtype).max)
+    gray = color.shape[2] == 1
     swapped = orientation >= 5
     icc = raw.icc
-    if icc and colour.dtype == np.uint8 and not grey and profile_of(icc) is None and channels(icc) == 3:
-        converted = to_srgb(Image.fromarray(colour), icc)
+    if icc and color.dtype == np.uint8 and not gray and profile_of(icc) is None and channels(icc) == 3:
+        converted = to_srgb(Image.fromarray(color), icc)
         if converted is not None:
-            colour, icc = converted, None
+            color, icc = converted, None
             notes.append("its colour profile is one of lookup tables: the colours were converted to sRGB")
-    pixels, beyond = _srgb(colour, icc, notes)
+    pixels, out_of_gamut = _srgb(color, icc, notes)
     return Picture(
         pixels=pixels,
         alpha=None if alpha is None else alpha.astype(np.float32) / top,
-        bits=16 if colour.dtype == np.uint16 else 8,
-        grey=grey,
-        neutral=not grey and _is_neutral(colour),
+        bits=16 if color.dtype == np.uint16 else 8,
+        gray=gray,
+        neutral=not gray and _is_neutral(color),
         format=format if FORMATS[format].writable else "PNG",
         icc=icc,
         exif=exif,
@@ -264,7 +264,7 @@ def _picture(raw: Raw, format: str, name: str, path: Path | None) -> Picture:
         lossless=raw.lossless,
         comment=raw.comment,
         blocks=raw.blocks,
-        beyond=beyond,
+        out_of_gamut=out_of_gamut,
         source=path,
         name=name,
         notes=tuple(notes),
@@ -282,27 +282,27 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _is_neutral(colour: np.ndarray) -> bool:
+def _is_neutral(color: np.ndarray) -> bool:
     """Whether the three channels of a picture are equal everywhere."""
-    return all(bool((colour[rows, :, :1] == colour[rows, :, 1:]).all()) for rows in strips(colour))
+    return all(bool((color[rows, :, :1] == color[rows, :, 1:]).all()) for rows in strips(color))
 
 
-def _srgb(colour: np.ndarray, icc: bytes | None, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+def _srgb(color: np.ndarray, icc: bytes | None, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
     """(H, W, 1 or 3) codes to (H, W, 3) float32 sRGB in [0, 1], and what lies beyond that range if anything does."""
     if icc and profile_of(icc) is None:
         notes.append(
             "its colour profile is of a kind that is not converted: the pixels are treated as sRGB and keep it"
         )
-    profile = converter(icc, colour.shape[2])
-    beyond = None
+    profile = converter(icc, color.shape[2])
+    out_of_gamut = None
     if profile is None:
-        flat = colour.astype(np.float32)
-        flat /= np.float32(np.iinfo(colour.dtype).max)
+        flat = color.astype(np.float32)
+        flat /= np.float32(np.iinfo(color.dtype).max)
     else:
-        flat = profile.to_srgb(np.repeat(colour, 3, axis=2) if profile.channels > colour.shape[2] else colour)
+        flat = profile.to_srgb(np.repeat(color, 3, axis=2) if profile.channels > color.shape[2] else color)
         if flat.min() < -1e-4 or flat.max() > 1 + 1e-4:
-            beyond = flat.copy()
+            out_of_gamut = flat.copy()
         np.clip(flat, 0, 1, out=flat)
-        if beyond is not None:
-            beyond -= flat
-    return np.repeat(flat, 3, axis=2) if flat.shape[2] == 1 else flat, beyond
+        if out_of_gamut is not None:
+            out_of_gamut -= flat
+    return np.repeat(flat, 3, axis=2) if flat.shape[2] == 1 else flat, out_of_gamut

@@ -15,7 +15,7 @@ from . import exif as exif_room
 from . import png
 from .bmff import with_code_points
 from .bmp import encode_bmp
-from .colour import Profile, channels, converter, strips
+from .color import Profile, channels, converter, strips
 from .formats import Format, format_named
 from .jpeg import with_metadata
 from .model import JpegSettings, Picture
@@ -64,13 +64,13 @@ def encode(
             "Use png or tiff.",
         )
     if strip:
-        kept = tuple(block for block in picture.blocks if block[0] in png.COLOUR_CHUNKS)
+        kept = tuple(block for block in picture.blocks if block[0] in png.COLOR_CHUNKS)
         picture = replace(picture, exif=None, xmp=None, comment=None, blocks=kept)
     try:
         codes, icc = _codes(picture, kind)
         if picture.icc and not icc:
             # The pixels are no longer in the colours that these chunks state.
-            blocks = tuple(block for block in picture.blocks if block[0] not in png.COLOUR_CHUNKS)
+            blocks = tuple(block for block in picture.blocks if block[0] not in png.COLOR_CHUNKS)
             picture = replace(picture, blocks=blocks)
         return _ENCODERS[kind.name](replace(picture, icc=icc), codes, quality, [] if notes is None else notes)
     except MemoryError as error:
@@ -84,7 +84,7 @@ def encode(
 
 def _codes(picture: Picture, kind: Format) -> tuple[np.ndarray, bytes | None]:
     """(H, W, 1 to 4) integer samples as the format can carry them, and the profile they are in."""
-    n = 1 if picture.grey and kind.grey else 3
+    n = 1 if picture.gray and kind.gray else 3
     # A profile for fewer channels than are written (grey made RGB) or more (CMYK) cannot go with the pixels: sRGB then.
     icc = picture.icc if picture.icc and channels(picture.icc) in ((1, 3) if n == 1 else (3,)) else None
     if not kind.icc or (kind.name != "PNG" and icc == _gamma_profile(picture.blocks, n)):
@@ -96,7 +96,7 @@ def _codes(picture: Picture, kind: Format) -> tuple[np.ndarray, bytes | None]:
     try:
         # Row by row, so that a large picture is not there as floats several times.
         for rows in strips(picture.pixels):
-            codes[rows] = quantise(_values(picture, kind, profile, n, rows), deep)
+            codes[rows] = quantize(_values(picture, kind, profile, n, rows), deep)
     except ValueError as error:
         raise PictureError(
             f"{picture.name}: some of the values to be written are not numbers (NaN or infinite)",
@@ -109,12 +109,12 @@ def _values(picture: Picture, kind: Format, profile: Profile | None, n: int, row
     """(R, W, 1 to 4) floats of some rows, in the colours of the profile, as the format can carry them."""
     values = picture.pixels[rows]
     if profile is not None:
-        if picture.beyond is not None:
-            values = values + picture.beyond[rows]
+        if picture.out_of_gamut is not None:
+            values = values + picture.out_of_gamut[rows]
         if profile.channels == 1:
             values = values.mean(axis=2, keepdims=True)
         values = profile.from_srgb(values)
-    if (n == 1 or picture.grey or picture.neutral) and values.shape[2] == 3:
+    if (n == 1 or picture.gray or picture.neutral) and values.shape[2] == 3:
         values = values.mean(axis=2, keepdims=True)
     if n == 3 and values.shape[2] == 1:
         values = np.broadcast_to(values, (*values.shape[:2], 3))
@@ -130,14 +130,16 @@ def _values(picture: Picture, kind: Format, profile: Profile | None, n: int, row
 def _gamma_profile(blocks: tuple[tuple[str, bytes], ...], n: int) -> bytes | None:
     """The profile that a PNG's gamma, with the primaries of sRGB, stands for. Eight bits of such a gamma (often linear
     light) are too few for dark colours, so that other formats get sRGB instead."""
-    stated = [block for block in blocks if block[0] in ("gAMA", "cHRM")]
-    if any(name == "cICP" for name, _ in blocks) or not stated:
+    color_chunks = [block for block in blocks if block[0] in ("gAMA", "cHRM")]
+    if any(name == "cICP" for name, _ in blocks) or not color_chunks:
         return None
-    found, bare = (png.stated_profile(part, n == 1) for part in (stated, [b for b in stated if b[0] == "gAMA"]))
+    found, bare = (
+        png.stated_profile(part, n == 1) for part in (color_chunks, [b for b in color_chunks if b[0] == "gAMA"])
+    )
     return found if found == bare else None
 
 
-def quantise(values: np.ndarray, deep: bool) -> np.ndarray:
+def quantize(values: np.ndarray, deep: bool) -> np.ndarray:
     """Float in [0, 1] to uint8, or uint16 if `deep`; values outside are clipped.
 
     Raises:
@@ -242,9 +244,9 @@ def _avif(picture: Picture, codes: np.ndarray, quality: int | None, notes: list[
         exif=exif or None,
         xmp=picture.xmp,
     )
-    stated = next((body for name, body in picture.blocks if name == "cICP" and len(body) == 4), None)
+    color_chunks = next((body for name, body in picture.blocks if name == "cICP" and len(body) == 4), None)
     # The code points of the source beside the profile that says the same: some readers look at these alone.
-    return data if stated is None else with_code_points(data, stated[0], stated[1])
+    return data if color_chunks is None else with_code_points(data, color_chunks[0], color_chunks[1])
 
 
 def _heif(picture: Picture, codes: np.ndarray, quality: int | None, notes: list[str]) -> bytes:

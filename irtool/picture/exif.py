@@ -91,7 +91,7 @@ def _items(block: bytes, layout: _Layout, start: int) -> tuple[list[_Item], int]
     return [_Item(at + head, *layout.unpack(layout.entry, block, at)) for at in range(first, end, step)], end
 
 
-def settle(block: bytes) -> tuple[bytes, int]:
+def reset_orientation(block: bytes) -> tuple[bytes, int]:
     """Patch an EXIF block for pixels that are turned upright: its orientation becomes 1 and its thumbnail is unlinked.
 
     The thumbnail shows the old picture. All else keeps its bytes and its place, so that maker notes stay valid.
@@ -153,17 +153,17 @@ def directories(block: bytes) -> Iterator[Directory]:
         ValueError: the block is not a readable TIFF structure. A damaged later directory ends the chain.
     """
     layout, start = _layout(block)
-    seen: set[int] = set()
+    visited: set[int] = set()
     left = [len(block)]
-    while start and start not in seen and len(seen) < _MAX_DIRECTORIES:
+    while start and start not in visited and len(visited) < _MAX_DIRECTORIES:
         try:
             after = _items(block, layout, start)[1]
             found = _directory(block, layout, start, left)
         except ValueError:
-            if not seen:
+            if not visited:
                 raise
             return
-        seen.add(start)
+        visited.add(start)
         yield found
         end = after + layout.inline
         start = layout.unpack(layout.offset, block, after)[0] if end <= len(block) else 0
@@ -211,7 +211,7 @@ def numbers(order: str, entry: Entry | Directory | None) -> tuple[int, ...]:
     return struct.unpack(f"{order}{entry[1]}{_INTEGERS[entry[0]]}", entry[2])
 
 
-def serialise(order: Order, directory: Directory, base: int) -> bytes:
+def serialize(order: Order, directory: Directory, base: int) -> bytes:
     """A directory as bytes that will lie at offset `base` of their file; no header, no next directory."""
     body = [struct.pack(order + "H", len(directory))]
     tail: list[bytes] = []
@@ -220,7 +220,7 @@ def serialise(order: Order, directory: Directory, base: int) -> bytes:
         entry = directory[tag]
         if isinstance(entry, dict):
             body.append(struct.pack(order + "HHII", tag, 4, 1, end))
-            value = serialise(order, entry, end)
+            value = serialize(order, entry, end)
         else:
             kind, count, value = entry
             body.append(struct.pack(order + "HHI", tag, kind, count))
@@ -236,7 +236,7 @@ def serialise(order: Order, directory: Directory, base: int) -> bytes:
 
 def block_of(order: Order, directory: Directory) -> bytes:
     """A directory as a complete EXIF block."""
-    return (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8) + serialise(order, directory, 8)
+    return (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8) + serialize(order, directory, 8)
 
 
 def fitted(block: bytes, limit: int) -> tuple[bytes | None, tuple[int, ...]]:

@@ -87,7 +87,7 @@ def same_file(a: Path, b: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundPicture:
     """A picture to work on.
 
     Attributes:
@@ -104,19 +104,19 @@ class Found:
         return self.path.relative_to(self.root)
 
 
-def find(inputs: Sequence[str | Path], *, recursive: bool = False) -> list[Found]:
+def find(inputs: Sequence[str | Path], *, recursive: bool = False) -> list[FoundPicture]:
     """The pictures that files and folders stand for, each once, in the order given and sorted within a folder.
 
     A folder gives the files whose suffix names a picture format, without hidden ones; a named file is taken whatever
     its name. What does not exist and what cannot be listed is handed on too: `read` then says what is wrong with it,
     and the rest of a run goes on.
     """
-    found: dict[Path, Found] = {}
+    found: dict[Path, FoundPicture] = {}
     for item in map(Path, inputs):
         folder = is_folder(item)
         root = item if folder else item.parent
         for path in _listing(item, recursive) if folder else [item]:
-            found.setdefault(path, Found(path, root))
+            found.setdefault(path, FoundPicture(path, root))
     return list(found.values())
 
 

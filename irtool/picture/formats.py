@@ -29,7 +29,7 @@ class Format:
     max_side: int = 2**31 - 1
     deep: bool = False
     alpha: bool = True
-    grey: bool = True
+    gray: bool = True
     icc: bool = True
     writable: bool = True
 
@@ -40,10 +40,10 @@ FORMATS: dict[str, Format] = {
         Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), max_side=65500, alpha=False),
         Format("PNG", (".png",), deep=True),
         Format("TIFF", (".tif", ".tiff"), deep=True),
-        Format("WEBP", (".webp",), max_side=16383, grey=False),
+        Format("WEBP", (".webp",), max_side=16383, gray=False),
         Format("BMP", (".bmp", ".dib"), icc=False),
-        Format("AVIF", (".avif",), max_side=32768, grey=False),
-        Format("HEIF", (".heic", ".heif", ".hif"), max_side=16384, grey=False),
+        Format("AVIF", (".avif",), max_side=32768, gray=False),
+        Format("HEIF", (".heic", ".heif", ".hif"), max_side=16384, gray=False),
         Format("GIF", (".gif",), writable=False),
     )
 }

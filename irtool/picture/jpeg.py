@@ -18,7 +18,7 @@ import numpy as np
 from . import exif as exif_room
 from . import xmp as xmp_room
 from .model import JpegSettings
-from .raw import Guard, Raw, RefusedError, common, from_cmyk, samples
+from .raw import DecodedFile, Guard, RefusedError, common, from_cmyk, samples
 
 _EXIF, _XMP, _EXTENSION = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 _SEGMENT = 65533  # bytes in a segment beside its length
@@ -127,7 +127,7 @@ def _blocks(frame: Structure, body: bytes) -> int:
     return sum(-(-frame.width * h // (8 * wide)) * -(-frame.height * v // (8 * tall)) for h, v in sampled if h and v)
 
 
-def load_jpeg(data: bytes, guard: Guard) -> Raw:
+def load_jpeg(data: bytes, guard: Guard) -> DecodedFile:
     """Decode a JPEG; a second picture behind it (a phone's preview, gain map or video) is told of and left."""
     from PIL import JpegImagePlugin
 
@@ -170,14 +170,14 @@ def load_jpeg(data: bytes, guard: Guard) -> Raw:
     comment = _joined(found.chunks(0xFE, b""))
     blocks = tuple(("APP13", body) for body in found.chunks(0xED, b""))
     if im.mode == "CMYK":
-        colour, note = from_cmyk(im, meta["icc"])
+        color, note = from_cmyk(im, meta["icc"])
         notes.append(note)
         meta["icc"] = None
         settings = None
     else:
-        colour, _ = samples(im)
-    return Raw(
-        colour, jpeg=settings, comment=comment, blocks=blocks, notes=tuple(notes), aspect=aspect, **meta
+        color, _ = samples(im)
+    return DecodedFile(
+        color, jpeg=settings, comment=comment, blocks=blocks, notes=tuple(notes), aspect=aspect, **meta
     )  # fmt: skip
 
 

@@ -14,17 +14,17 @@ from . import png, stated
 from .bmff import Boxes, boxes_of
 from .bmp import load_bmp
 from .jpeg import load_jpeg
-from .raw import Guard, Raw, common, join, samples, sane_dpi, single
+from .raw import DecodedFile, Guard, common, join, samples, sane_dpi, single
 from .tiff import load_tiff
 from .xmp import without_dangling
 
 
-def load(format: str, data: bytes, guard: Guard) -> Raw:
+def load(format: str, data: bytes, guard: Guard) -> DecodedFile:
     """Decode `data`, which `sniff` found to be of `format`."""
     return _LOADERS[format](data, guard)
 
 
-def _png(data: bytes, guard: Guard) -> Raw:  # noqa: C901 (the cases of the format, in order)
+def _png(data: bytes, guard: Guard) -> DecodedFile:  # noqa: C901 (the cases of the format, in order)
     from PIL import PngImagePlugin
 
     parts = list(png.chunks(data))
@@ -35,9 +35,9 @@ def _png(data: bytes, guard: Guard) -> Raw:  # noqa: C901 (the cases of the form
         found.setdefault(kind, body)
     if len(found.get(b"acTL", b"")) == 8:
         single(struct.unpack(">I", found[b"acTL"][:4])[0], "an animation")
-    width, height, depth, colour_type = struct.unpack(">IIBB", found[b"IHDR"][:10])
+    width, height, depth, color_type = struct.unpack(">IIBB", found[b"IHDR"][:10])
     stated_colors = any(kind in found for kind in (b"iCCP", b"cICP", b"gAMA", b"cHRM"))
-    transparent = colour_type in (4, 6) or b"tRNS" in found
+    transparent = color_type in (4, 6) or b"tRNS" in found
     guard((width, height), deep=depth == 16, alpha=transparent, profile=stated_colors)
     # Pillow sees only the chunks that make pixels: its limits on metadata must not refuse a picture.
     bare = png.pixels_only(parts)
@@ -49,22 +49,22 @@ def _png(data: bytes, guard: Guard) -> Raw:  # noqa: C901 (the cases of the form
         return im
 
     alpha: np.ndarray | None
-    if depth == 16 and colour_type == 4:
+    if depth == 16 and color_type == 4:
         four = np.asarray(opened("RGBA"))
-        colour, alpha = join(four[..., 0:1], four[..., 1:2]), join(four[..., 2], four[..., 3])
-    elif depth == 16 and colour_type in (2, 6):
-        layout = "RGB" if colour_type == 2 else "RGBA"
-        colour = join(np.asarray(opened(layout + ";16B")), np.asarray(opened(layout + ";16L")))
-        colour, alpha = colour[..., :3], colour[..., 3] if colour_type == 6 else None
+        color, alpha = join(four[..., 0:1], four[..., 1:2]), join(four[..., 2], four[..., 3])
+    elif depth == 16 and color_type in (2, 6):
+        layout = "RGB" if color_type == 2 else "RGBA"
+        color = join(np.asarray(opened(layout + ";16B")), np.asarray(opened(layout + ";16L")))
+        color, alpha = color[..., :3], color[..., 3] if color_type == 6 else None
     else:
         im = opened()
         im.load()
         if depth == 16:
             im.info.pop("transparency", None)
-        colour, alpha = samples(im)
+        color, alpha = samples(im)
     if depth == 16 and b"tRNS" in found and alpha is None:
-        key = np.frombuffer(found[b"tRNS"], ">u2", colour.shape[2])
-        alpha = np.where((colour == key).all(axis=-1), 0, 65535).astype(np.uint16)
+        key = np.frombuffer(found[b"tRNS"], ">u2", color.shape[2])
+        alpha = np.where((color == key).all(axis=-1), 0, 65535).astype(np.uint16)
 
     notes = [] if parts[-1][0] == b"IEND" else ["its end marker is missing, but no pixel is"]
     meta: dict[str, Any] = _png_metadata(parts, found)
@@ -77,10 +77,10 @@ def _png(data: bytes, guard: Guard) -> Raw:  # noqa: C901 (the cases of the form
         # cICP goes before iCCP, iCCP before all else.
         names = {name for name, _ in blocks}
         if "cICP" in names or not meta["icc"]:
-            meta["icc"] = png.stated_profile(blocks, colour.shape[2] == 1)
+            meta["icc"] = png.stated_profile(blocks, color.shape[2] == 1)
     except ValueError as error:
         notes.append(f"its colours are stated in a way that is not converted ({error}): they are treated as sRGB")
-    return Raw(colour, alpha, blocks=tuple(blocks), notes=tuple(notes), **meta)
+    return DecodedFile(color, alpha, blocks=tuple(blocks), notes=tuple(notes), **meta)
 
 
 def _png_metadata(parts: list[tuple[bytes, bytes]], found: dict[bytes, bytes]) -> dict[str, Any]:
@@ -113,15 +113,15 @@ def _contents(im: ImageFile.ImageFile) -> dict[str, bool]:
     return {"alpha": im.has_transparency_data, "profile": bool(im.info.get("icc_profile"))}
 
 
-def _webp(data: bytes, guard: Guard) -> Raw:
+def _webp(data: bytes, guard: Guard) -> DecodedFile:
     from PIL import WebPImagePlugin
 
     im = WebPImagePlugin.WebPImageFile(BytesIO(data))
     guard(im.size, more=2, **_contents(im))
     single(im.n_frames, "an animated WebP")
     im.load()
-    colour, alpha = samples(im)
-    return Raw(colour, alpha, lossless=_webp_lossless(data), **common(im))
+    color, alpha = samples(im)
+    return DecodedFile(color, alpha, lossless=_webp_lossless(data), **common(im))
 
 
 def _webp_lossless(data: bytes) -> bool:
@@ -135,7 +135,7 @@ def _webp_lossless(data: bytes) -> bool:
     return False
 
 
-def _avif(data: bytes, guard: Guard) -> Raw:
+def _avif(data: bytes, guard: Guard) -> DecodedFile:
     from PIL import AvifImagePlugin
 
     if not AvifImagePlugin.SUPPORTED:
@@ -144,8 +144,8 @@ def _avif(data: bytes, guard: Guard) -> Raw:
     guard(im.size, more=2, **_contents(im))
     single(im.n_frames, "an AVIF sequence")
     im.load()
-    colour, alpha = samples(im)
-    return Raw(colour, alpha, **_with_boxes(boxes_of(data), common(im)))
+    color, alpha = samples(im)
+    return DecodedFile(color, alpha, **_with_boxes(boxes_of(data), common(im)))
 
 
 def _with_boxes(boxes: Boxes, meta: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def _with_boxes(boxes: Boxes, meta: dict[str, Any]) -> dict[str, Any]:
     return {**meta, "notes": tuple(notes)}
 
 
-def _heif(data: bytes, guard: Guard) -> Raw:
+def _heif(data: bytes, guard: Guard) -> DecodedFile:
     try:
         import pillow_heif
     except ImportError:
@@ -176,20 +176,20 @@ def _heif(data: bytes, guard: Guard) -> Raw:
     im = pillow_heif.HeifImageFile(BytesIO(data))
     guard(im.size, more=8, **_contents(im))
     im.load()
-    colour, alpha = samples(im)
+    color, alpha = samples(im)
     # pillow-heif turns the pixels upright and resets the orientation by itself.
-    return Raw(colour, alpha, turned=True, **_with_boxes(boxes_of(data), common(im)))
+    return DecodedFile(color, alpha, orientation_applied=True, **_with_boxes(boxes_of(data), common(im)))
 
 
-def _gif(data: bytes, guard: Guard) -> Raw:
+def _gif(data: bytes, guard: Guard) -> DecodedFile:
     from PIL import GifImagePlugin
 
     im = GifImagePlugin.GifImageFile(BytesIO(data))
     guard(im.size, **_contents(im))
     single(im.n_frames, "an animated GIF")
     im.load()
-    colour, alpha = samples(im)
-    return Raw(colour, alpha, comment=im.info.get("comment") or None, **common(im))
+    color, alpha = samples(im)
+    return DecodedFile(color, alpha, comment=im.info.get("comment") or None, **common(im))
 
 
 _LOADERS = {

@@ -58,7 +58,7 @@ class Picture:
     pixels: np.ndarray = field(repr=False)
     alpha: np.ndarray | None = field(default=None, repr=False)
     bits: int = 8
-    grey: bool = False
+    gray: bool = False
     neutral: bool = False
     format: str = "PNG"
     icc: bytes | None = field(default=None, repr=False)
@@ -70,7 +70,7 @@ class Picture:
     lossless: bool = False
     comment: bytes | None = None
     blocks: tuple[tuple[str, bytes], ...] = ()
-    beyond: np.ndarray | None = field(default=None, repr=False)
+    out_of_gamut: np.ndarray | None = field(default=None, repr=False)
     source: Path | None = None
     original: bytes | None = field(default=None, repr=False)
     name: str = "picture"
@@ -79,7 +79,7 @@ class Picture:
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or self.pixels.shape[2] != 3 or 0 in self.pixels.shape:
             raise ValueError(f"pixels must be (H, W, 3) and not empty, got {self.pixels.shape}")
-        for extra in (self.alpha, self.beyond):
+        for extra in (self.alpha, self.out_of_gamut):
             if extra is not None and extra.shape[:2] != self.pixels.shape[:2]:
                 raise ValueError(f"pixels are {self.pixels.shape[:2]} but alpha or beyond is {extra.shape[:2]}")
         if self.bits not in (8, 16):
@@ -106,7 +106,7 @@ class Picture:
         if pixels.shape != self.pixels.shape:
             raise ValueError(f"pixels must be {self.pixels.shape}, got {pixels.shape}")
         pixels = np.asarray(pixels, dtype=np.float32)
-        if self.grey or self.neutral:
+        if self.gray or self.neutral:
             pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
         jpeg = self.jpeg and replace(self.jpeg, orientation=0)
         return replace(self, pixels=pixels, jpeg=jpeg, original=None)

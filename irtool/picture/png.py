@@ -19,7 +19,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # What the pixel decoder needs; everything else is metadata and is handled here.
 _PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"}
 # Colour and text chunks that stay true for restored pixels and are carried from PNG to PNG.
-COLOUR_CHUNKS = ("gAMA", "cHRM", "sRGB", "cICP", "mDCV", "cLLI")
+COLOR_CHUNKS = ("gAMA", "cHRM", "sRGB", "cICP", "mDCV", "cLLI")
 TEXT_CHUNKS = ("tEXt", "zTXt", "iTXt")
 
 # Lengths of those that have one; a chunk of another length is damaged, and readers refuse the whole file for it.
@@ -148,7 +148,7 @@ def carried(parts: Iterable[tuple[bytes, bytes]]) -> tuple[list[tuple[str, bytes
     blocks, dropped, left = [], 0, _MAX_ALL_TEXT
     for kind, body in parts:
         name = kind.decode("latin-1")
-        if name in COLOUR_CHUNKS:
+        if name in COLOR_CHUNKS:
             sound = len(body) == _LENGTHS[name]
         elif name in TEXT_CHUNKS and not is_xmp(kind, body):
             try:
@@ -212,7 +212,7 @@ def metadata_chunks(
 ) -> bytes:
     """The chunks to go between IHDR and the rest."""
     out = b""
-    named = [(name.encode(), body) for name, body in blocks if name in COLOUR_CHUNKS]
+    named = [(name.encode(), body) for name, body in blocks if name in COLOR_CHUNKS]
     out += b"".join(chunk(kind, body) for kind, body in named)
     if icc:
         out += chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc, 9))
@@ -235,12 +235,12 @@ def encode_png(codes: np.ndarray, extra: bytes = b"") -> bytes:
         extra: chunks to go after IHDR.
     """
     height, width, n = codes.shape
-    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[n]
+    color_type = {1: 0, 2: 4, 3: 2, 4: 6}[n]
     step = codes.itemsize * n
     engine = zlib.compressobj(6)
     parts = [
         SIGNATURE,
-        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * codes.itemsize, colour_type, 0, 0, 0)),
+        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8 * codes.itemsize, color_type, 0, 0, 0)),
     ]
     parts.append(extra)
     waiting: list[bytes] = []
@@ -265,13 +265,13 @@ def _filtered(padded: np.ndarray, step: int) -> np.ndarray:
 
     The type is chosen per row by the least sum of absolute differences, the rule the specification suggests (12.7).
     """
-    here, left = padded[1:, step:], padded[1:, :-step]
+    current, left = padded[1:, step:], padded[1:, :-step]
     up, corner = padded[:-1, step:], padded[:-1, :-step]
-    choices = [here, here - left, here - up, here - ((left.astype(np.uint16) + up) >> 1).astype(np.uint8)]
-    choices.append(here - _paeth(left, up, corner))
+    choices = [current, current - left, current - up, current - ((left.astype(np.uint16) + up) >> 1).astype(np.uint8)]
+    choices.append(current - _paeth(left, up, corner))
     costs = [np.abs(c.view(np.int8).astype(np.int16)).sum(axis=1, dtype=np.int64) for c in choices]
     best = np.argmin(costs, axis=0)
-    out = np.empty((here.shape[0], 1 + here.shape[1]), np.uint8)
+    out = np.empty((current.shape[0], 1 + current.shape[1]), np.uint8)
     out[:, 0] = best
     for kind, rows in enumerate(choices):
         out[best == kind, 1:] = rows[best == kind]

@@ -13,7 +13,7 @@ from .model import JpegSettings
 
 
 @dataclass
-class Raw:
+class DecodedFile:
     """What a file holds, as stored.
 
     Attributes:
@@ -23,9 +23,9 @@ class Raw:
         The others are as in `Picture`.
     """
 
-    colour: np.ndarray
+    color: np.ndarray
     alpha: np.ndarray | None = None
-    turned: bool = False
+    orientation_applied: bool = False
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
@@ -87,9 +87,9 @@ def sane_dpi(dpi: Any) -> tuple[float, float] | None:
 def samples(im: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     """Colour (H, W, 1 or 3) and alpha (H, W) of an 8-bit (or "I;16") image that is or can be loaded."""
     if im.mode in ("P", "PA") or "transparency" in im.info:
-        grey = im.mode in ("1", "L")
+        gray = im.mode in ("1", "L")
         im = im.convert("RGBA" if im.has_transparency_data else "RGB")
-        if grey:
+        if gray:
             im = im.convert("LA")
     elif im.mode == "1":
         im = im.convert("L")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .encode import quantise
+from .encode import quantize
 
 if TYPE_CHECKING:
     from PIL import ImageFont
@@ -59,8 +59,8 @@ def sheet(
     page = Image.new("RGB", (left + columns * (width + gap), top + sum(heights) + below * len(images)), _PAPER)
     draw = ImageDraw.Draw(page)
 
-    def text(centre: float, y: float, words: str) -> None:
-        draw.text((centre, y), _fitted(font, words, width), _INK, font=font, anchor="mm")
+    def text(center: float, y: float, words: str) -> None:
+        draw.text((center, y), _fitted(font, words, width), _INK, font=font, anchor="mm")
 
     for c, title in enumerate((titles or [])[:columns]):
         text(left + c * (width + gap) + width / 2, gap + line / 2 - gap / 4, title)
@@ -106,7 +106,7 @@ def side_by_side(before: np.ndarray, after: np.ndarray, labels: tuple[str, str] 
 def _to_image(picture: np.ndarray) -> Image.Image:
     array = np.asarray(picture)
     if array.dtype != np.uint8:
-        array = quantise(np.atleast_3d(array), deep=False)
+        array = quantize(np.atleast_3d(array), deep=False)
     if array.ndim == 2 or array.shape[2] == 1:
         array = np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     return Image.fromarray(np.ascontiguousarray(array))

@@ -1,7 +1,7 @@
 """Colour that a file states otherwise than by an ICC profile, as an ICC profile.
 
 AVIF, HEIF and PNG state it by code points (ITU-T H.273, "CICP"), PNG also by a gamma and chromaticities, BMP by the
-same. Each becomes a matrix profile, so that pixels take the one way through `irtool.picture.colour`, and a format that
+same. Each becomes a matrix profile, so that pixels take the one way through `irtool.picture.color`, and a format that
 cannot state colour as the source did gets the profile instead.
 """
 

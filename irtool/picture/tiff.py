@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import exif as exif_room
-from .raw import Guard, Raw, RefusedError, common, from_cmyk, join, samples, sane_dpi, single
+from .raw import DecodedFile, Guard, RefusedError, common, from_cmyk, join, samples, sane_dpi, single
 
 _CONVERT = "Convert it to 8-bit or 16-bit RGB or grey first."
 _MAX_METADATA = 16 << 20
@@ -24,7 +24,7 @@ _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _DEFLATE = (8, 32946)
 
 
-def load_tiff(data: bytes, guard: Guard) -> Raw:  # noqa: C901, PLR0912, PLR0915 (the cases of the format, in order)
+def load_tiff(data: bytes, guard: Guard) -> DecodedFile:  # noqa: C901, PLR0912, PLR0915 (the cases of the format, in order)
     """Decode a TIFF of one full picture, perhaps with smaller copies before or behind it."""
     from PIL import TiffImagePlugin
 
@@ -74,21 +74,21 @@ def load_tiff(data: bytes, guard: Guard) -> Raw:  # noqa: C901, PLR0912, PLR0915
     turned = im.getexif().get(exif_room.ORIENTATION) in range(2, 9)
     alpha: np.ndarray | None
     if bits == 16 and im.mode in ("RGB", "RGBA"):
-        colour, alpha = _colour16(im, opened(), order)
+        color, alpha = _color16(im, opened(), order)
     else:
         im.load()
         if im.mode == "CMYK":
-            colour, note = from_cmyk(im, meta["icc"])
+            color, note = from_cmyk(im, meta["icc"])
             alpha, meta["icc"] = None, None
             notes.append(note)
         else:
-            colour, alpha = samples(im)
-        if colour.dtype == np.uint16:
+            color, alpha = samples(im)
+        if color.dtype == np.uint16:
             if bits == 12:
-                colour = ((colour.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
+                color = ((color.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
             if _first(order, directory, 262, 1) == 0:  # white is zero; Pillow turns over 8 bits only
-                colour = 65535 - colour
-    return Raw(colour, alpha, turned=turned, notes=tuple(notes), **meta)
+                color = 65535 - color
+    return DecodedFile(color, alpha, orientation_applied=turned, notes=tuple(notes), **meta)
 
 
 def _first(order: str, directory: exif_room.Directory, tag: int, default: int) -> int:
@@ -107,7 +107,7 @@ def _unexplained(order: str, directory: exif_room.Directory, channels: int) -> s
     return f"{lost} further channel(s) in it, such as infrared, are not kept"
 
 
-def _colour16(first: Any, second: Any, order: str) -> tuple[np.ndarray, np.ndarray | None]:
+def _color16(first: Any, second: Any, order: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Colour and alpha, uint16, from two images opened on the same file: one decodes the high bytes, one the low."""
     if first.tag_v2.get(284, 1) == 2 and first.use_load_libtiff:
         # Pillow ignores the raw mode here, so the low bytes cannot be had.
@@ -119,11 +119,11 @@ def _colour16(first: Any, second: Any, order: str) -> tuple[np.ndarray, np.ndarr
     both = join(np.asarray(first), np.asarray(second))
     if first.mode == "RGB":
         return both, None
-    colour, alpha = both[..., :3], both[..., 3]
+    color, alpha = both[..., :3], both[..., 3]
     if premultiplied:
         whole = np.maximum(alpha, 1)[..., None].astype(np.uint32)
-        colour = np.minimum((colour * np.uint32(65535) + whole // 2) // whole, 65535).astype(np.uint16)
-    return colour, alpha
+        color = np.minimum((color * np.uint32(65535) + whole // 2) // whole, 65535).astype(np.uint16)
+    return color, alpha
 
 
 def _one_byte(rawmode: str, order: str, low: bool) -> str:
@@ -136,7 +136,7 @@ def _one_byte(rawmode: str, order: str, low: bool) -> str:
 
 def _gray_alpha16(
     data: bytes, page: int, order: str, directory: exif_room.Directory, exif: bytes | None, notes: list[str]
-) -> Raw:
+) -> DecodedFile:
     """16-bit gray with a second channel, which Pillow does not read."""
     import tifffile
 
@@ -150,9 +150,11 @@ def _gray_alpha16(
         array = found.asarray()
         icc, xmp = (found.tags[t].value if t in found.tags else None for t in (34675, 700))
         dpi = sane_dpi(found.get_resolution(unit=2)) if 282 in found.tags else None
-    colour = 65535 - array[..., :1] if found.photometric == 0 else array[..., :1]
+    color = 65535 - array[..., :1] if found.photometric == 0 else array[..., :1]
     transparent = _first(order, directory, 338, 0) in (1, 2)
-    return Raw(colour, array[..., 1] if transparent else None, icc=icc, xmp=xmp, exif=exif, dpi=dpi, notes=tuple(notes))
+    return DecodedFile(
+        color, array[..., 1] if transparent else None, icc=icc, xmp=xmp, exif=exif, dpi=dpi, notes=tuple(notes)
+    )
 
 
 def _check_strips(data: bytes, order: str, directory: exif_room.Directory) -> None:
@@ -247,4 +249,4 @@ def encode_tiff(
         directory[34675] = (7, len(icc), icc)
     pad = b"\0" * (end % 2)
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", end + len(pad))
-    return b"".join([head, *strips, pad, exif_room.serialise(order, directory, end + len(pad))])
+    return b"".join([head, *strips, pad, exif_room.serialize(order, directory, end + len(pad))])

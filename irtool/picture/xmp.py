@@ -89,8 +89,8 @@ def split(packet: bytes, limit: int) -> tuple[bytes, bytes, bytes] | None:  # no
         return None
     rest = _document(b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="%s"/></x:xmpmeta>' % _RDF.encode())
     assert rest is not None
-    there = _first(rest, "RDF")
-    assert there is not None
+    position = _first(rest, "RDF")
+    assert position is not None
     homes = [rest.importNode(described, False) for described in _children(rdf)]
     sizes: list[tuple[int, int, Element | str]] = []
     for place, described in enumerate(_children(rdf)):
@@ -120,7 +120,7 @@ def split(packet: bytes, limit: int) -> tuple[bytes, bytes, bytes] | None:  # no
             places[place].removeChild(item)
         room += size
     for home in homes:
-        there.appendChild(home)
+        position.appendChild(home)
     extension = _root(rest).toxml().encode()
     guid = md5(extension, usedforsecurity=False).hexdigest().upper().encode()
     places[0].setAttribute("xmpNote:HasExtendedXMP", guid.decode())

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from .tools import convolve, normal, per_sample, smooth_noise, to_linear, to_srgb, uniform
+from .ops import convolve, normal, per_sample, smooth_noise, to_linear, to_srgb, uniform
 
 _STEPS = 48
 _BETWEEN = 8
@@ -27,11 +27,11 @@ def trajectories(generator: torch.Generator, n: int, length: float, shake: float
     velocity = torch.stack([heading.cos(), heading.sin()], 1)
     position = torch.zeros(n, 2, device=like.device)
     small = normal(generator, (_STEPS, n, 2), like) * (0.25 * shake)
-    kicked = uniform(generator, (_STEPS, n, 1), 0, 1, like) < 0.06 * shake
-    kicks = normal(generator, (_STEPS, n, 2), like) * 1.2 * kicked
+    jerk_mask = uniform(generator, (_STEPS, n, 1), 0, 1, like) < 0.06 * shake
+    jerks = normal(generator, (_STEPS, n, 2), like) * 1.2 * jerk_mask
     path = [position]
     for step in range(_STEPS):
-        velocity = velocity + small[step] + kicks[step] - (0.02 * shake) * position
+        velocity = velocity + small[step] + jerks[step] - (0.02 * shake) * position
         velocity = velocity / velocity.norm(dim=1, keepdim=True).clamp(min=1e-6)
         position = position + velocity
         path.append(position)
@@ -63,10 +63,10 @@ def kernels_along(paths: Tensor) -> Tensor:
 
 def blur(images: Tensor, generator: torch.Generator, *, length: float, shake: float, vary: float) -> Tensor:
     """Blur each picture along its own trajectory; with `vary` above 0 the trajectory changes across the picture."""
-    return blurred(images, generator, length=length, shake=shake, vary=vary)[0]
+    return blur_with_kernels(images, generator, length=length, shake=shake, vary=vary)[0]
 
 
-def blurred(
+def blur_with_kernels(
     images: Tensor, generator: torch.Generator, *, length: float, shake: float, vary: float
 ) -> tuple[Tensor, Tensor]:
     """`blur`, and the kernels (N, k, k) of the path of each picture; where it changes, of the path it changes from."""

@@ -39,22 +39,22 @@ class Step:
     """One degradation with the parameters that were given; the others take their defaults."""
 
     id: str
-    given: Mapping[str, Value] = field(default_factory=dict)
+    arguments: Mapping[str, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         spec = _find(self.id)
-        checked = {name: spec.parameter(name).check(value, spec.id) for name, value in self.given.items()}
+        checked = {name: spec.parameter(name).check(value, spec.id) for name, value in self.arguments.items()}
         object.__setattr__(self, "id", spec.id)
-        object.__setattr__(self, "given", checked)
+        object.__setattr__(self, "arguments", checked)
 
     def __str__(self) -> str:
-        inside = ", ".join(f"{name}={_text(value)}" for name, value in self.given.items())
+        inside = ", ".join(f"{name}={_text(value)}" for name, value in self.arguments.items())
         return f"{self.id}({inside})" if inside else self.id
 
     @property
     def parameters(self) -> dict[str, Value]:
         """Every parameter, defaults filled in."""
-        return {**TABLE[self.id].defaults, **self.given}
+        return {**TABLE[self.id].defaults, **self.arguments}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _parse_step(text: str) -> Step:
             f"'{text.strip()}' is not a degradation.", "Write name(parameter=value, ...), such as rain(density=0.6)."
         )
     spec = _find(match[1])
-    given: dict[str, Value] = {}
+    arguments: dict[str, Value] = {}
     inside = (match[2] or "").strip()
     for position, item in enumerate(inside.split(",") if inside else []):
         name, equals, value = (part.strip() for part in item.partition("="))
@@ -104,10 +104,10 @@ def _parse_step(text: str) -> Step:
                     "Only the first parameter may be given without one.",
                 )
             name, value = spec.parameters[0].name, name
-        if name in given:
+        if name in arguments:
             raise UsageError(f"'{name}' is given twice in '{text.strip()}'.")
-        given[spec.parameter(name).name] = value
-    return Step(spec.id, given)
+        arguments[spec.parameter(name).name] = value
+    return Step(spec.id, arguments)
 
 
 def parse(text: str) -> Chain:

@@ -96,8 +96,8 @@ def random_chain(id: str, generator: torch.Generator) -> Chain:
         raise UsageError(f"Unknown degradation '{id}'.", closest(id, TRAINING))
     lines = TRAINING[id]
     line = lines[min(int(_draw(generator) * len(lines)), len(lines) - 1)]
-    given: dict[str, Value] = {}
+    arguments: dict[str, Value] = {}
     for item in line.split(","):
         name, _, text = (part.strip() for part in item.partition("="))
-        given[name] = _pick(text, TABLE[id].parameter(name).whole, generator)
-    return Chain((Step(id, given),))
+        arguments[name] = _pick(text, TABLE[id].parameter(name).whole, generator)
+    return Chain((Step(id, arguments),))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .tools import gaussian_blur, grid, per_sample, smooth_noise, uniform
+from .ops import gaussian_blur, grid, per_sample, smooth_noise, uniform
 
 _REGIONS = 7
 _REGION_SIDE = 128
@@ -26,14 +26,14 @@ def _regions(images: Tensor, generator: torch.Generator) -> Tensor:
     small = F.interpolate(images, size=(max(1, round(h / shrink)), max(1, round(w / shrink))), mode="area")
     small = gaussian_blur(small, 1.0)
     y, x = grid(small)
-    centre = uniform(generator, (_REGIONS, n, 2), 0, 1, images)
-    colour = uniform(generator, (_REGIONS, n, 3, 1, 1), 0, 1, images)
+    center = uniform(generator, (_REGIONS, n, 2), 0, 1, images)
+    color = uniform(generator, (_REGIONS, n, 3, 1, 1), 0, 1, images)
     depth = uniform(generator, (_REGIONS, n, 1, 1, 1), 0, 1, images)
     weighted = torch.zeros_like(small[:, :1])
     total = torch.zeros_like(weighted)
     for region in range(_REGIONS):
-        place = (y - centre[region, :, 0].view(n, 1, 1)) ** 2 + (x - centre[region, :, 1].view(n, 1, 1)) ** 2
-        distance = ((small - colour[region]) ** 2).sum(1, keepdim=True) + place[:, None]
+        place = (y - center[region, :, 0].view(n, 1, 1)) ** 2 + (x - center[region, :, 1].view(n, 1, 1)) ** 2
+        distance = ((small - color[region]) ** 2).sum(1, keepdim=True) + place[:, None]
         membership = torch.exp(-distance * 12)
         weighted += membership * depth[region]
         total += membership
@@ -63,7 +63,7 @@ def transmission(images: Tensor, generator: torch.Generator, beta: float) -> Ten
     return torch.exp(-beta * depth_field(images, generator))
 
 
-def airlight_colour(like: Tensor, generator: torch.Generator, airlight: float, tint: float) -> Tensor:
+def airlight_color(like: Tensor, generator: torch.Generator, airlight: float, tint: float) -> Tensor:
     """(N,3,1,1): grey `airlight`, each channel off by at most `tint`, at most 1."""
     n = like.shape[0]
     return (airlight + uniform(generator, (n, 3, 1, 1), -tint, tint, like)).clamp(0, 1)
@@ -72,11 +72,11 @@ def airlight_colour(like: Tensor, generator: torch.Generator, airlight: float, t
 def haze(images: Tensor, generator: torch.Generator, *, beta: float, airlight: float, tint: float) -> Tensor:
     """Add haze to each picture. `beta` is the optical depth of the farthest point: 1 leaves 37 % of its light."""
     t = transmission(images, generator, beta)
-    colour = airlight_colour(images, generator, airlight, tint)
-    return images * t + colour * (1 - t)
+    color = airlight_color(images, generator, airlight, tint)
+    return images * t + color * (1 - t)
 
 
-def thick(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def dense_fog(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Dense fog, and a target that keeps the fog where the scene cannot be recovered.
 
     Where less than `_SEEN` of the scene's light arrives, what lies behind is a guess, and a sky is no scene at all:
@@ -91,7 +91,7 @@ def thick(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     # Below that it is haze, and the brightness of the scene would be ambiguous.
     beta = per_sample(uniform(generator, (n,), 2.5, 7, images))
     t = torch.exp(-beta * depth_field(images, generator))
-    grey = per_sample(uniform(generator, (n,), 0.6, 1, images))
-    colour = (grey + uniform(generator, (n, 3, 1, 1), -0.04, 0.04, images)).clamp(0, 1)
+    gray = per_sample(uniform(generator, (n,), 0.6, 1, images))
+    color = (gray + uniform(generator, (n, 3, 1, 1), -0.04, 0.04, images)).clamp(0, 1)
     lit = per_sample(uniform(generator, (n,), 0.55, 1, images))
-    return images * lit * t + colour * (1 - t), colour + (images - colour) * (t / _SEEN).clamp(max=1)
+    return images * lit * t + color * (1 - t), color + (images - color) * (t / _SEEN).clamp(max=1)

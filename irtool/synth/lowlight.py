@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .tools import normal, per_sample, to_linear, to_srgb, uniform
+from .ops import normal, per_sample, to_linear, to_srgb, uniform
 
 
 def lowlight(
@@ -23,11 +23,11 @@ def lowlight(
     gain = 2.0**-ev * uniform(generator, (n, 3, 1, 1), 1 - tint, 1 + tint, images)
     linear = to_linear(images if gamma == 1 else images.clamp(min=0) ** gamma) * gain
     if noise > 0:
-        grey = float(to_linear(torch.tensor(0.5**gamma))) * 2.0**-ev
-        probe = torch.tensor([grey, grey * 1.02], dtype=torch.float64)
+        gray = float(to_linear(torch.tensor(0.5**gamma))) * 2.0**-ev
+        probe = torch.tensor([gray, gray * 1.02], dtype=torch.float64)
         slope = float(to_srgb(probe).diff() / probe.diff())
         std = noise / 255 / slope
         read_share = per_sample(uniform(generator, (n,), 0.1, 0.6, images))
-        variance = (1 - read_share) * linear / grey + read_share
+        variance = (1 - read_share) * linear / gray + read_share
         linear = linear + std * variance.sqrt() * normal(generator, images.shape, images)
     return to_srgb(linear)

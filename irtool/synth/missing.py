@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .tools import normal, seed_from, uniform
+from .ops import normal, seed_from, uniform
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789    .,!?"
 _ROUNDS = 200
@@ -88,12 +88,12 @@ def hole_mask(height: int, width: int, kind: str, coverage: float, dice: random.
         for _ in range(batch):
             shape(draw, picture.size, dice, wide)
         drawn += batch
-        gone = picture.histogram()[255]
-        if gone >= 0.97 * target:
+        covered = picture.histogram()[255]
+        if covered >= 0.97 * target:
             break
         # Large pictures need thousands of shapes: draw half of the estimated number, then count again.
-        lacking = drawn * (target / max(gone, 1) - 1)
-        batch = max(1, min(drawn, int(lacking / 2)))
+        still_to_cover = drawn * (target / max(covered, 1) - 1)
+        batch = max(1, min(drawn, int(still_to_cover / 2)))
     return np.asarray(picture) > 127
 
 

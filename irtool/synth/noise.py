@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .tools import (
+from .ops import (
     filter_columns,
     filter_rows,
     gaussian_taps,
@@ -18,8 +18,8 @@ from .tools import (
 )
 
 # The slope of the sRGB curve at mid grey (0.5): what noise in linear light is multiplied by there.
-_SLOPE_AT_GREY = 1.12
-_LINEAR_GREY = 0.214
+_SLOPE_AT_GRAY = 1.12
+_LINEAR_GRAY = 0.214
 
 
 def noise(images: Tensor, generator: torch.Generator, *, sigma: float, kind: str) -> Tensor:
@@ -46,7 +46,7 @@ def _camera(images: Tensor, generator: torch.Generator, std: float) -> Tensor:
     n = images.shape[0]
     linear = to_linear(images)
     read_share = per_sample(uniform(generator, (n,), 0.0005, 0.02, images))
-    variance = (1 - read_share) * linear / _LINEAR_GREY + read_share
+    variance = (1 - read_share) * linear / _LINEAR_GRAY + read_share
     flattening = per_sample(uniform(generator, (n,), 0.2, 0.7, images))
     tone = 1 - flattening * (2 * images - 1).abs() ** 1.5
     # White balance multiplies red and blue after the sensor, and their noise with them.
@@ -57,8 +57,8 @@ def _camera(images: Tensor, generator: torch.Generator, std: float) -> Tensor:
     smeared = filter_columns(filter_rows(field, taps), taps) / sum(tap * tap for tap in taps)
     mix = per_sample(uniform(generator, (n,), 0.5, 1.0, images))
     field = mix * smeared + (1 - mix) * field
-    grey = luminance(field)
+    gray = luminance(field)
     keep = per_sample(uniform(generator, (n,), 0.15, 1.0, images))
-    field = grey + keep * (field - grey)
+    field = gray + keep * (field - gray)
     field = field / field.std(dim=(1, 2, 3), keepdim=True, unbiased=False).clamp(min=1e-6)
-    return to_srgb(linear + (std / _SLOPE_AT_GREY) * tone * variance.sqrt() * field)
+    return to_srgb(linear + (std / _SLOPE_AT_GRAY) * tone * variance.sqrt() * field)

@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from .paint import streaks
-from .tools import filter_rows, per_sample, uniform
+from .ops import filter_rows, per_sample, uniform
+from .splat import streaks
 
 _PIXELS_PER_STREAK = 40  # at density 1
 _MAX_ANGLE = math.radians(45)
@@ -70,9 +70,9 @@ def rain(
         alpha = (strength * (fine + 0.8 * near)).clamp(max=1)
     else:
         alpha = torch.zeros(n, 1, h, w, device=images.device)
-    colour = per_sample(uniform(generator, (n,), 0.85, 1.0, images))
-    grey = per_sample(uniform(generator, (n,), 0.65, 0.9, images))
-    misty = images + veil * (grey - images)
+    color = per_sample(uniform(generator, (n,), 0.85, 1.0, images))
+    gray = per_sample(uniform(generator, (n,), 0.65, 0.9, images))
+    misty = images + veil * (gray - images)
     # Between adding light, as the rain data sets do, and covering the scene, as slow near drops do.
     covering = cover * per_sample(uniform(generator, (n,), 0, 1, images))
-    return misty + alpha * (colour - covering * misty).clamp(min=0)
+    return misty + alpha * (color - covering * misty).clamp(min=0)

@@ -12,20 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .paint import chunks, stamp
-from .tools import gaussian_blur, uniform
+from .ops import gaussian_blur, uniform
+from .splat import chunks, stamp
 
 # Share of the drops, and smallest and largest radius (times size): many small drops, few large ones.
 _SIZES = ((0.45, 0.35, 0.65), (0.35, 0.65, 1.15), (0.2, 1.15, 2.0))
 _WOBBLE = 1.15
-_TALLEST = 1.35
+_MAX_ASPECT = 1.35
 
 
 def _drops(generator: torch.Generator, radius: Tensor, soft: Tensor) -> Tensor:
     """Patches (M,4,p,p): opacity, and opacity times the shift (columns, rows) and the shade of each pixel."""
     m = radius.numel()
-    tall = uniform(generator, (m, 1, 1), 0.9, _TALLEST, radius)
-    reach = math.ceil(float((radius * (1 + soft / 2)).max()) * _TALLEST * _WOBBLE) + 1
+    tall = uniform(generator, (m, 1, 1), 0.9, _MAX_ASPECT, radius)
+    reach = math.ceil(float((radius * (1 + soft / 2)).max()) * _MAX_ASPECT * _WOBBLE) + 1
     axis = torch.arange(-reach, reach + 1, device=radius.device, dtype=torch.float32)
     y, x = axis.view(1, -1, 1), axis.view(1, 1, -1)
     r, soft = radius.view(m, 1, 1), soft.view(m, 1, 1)
@@ -63,7 +63,7 @@ def raindrop(
     drops = count * (h + 2 * size) * (w + 2 * size) / 65536
     for share, small, large in _SIZES:
         each = math.ceil(share * drops)
-        points = (2 * math.ceil(large * size * _TALLEST * _WOBBLE * (1 + softness)) + 3) ** 2
+        points = (2 * math.ceil(large * size * _MAX_ASPECT * _WOBBLE * (1 + softness)) + 3) ** 2
         for part in chunks(n * each, 4 * points):
             sample = torch.arange(part.start, min(part.stop, n * each), device=images.device) // each
             m = sample.numel()
@@ -75,7 +75,7 @@ def raindrop(
             column = uniform(generator, (m,), -size, w + size, images).round().long() - reach
             stamp(maps, sample, row, column, patches)
     weight = maps[:, :1].clamp(min=1e-6)
-    inside = _seen_through(images, maps[:, 1:3] / weight, size * (0.15 + 0.7 * softness**2)) + maps[:, 3:] / weight
+    inside = _refracted(images, maps[:, 1:3] / weight, size * (0.15 + 0.7 * softness**2)) + maps[:, 3:] / weight
     bright = F.adaptive_avg_pool2d(images, 12).flatten(2).quantile(0.85, dim=2)[..., None, None]
     lift = uniform(generator, (n, 1, 1, 1), 0, 0.12, images) + uniform(generator, (n, 3, 1, 1), -0.015, 0.015, images)
     sky = 0.5 * bright + 0.5 * bright.mean(1, keepdim=True) + lift
@@ -84,7 +84,7 @@ def raindrop(
     return images + maps[:, :1].clamp(max=1) * (inside - images)
 
 
-def _seen_through(images: Tensor, shift: Tensor, cell: float) -> Tensor:
+def _refracted(images: Tensor, shift: Tensor, cell: float) -> Tensor:
     """The scene, blurred over `cell` pixels, at each pixel's place plus `shift` (N,2,H,W), columns then rows."""
     h, w = images.shape[-2:]
     factor = max(1, round(cell))

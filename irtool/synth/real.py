@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .jpeg import jpeg
 from .noise import noise
-from .tools import convolve, gaussian_blur, seed_from
+from .ops import convolve, gaussian_blur, seed_from
 
 _Stage = Callable[[Tensor], Tensor]
 

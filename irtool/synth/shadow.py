@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .tools import grid, per_sample, smooth_noise, to_linear, to_srgb, uniform
+from .ops import grid, per_sample, smooth_noise, to_linear, to_srgb, uniform
 
 _EDGES = 4
 _LIMBS = 6
@@ -25,9 +25,9 @@ def _figure(images: Tensor, generator: torch.Generator) -> Tensor:
     y, x = grid(images)
     turn = uniform(generator, (n, 1, 1), 0, 2 * math.pi, images)
     drawn_out = uniform(generator, (n, 1, 1), 1, 3, images)
-    centre = uniform(generator, (2, n, 1, 1), 0.1, 0.9, images)
-    along = ((x - centre[1]) * turn.cos() + (y - centre[0]) * turn.sin()) / drawn_out
-    across = (y - centre[0]) * turn.cos() - (x - centre[1]) * turn.sin()
+    center = uniform(generator, (2, n, 1, 1), 0.1, 0.9, images)
+    along = ((x - center[1]) * turn.cos() + (y - center[0]) * turn.sin()) / drawn_out
+    across = (y - center[0]) * turn.cos() - (x - center[1]) * turn.sin()
     place = torch.zeros(2, n, 1, 1, device=images.device)
     height = torch.full(torch.broadcast_shapes(along.shape, across.shape), -math.inf, device=images.device)
     for _ in range(_LIMBS):
@@ -43,13 +43,13 @@ def shadow_mask(images: Tensor, generator: torch.Generator, softness: float, cov
     n = images.shape[0]
     y, x = grid(images)
     turn = uniform(generator, (n, 1, 1), 0, 2 * math.pi, images)
-    centre = uniform(generator, (2, n, 1, 1), 0.1, 0.9, images)
+    center = uniform(generator, (2, n, 1, 1), 0.1, 0.9, images)
     polygon = torch.full((n, 1, 1), math.inf, device=images.device)
     edges = uniform(generator, (n, 1, 1), 1, _EDGES + 1, images).floor()
     for edge in range(_EDGES):
         angle = turn + 2 * math.pi * (edge + uniform(generator, (n, 1, 1), -0.3, 0.3, images)) / _EDGES
         reach = uniform(generator, (n, 1, 1), 0.05, 0.35, images)
-        side = reach - (x - centre[1]) * angle.cos() - (y - centre[0]) * angle.sin()
+        side = reach - (x - center[1]) * angle.cos() - (y - center[0]) * angle.sin()
         polygon = torch.where(edge < edges, torch.minimum(polygon, side), polygon)
     blobs = 0.3 * smooth_noise(generator, images, 3, 2)
     ragged = per_sample(uniform(generator, (n,), 0, 1, images)) ** 3
@@ -71,7 +71,7 @@ def shadow(
     if coverage == 0 or strength == 0:
         return images
     mask = shadow_mask(images, generator, softness, coverage)
-    lean = torch.tensor([-1.0, 0.0, 1.0], device=images.device).view(1, 3, 1, 1)
+    channel_tint = torch.tensor([-1.0, 0.0, 1.0], device=images.device).view(1, 3, 1, 1)
     amount = per_sample(uniform(generator, (n,), 0.5, 1.5, images)) * tint
-    kept = ((1 - strength) * (1 + amount * lean)).clamp(0, 1)
-    return to_srgb(to_linear(images) * (1 - mask * (1 - kept)))
+    transmittance = ((1 - strength) * (1 + amount * channel_tint)).clamp(0, 1)
+    return to_srgb(to_linear(images) * (1 - mask * (1 - transmittance)))

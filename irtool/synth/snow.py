@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from .paint import chunks, stamp
-from .tools import per_sample, uniform
+from .ops import per_sample, uniform
+from .splat import chunks, stamp
 
 # Per layer: share of the flakes, smallest and largest radius (times size), softness of the edge, opacity.
 _LAYERS = ((0.80, 0.2, 0.6, 1.2, 0.95), (0.17, 0.5, 1.4, 1.1, 0.9), (0.03, 1.4, 3.2, 1.3, 0.5))

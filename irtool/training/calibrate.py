@@ -34,13 +34,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..degradation import CLEAN, IDS, INDEX
-from ..detect.network import DetectorNet
+from ..detection.network import DetectorNet
 from ..errors import UsageError
 from .detector_data import DetectorPools, Labelled, labelled
-from .export import restored
-from .jobs import job
-from .pictures import Pictures
+from .export import load_checkpoint
+from .pictures import PictureSet
 from .recipe import Recipe
+from .tasks import training_task
 
 CLEAN_SHARE = 0.85
 # Where clean pictures were found to have it, the mean of those: they look as if, and lose more than others. Of rain,
@@ -53,19 +53,21 @@ GAIN = {
     "blur": 1.8, "haze": 11.6, "jpeg": 1.0, "lowlight": 16.6, "noise": 8.8, "raindrop": 3.2, "rain": 10.1,
     "shadow": 2.7, "snow": 8.1, "missing": 17.3,
 }  # fmt: skip
-USEFUL = 0.1
+MIN_RECALL = 0.1
 TAIL = 0.02  # share of the clean pictures that the rate of false findings is read off
-LEAST = 0.3
-PASSED = 0.45  # share of that harm which passes the check after restoring (`irtool.detect.gate`)
+MIN_THRESHOLD = 0.3
+PASSED = 0.45  # share of that harm which passes the check after restoring (`irtool.detection.gate`)
 
 
-def gather(net: DetectorNet, recipe: Recipe, held: Sequence[Labelled], pools: int) -> tuple[Tensor, Tensor, Tensor]:
+def fresh_logits(
+    net: DetectorNet, recipe: Recipe, held_out: Sequence[Labelled], pools: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Logits and labels, each (samples, 10), of the held photographs and of damage synthesised on the clean ones.
 
     A label is not a number where it is not known. The last tensor (samples,) is 1 for what is a real photograph.
     """
     logits, labels, real = [], [], []
-    for one in held:
+    for one in held_out:
         pixels = torch.from_numpy(np.array(one.picture.pixels)).permute(2, 0, 1)[None].float() / 255
         row = torch.zeros(1, len(IDS))
         if one.label != CLEAN:
@@ -74,10 +76,12 @@ def gather(net: DetectorNet, recipe: Recipe, held: Sequence[Labelled], pools: in
         logits.append(_logits(net, pixels))
         labels.append(row)
         real.append(1.0)
-    content = [one.picture for one in held if one.label == CLEAN and min(one.picture.height, one.picture.width) >= 272]
+    content = [
+        one.picture for one in held_out if one.label == CLEAN and min(one.picture.height, one.picture.width) >= 272
+    ]
     weights = {**dict.fromkeys(IDS, 1.0), CLEAN: 1.0}
     fresh = replace(recipe, seed=recipe.seed + 1, weights=weights, settings={}, pool=4, group=1)
-    samples = DetectorPools(Pictures(content, (), (), ()), fresh, vary=False)
+    samples = DetectorPools(PictureSet(content, (), (), ()), fresh, vary=False)
     for index in range(pools):
         pool = samples[index]
         logits.append(_logits(net, pool.degraded))
@@ -138,16 +142,16 @@ def thresholds(scores: np.ndarray, labels: np.ndarray, real: np.ndarray) -> dict
     """
     chosen = {}
     clean = np.nansum(labels, axis=1) == 0
-    candidates = np.arange(LEAST, 0.9951, 0.005)
+    candidates = np.arange(MIN_THRESHOLD, 0.9951, 0.005)
     for i, name in enumerate(IDS):
-        score, there = scores[:, i], labels[:, i] == 1
-        groups = [there & (real == 0), there & (real == 1)]
-        groups = [group for group in groups if group.sum() >= 10] or [there] * bool(there.any())
+        score, present = scores[:, i], labels[:, i] == 1
+        groups = [present & (real == 0), present & (real == 1)]
+        groups = [group for group in groups if group.sum() >= 10] or [present] * bool(present.any())
         false = false_rate(_logit(score[clean]), _logit(candidates))
         found = np.mean([[(score[group] >= t).mean() for t in candidates] for group in groups or [~clean]], axis=0)
         harm = CLEAN_SHARE * false * PASSED * HARM[name] - (1 - CLEAN_SHARE) / len(IDS) * found * GAIN[name]
         best = int(np.argmin(harm))
-        useful = groups and harm[best] < 0 and found[best] >= USEFUL
+        useful = groups and harm[best] < 0 and found[best] >= MIN_RECALL
         chosen[name] = round(float(candidates[best]), 3) if useful else 1.0
     return chosen
 
@@ -174,22 +178,22 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pools", type=int, default=120, help="of four synthetic samples each")
-    given = parser.parse_args()
-    net, recipe, steps = restored(given.checkpoint)
+    args = parser.parse_args()
+    net, recipe, steps = load_checkpoint(args.checkpoint)
     if not isinstance(net, DetectorNet):
-        raise UsageError(f"{given.checkpoint} holds no detector.")
-    held = labelled(given.data / str(recipe.settings["held"]), [])
-    logits, labels, real = gather(net, recipe, held, given.pools)
+        raise UsageError(f"{args.checkpoint} holds no detector.")
+    held_out = labelled(args.data / str(recipe.settings["held"]), [])
+    logits, labels, real = fresh_logits(net, recipe, held_out, args.pools)
     stretch, shift = platt(logits, labels)
     fold(net, stretch, shift)
-    scores, truth = (logits * stretch + shift).sigmoid().numpy(), labels.numpy()
-    chosen = thresholds(scores, truth, real.numpy())
+    scores, targets = (logits * stretch + shift).sigmoid().numpy(), labels.numpy()
+    chosen = thresholds(scores, targets, real.numpy())
     notes = {"steps": str(steps), "recipe_sha256": recipe.sha256, "thresholds": json.dumps(chosen), "calibrated": "yes"}
-    job(recipe.kind).export(net, recipe, given.target, notes)
-    clean = np.nansum(truth, axis=1) == 0
+    training_task(recipe.kind).export(net, recipe, args.target, notes)
+    clean = np.nansum(targets, axis=1) == 0
     print("| id | threshold | synthetic found | real found | clean called so |\n|---|---|---|---|---|")
     for i, name in enumerate(IDS):
-        hit, there = scores[:, i] >= chosen[name], truth[:, i] == 1
+        hit, there = scores[:, i] >= chosen[name], targets[:, i] == 1
         shares = [
             hit[there & (real.numpy() == kind)].mean() if (there & (real.numpy() == kind)).any() else np.nan
             for kind in (0, 1)
@@ -199,8 +203,8 @@ def main() -> None:
     left = np.asarray((scores < bounds).all(axis=1))
     print(f"\nClean pictures left alone: {left[clean].mean():.1%} of {clean.sum()}")
     print("\n| scores from | mean score | share present | scores |\n|---|---|---|---|")
-    for low, mean, share, count in reliability(scores, truth):
-        print(f"| {low:.1f} | {mean:.2f} | {share:.2f} | {count} |")
+    for low, mean, fraction, count in reliability(scores, targets):
+        print(f"| {low:.1f} | {mean:.2f} | {fraction:.2f} | {count} |")
 
 
 if __name__ == "__main__":

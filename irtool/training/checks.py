@@ -14,7 +14,7 @@ from ..tables import unknown
 from .recipe import Recipe
 
 
-def misfits(network: type[nn.Module], recipe: Recipe, settings: Sequence[str] = ()) -> list[str]:
+def recipe_problems(network: type[nn.Module], recipe: Recipe, settings: Sequence[str] = ()) -> list[str]:
     """What is wrong with `recipe.model` for a network, and with the keys of `recipe.settings`, a phrase each.
 
     Args:

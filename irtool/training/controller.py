@@ -25,11 +25,11 @@ from ..degradation import DEGRADATIONS, IDS
 from ..errors import UsageError
 from ..models import loading
 from ..models.daclip import MEAN, STD, DaCLIP, tokens
-from .checks import misfits
-from .data import Pools, Sample, cut, held_out, source
-from .jobs import Preview, Share, Source
+from .checks import recipe_problems
+from .data import Pools, Sample, cut, held_out, training_data
 from .pictures import Decoded
 from .recipe import Recipe
+from .tasks import Preview, Shard, TrainingData
 
 LOSSES = ("multi-positive", "published")
 RANDOM = "random"
@@ -46,9 +46,9 @@ def contrastive(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> T
             target is uniform over the positives, and the loss is the divergence from it, which can reach 0.
     """
     right = same.sum(1, keepdim=True)
-    share, logits = same.float() / right, scale * images @ texts.T
+    fraction, logits = same.float() / right, scale * images @ texts.T
     # The entropy of the target is constant, and 0 where there is one positive.
-    return (F.cross_entropy(logits, share) + F.cross_entropy(logits.T, share)) / 2 - right.float().log().mean()
+    return (F.cross_entropy(logits, fraction) + F.cross_entropy(logits.T, fraction)) / 2 - right.float().log().mean()
 
 
 def caption_of(path: Path) -> str:
@@ -73,12 +73,12 @@ def captions(path: Path) -> dict[str, str]:
     if not rows or not {"filepath", "title"} <= set(rows[0]):
         raise UsageError(f"{path} holds no captions.", "Its first line is: filepath, a tab, title.")
     words = {d.prompt for d in DEGRADATIONS}
-    told = {}
+    by_path = {}
     for row in rows:
         # Captions may contain colons, so only a last part that is one of the ten words is removed.
         text, colon, last = (row["title"] or "").rpartition(": ")
-        told[Path(row["filepath"]).name] = text if colon and last in words else row["title"] or ""
-    return told
+        by_path[Path(row["filepath"]).name] = text if colon and last in words else row["title"] or ""
+    return by_path
 
 
 class Captioned(Pools):
@@ -97,11 +97,11 @@ class Captioned(Pools):
 
     def group(self, kind: str | int, g: torch.Generator, count: int | None = None) -> Sample:
         self.seen: list[int] = []
-        made = super().group(kind, g, count)
-        return replace(made, extras={"caption": self.texts[self.seen].to(made.clean.device)})
+        sample = super().group(kind, g, count)
+        return replace(sample, extras={"caption": self.texts[self.seen].to(sample.clean.device)})
 
 
-class _Remembered(Sequence[Decoded]):
+class _PictureCache(Sequence[Decoded]):
     """Pictures, with the index of the one read last."""
 
     def __init__(self, pictures: Sequence[Decoded]) -> None:
@@ -115,8 +115,8 @@ class _Remembered(Sequence[Decoded]):
         return self.pictures[index]
 
 
-class ControllerJob:
-    """The `Job` of the kind "daclip-controller". Its figure is the share of held-out samples whose
+class ControllerTask:
+    """The `TrainingTask` of the kind "daclip-controller". Its figure is the share of held-out samples whose
     word is found among those that the recipe teaches.
 
     Settings:
@@ -125,16 +125,16 @@ class ControllerJob:
         captions: a table below the data folder, see `captions`; without it files speak by their names.
     """
 
-    figure = "accuracy"
+    figure_of_merit = "accuracy"
 
     def problems(self, recipe: Recipe) -> list[str]:
-        problems = misfits(DaCLIP, recipe, ("base", "loss", "captions"))
+        problems = recipe_problems(DaCLIP, recipe, ("base", "loss", "captions"))
         if not recipe.settings.get("base"):
             problems.append(f"settings: 'base' must name the weights of a CLIP, or be '{RANDOM}'")
         if recipe.settings.get("loss", LOSSES[0]) not in LOSSES:
             problems.append(f"settings: loss is one of {', '.join(LOSSES)}, not '{recipe.settings['loss']}'")
-        several = [k for k, w in recipe.weights.items() if w > 0 and k not in IDS]
-        problems += [f"weights: '{kind}' has no single word; set it to 0" for kind in several]
+        unknown_kinds = [k for k, w in recipe.weights.items() if w > 0 and k not in IDS]
+        problems += [f"weights: '{kind}' has no single word; set it to 0" for kind in unknown_kinds]
         if recipe.pairs:
             problems.append("pairs: a controller learns from clean pictures that are degraded")
         return problems
@@ -154,26 +154,26 @@ class ControllerJob:
                 net.clip.load_state_dict(load_file(path), strict=True)
             except (RuntimeError, SafetensorError) as error:
                 raise UsageError(f"{base} is no CLIP of the recipe's size: {error}.") from error
-        net.begin()
+        net.init_controller()
         return net
 
-    def dataset(self, recipe: Recipe, root: Path, share: Share) -> Source[Sample]:
-        found = source(recipe, root, share)
+    def dataset(self, recipe: Recipe, root: Path, shard: Shard) -> TrainingData[Sample]:
+        found = training_data(recipe, root, shard)
         pools = found.pools
         assert isinstance(pools, Pools)
         name = recipe.settings.get("captions")
-        told = captions(root / str(name)) if name else {}
+        caption_of_path = captions(root / str(name)) if name else {}
         length = recipe.model["text_cfg"]["context_length"]
 
         def captioned(pictures: Sequence[Decoded]) -> Captioned:
-            texts = [told.get(p.source.name) or caption_of(p.source) for p in pictures]
-            kept = replace(pools.pictures, clean=_Remembered(pictures), held=())
-            made = Captioned(kept, recipe, share)
-            made.texts = tokens(texts, length)
-            return made
+            texts = [caption_of_path.get(p.source.name) or caption_of(p.source) for p in pictures]
+            kept = replace(pools.pictures, clean=_PictureCache(pictures), held_out=())
+            with_captions = Captioned(kept, recipe, shard)
+            with_captions.texts = tokens(texts, length)
+            return with_captions
 
-        held = held_out(captioned(pools.pictures.held or pools.pictures.clean), each=4)
-        return replace(found, pools=captioned(pools.pictures.clean), held=held)
+        held_samples = held_out(captioned(pools.pictures.held_out or pools.pictures.clean), each=4)
+        return replace(found, pools=captioned(pools.pictures.clean), held_out=held_samples)
 
     def batch(self, pool: Sample, row: int, rows: int, crop: int, generator: torch.Generator) -> Sample:
         return cut(pool, row, rows, crop, generator)
@@ -193,31 +193,35 @@ class ControllerJob:
             same_caption = (batch.extras["caption"][:, None] == batch.extras["caption"]).all(-1)
         content = contrastive(out["image_features"], out["text_features"], scale, same_caption)
         degradation = contrastive(out["image_degra_features"], out["text_degra_features"], scale, same_word)
-        said = _said(net, out["image_degra_features"], words, recipe)
-        figures = {"content": content.detach(), "degradation": degradation.detach(), "accuracy": (said == word).float()}
+        predicted = _classify(net, out["image_degra_features"], words, recipe)
+        figures = {
+            "content": content.detach(),
+            "degradation": degradation.detach(),
+            "accuracy": (predicted == word).float(),
+        }
         return content + degradation, figures
 
-    def preview(self, net: nn.Module, held: Sample, recipe: Recipe) -> Preview:
+    def preview(self, net: nn.Module, held_out: Sample, recipe: Recipe) -> Preview:
         assert isinstance(net, DaCLIP)
-        words, word = _words(net).to(held.labels.device), held.labels.argmax(1)
-        seen = [net.embed(_shown(held.degraded[i : i + 8], net.size))[1] for i in range(0, len(held), 8)]
-        said = _said(net, F.normalize(torch.cat(seen).float(), dim=-1), words, recipe)
-        names, right = held.names(), (said == word).float()
+        words, word = _words(net).to(held_out.labels.device), held_out.labels.argmax(1)
+        embeddings = [net.embed(_shown(held_out.degraded[i : i + 8], net.size))[1] for i in range(0, len(held_out), 8)]
+        predicted = _classify(net, F.normalize(torch.cat(embeddings).float(), dim=-1), words, recipe)
+        names, right = held_out.names(), (predicted == word).float()
         figures = {"accuracy": float(right.mean())}
         for name in dict.fromkeys(names):
             figures[f"accuracy/{name}"] = float(right[[i for i, n in enumerate(names) if n == name]].mean())
         shown = [i for i, name in enumerate(names) if name not in names[:i]]
-        pictures = [t.permute(0, 2, 3, 1).cpu().numpy() for t in (held.degraded, held.clean)]
+        pictures = [t.permute(0, 2, 3, 1).cpu().numpy() for t in (held_out.degraded, held_out.clean)]
         return Preview(
             figures,
             rows=[[p[i] for p in pictures] for i in shown],
             titles=("input", "clean"),
-            captions=[[f"found {IDS[int(said[i])]}", f"is {names[i]}"] for i in shown],
+            captions=[[f"found {IDS[int(predicted[i])]}", f"is {names[i]}"] for i in shown],
         )
 
     def export(self, net: nn.Module, recipe: Recipe, target: Path, notes: Mapping[str, str]) -> None:
-        told = {"tasks": json.dumps([i for i in IDS if recipe.weights.get(i, 0) > 0])}
-        loading.save(net, target, architecture="daclip", config=recipe.model, notes={**told, **notes})
+        header = {"tasks": json.dumps([i for i in IDS if recipe.weights.get(i, 0) > 0])}
+        loading.save(net, target, architecture="daclip", config=recipe.model, notes={**header, **notes})
 
 
 def _words(net: DaCLIP) -> Tensor:
@@ -225,7 +229,7 @@ def _words(net: DaCLIP) -> Tensor:
     return tokens([d.prompt for d in DEGRADATIONS], net.clip.context_length)
 
 
-def _said(net: DaCLIP, degradation: Tensor, words: Tensor, recipe: Recipe) -> Tensor:
+def _classify(net: DaCLIP, degradation: Tensor, words: Tensor, recipe: Recipe) -> Tensor:
     """Index of the word closest to each embedding (N, K), among the words that the recipe teaches."""
     taught = torch.tensor([recipe.weights.get(i, 0) > 0 for i in IDS], device=words.device)
     with torch.no_grad():

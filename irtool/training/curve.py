@@ -9,14 +9,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _PAPER, _INK, _GRID = (255, 255, 255), (32, 32, 32), (225, 225, 225)
-_COLOURS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189), (140, 86, 75))
+_COLORS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189), (140, 86, 75))
 Curve = Sequence[tuple[float, float]]
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers within [low, high], about so many of them."""
-    step = 10 ** math.floor(math.log10((high - low) / about))
-    step *= min((1, 2, 5, 10), key=lambda m: abs((high - low) / (m * step) - about))
+    step = 10 ** math.floor(math.log10((high - low) / count))
+    step *= min((1, 2, 5, 10), key=lambda m: abs((high - low) / (m * step) - count))
     return [i * step for i in range(math.ceil(low / step), math.floor(high / step + 1e-9) + 1)]
 
 
@@ -67,13 +67,13 @@ def _panel(draw: ImageDraw.ImageDraw, title: str, curves: Mapping[str, Curve], y
         draw.text((left - 8, at[1]), f"{y:g}", _INK, font=font, anchor="rm")
     draw.rectangle((left, top, right, bottom), outline=_INK)
     for number, (name, curve) in enumerate(curves.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
+        color = _COLORS[number % len(_COLORS)]
         points = [place(x, y) for x, y in curve]
         if len(points) > 1:
-            draw.line(points, colour, width=2, joint="curve")
+            draw.line(points, color, width=2, joint="curve")
         else:
             x, y = points[0]
-            draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
+            draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=color)
         line = top + 10 + 18 * number
-        draw.line((right + 10, line, right + 30, line), colour, width=2)
+        draw.line((right + 10, line, right + 30, line), color, width=2)
         draw.text((right + 36, line), name, _INK, font=font, anchor="lm")

@@ -21,14 +21,14 @@ from torch.utils.data import Dataset
 
 from .. import synth
 from ..degradation import CLEAN, IDS, INDEX
-from ..models.context import describe
-from ..models.motion import deconvolve, shifted
-from ..synth.blur import blurred
-from ..synth.haze import thick
-from ..synth.tools import gaussian_blur, normal, smooth_noise, uniform
-from .jobs import Share, Source
-from .pictures import Pictures, Twins, gather, licences
+from ..models.blind_deblur import deconvolve, shifted
+from ..models.global_stats import global_stats
+from ..synth.blur import blur_with_kernels
+from ..synth.haze import dense_fog
+from ..synth.ops import gaussian_blur, normal, smooth_noise, uniform
+from .pictures import PicturePair, PictureSet, gather, licenses
 from .recipe import Recipe
+from .tasks import Shard, TrainingData
 
 HELD_OUT = 0x48  # in place of the pool index: held-out samples have their own seeds
 # Combinations that occur in photographs, in the order in which they are applied.
@@ -58,7 +58,7 @@ REAL = {"real": ("blur", "noise", "jpeg")}  # labels of the second-order chain
 
 @dataclass(frozen=True)
 class Sample:
-    """A batch or pool of samples (a `jobs.Batch`).
+    """A batch or pool of samples (a `tasks.Batch`).
 
     Attributes:
         degraded, clean: (N, 3, S, S) in [0, 1].
@@ -74,7 +74,7 @@ class Sample:
     clean: Tensor
     context: Tensor
     labels: Tensor
-    asked: Tensor
+    task_weights: Tensor
     extras: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -82,10 +82,10 @@ class Sample:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Sample:
         """The same with every tensor changed."""
-        degraded, clean, context, labels, asked = map(
-            change, (self.degraded, self.clean, self.context, self.labels, self.asked)
+        degraded, clean, context, labels, task_weights = map(
+            change, (self.degraded, self.clean, self.context, self.labels, self.task_weights)
         )
-        return Sample(degraded, clean, context, labels, asked, {k: change(v) for k, v in self.extras.items()})
+        return Sample(degraded, clean, context, labels, task_weights, {k: change(v) for k, v in self.extras.items()})
 
     def to(self, device: torch.device) -> Sample:
         """The same on a device."""
@@ -105,7 +105,7 @@ def join(parts: Sequence[Sample]) -> Sample:
         torch.cat([p.clean for p in parts]),
         torch.cat([p.context for p in parts]),
         torch.cat([p.labels for p in parts]),
-        torch.cat([p.asked for p in parts]),
+        torch.cat([p.task_weights for p in parts]),
         extras,
     )
 
@@ -123,10 +123,10 @@ class Pools(Dataset[Sample]):
     of the share.
     """
 
-    def __init__(self, pictures: Pictures, recipe: Recipe, share: Share | None = None) -> None:
+    def __init__(self, pictures: PictureSet, recipe: Recipe, shard: Shard | None = None) -> None:
         self.pictures = pictures
         self.recipe = recipe
-        self.share = share or Share(0, 1, torch.device("cpu"))
+        self.shard = shard or Shard(0, 1, torch.device("cpu"))
         self.kinds: list[str | int] = [k for k, w in recipe.weights.items() if w > 0]
         weights = [recipe.weights[str(k)] for k in self.kinds]
         for number, entry in enumerate(recipe.pairs):  # a number is a kind too: that of the recipe's pairs
@@ -135,14 +135,14 @@ class Pools(Dataset[Sample]):
         self.odds = torch.tensor(weights, dtype=torch.float64)
 
     def __getitem__(self, index: int) -> Sample:
-        groups, (rank, ranks) = self.recipe.pool // self.recipe.group, (self.share.rank, self.share.ranks)
-        mine = range(rank * groups // ranks, (rank + 1) * groups // ranks)
-        made = []
-        for group in mine:
+        groups, (rank, world_size) = self.recipe.pool // self.recipe.group, (self.shard.rank, self.shard.world_size)
+        own_groups = range(rank * groups // world_size, (rank + 1) * groups // world_size)
+        samples = []
+        for group in own_groups:
             g = torch.Generator().manual_seed(seed_of(self.recipe.seed, index, group))
             kind = self.kinds[int(torch.multinomial(self.odds, 1, generator=g))]
-            made.append(self.group(kind, g))
-        return join(made)
+            samples.append(self.group(kind, g))
+        return join(samples)
 
     def group(self, kind: str | int, g: torch.Generator, count: int | None = None) -> Sample:
         """`count` samples (by default `recipe.group`) of one kind: they share their parameters.
@@ -167,16 +167,20 @@ class Pools(Dataset[Sample]):
             degraded, clean, kernels = _degraded(clean, kinds, g, pixel)
         extras = {}
         if self.recipe.model.get("guess"):
-            sees = kernels is not None and _draw(g, 6)
+            has_guess = kernels is not None and _draw(g, 6)
             extras[GUESS] = (
-                deconvolve(degraded, misjudged(kernels, pixel)) if sees and kernels is not None else degraded
+                deconvolve(degraded, perturbed_kernels(kernels, pixel))
+                if has_guess and kernels is not None
+                else degraded
             )
         labels = torch.zeros(count, len(IDS))
         labels[:, [INDEX[i] for each in kinds for i in REAL.get(each, (each,))]] = 1
-        asked = labels.clone()
+        task_weights = labels.clone()
         if not kinds:
-            asked[range(count), torch.randint(len(IDS), (count,), generator=g)] = 1
-        return Sample(degraded, clean, describe(degraded), labels.to(clean.device), asked.to(clean.device), extras)
+            task_weights[range(count), torch.randint(len(IDS), (count,), generator=g)] = 1
+        return Sample(
+            degraded, clean, global_stats(degraded), labels.to(clean.device), task_weights.to(clean.device), extras
+        )
 
     def _contents(self, kinds: Sequence[str], count: int, g: torch.Generator) -> Tensor:
         """Clean regions (count, 3, region, region), as the degradations of a group want them."""
@@ -184,9 +188,9 @@ class Pools(Dataset[Sample]):
         brightness = 0.3 if "lowlight" in kinds else 0.0
         clean = torch.stack([self._region(g, self.recipe.region, brightness) for _ in range(count)])
         if "blur" not in kinds and _draw(g, 4) == 0:
-            clean = soften(clean, g)
+            clean = soften_optics(clean, g)
         if "haze" in kinds and _draw(g, 2) == 0:
-            clean = dim(clean, g)
+            clean = underexpose(clean, g)
         return clean
 
     def _chain(self, kind: str, g: torch.Generator) -> tuple[str, ...]:
@@ -218,17 +222,17 @@ class Pools(Dataset[Sample]):
 
     def _pair(self, g: torch.Generator, number: int) -> tuple[Tensor, Tensor]:
         """The same region of a real degraded picture and of its reference, each (3, side, side)."""
-        listed: Sequence[Twins] = self.pictures.pairs[number]
-        twins, side = listed[_draw(g, len(listed))], self.recipe.region
-        place = _corner(g, twins.clean.pixels, side)
-        both = [self._cut(p.pixels, *place, side) for p in (twins.degraded, twins.clean)]
+        listed: Sequence[PicturePair] = self.pictures.pairs[number]
+        matched_pairs, side = listed[_draw(g, len(listed))], self.recipe.region
+        place = _corner(g, matched_pairs.clean.pixels, side)
+        both = [self._cut(p.pixels, *place, side) for p in (matched_pairs.degraded, matched_pairs.clean)]
         if _draw(g, 2):
             both = [cut.flip(-1) for cut in both]
         return both[0], both[1]
 
     def _cut(self, pixels: np.ndarray, top: int, left: int, side: int) -> Tensor:
         piece = np.array(pixels[top : top + side, left : left + side])  # a copy: the file itself must not change
-        return torch.from_numpy(piece).to(self.share.device).permute(2, 0, 1).float() / 255
+        return torch.from_numpy(piece).to(self.shard.device).permute(2, 0, 1).float() / 255
 
 
 def _degraded(
@@ -249,35 +253,37 @@ def _degraded(
     for each in kinds:
         chain = synth.random_chain(each, g)
         if each == "blur":
-            degraded, kernels = blurred(degraded, pixel, **{k: float(v) for k, v in chain.steps[0].parameters.items()})
+            degraded, kernels = blur_with_kernels(
+                degraded, pixel, **{k: float(v) for k, v in chain.steps[0].parameters.items()}
+            )
         else:
             degraded = chain.apply(degraded, pixel)
     degraded = degraded.roll([-by for by in shift], (-2, -1))
     if tuple(kinds) == ("haze",) and _draw(g, 4) == 0:
-        degraded, clean = thick(clean, pixel)
+        degraded, clean = dense_fog(clean, pixel)
     if not {"haze", "lowlight", "missing"}.isdisjoint(kinds) and "jpeg" not in kinds and _draw(g, 2):
         # Photographs mostly come as JPEG, which harms nothing until a large gain shows it or a hole has a rim.
         degraded = synth.parse(f"jpeg(q={75 + _draw(g, 23)})").apply(degraded, pixel)
     return (degraded * 255).round() / 255, clean, kernels
 
 
-def misjudged(kernels: Tensor, g: torch.Generator) -> Tensor:
+def perturbed_kernels(kernels: Tensor, g: torch.Generator) -> Tensor:
     """Kernels (N, k, k) with the errors of blind estimation: shifted, smoothed, unevenly weighted, truncated, some with
-    ghosts (`irtool.models.motion`)."""
+    ghosts (`irtool.models.blind_deblur`)."""
     n, reach = len(kernels), 10
     kernels = F.pad(kernels, (reach, reach, reach, reach))[:, None]
     if torch.rand((), generator=g, device=g.device) < 0.3:
         by = (8 * normal(g, (2,), kernels)).round().clamp(-reach, reach).int().tolist()
         kernels = kernels + uniform(g, (n, 1, 1, 1), 0.03, 0.3, kernels) * kernels.roll(by, (-2, -1))
     kernels = gaussian_blur(kernels, 0.3 + 0.9 * float(uniform(g, (), 0, 1, kernels)))
-    uneven = smooth_noise(g, kernels, 5) * uniform(g, (n, 1, 1, 1), 0, 1.2, kernels)
-    kernels = kernels * uneven.exp()
+    modulation = smooth_noise(g, kernels, 5) * uniform(g, (n, 1, 1, 1), 0, 1.2, kernels)
+    kernels = kernels * modulation.exp()
     peak = kernels.amax((2, 3), keepdim=True)
     kernels = torch.where(kernels < uniform(g, (n, 1, 1, 1), 0.05, 0.15, kernels) * peak, 0, kernels)
     return shifted(kernels[:, 0], -0.4 * normal(g, (n, 2), kernels))
 
 
-def soften(clean: Tensor, g: torch.Generator) -> Tensor:
+def soften_optics(clean: Tensor, g: torch.Generator) -> Tensor:
     """Blur pictures (N, 3, H, W) as a lens and a color filter array do.
 
     Training pictures have mostly been downscaled, and are sharper than a camera's own pixels.
@@ -285,7 +291,7 @@ def soften(clean: Tensor, g: torch.Generator) -> Tensor:
     return gaussian_blur(clean, 0.4 + 1.2 * float(torch.rand((), generator=g)))
 
 
-def dim(clean: Tensor, g: torch.Generator) -> Tensor:
+def underexpose(clean: Tensor, g: torch.Generator) -> Tensor:
     """Darken pictures (N, 3, H, W) by a random gamma, as pictures exposed for their highlights are: white walls turn
     gray.
 
@@ -328,17 +334,17 @@ def held_out(pools: Any, each: int = 2) -> Sample:
     Real pairs are not among them: there are too few to hold some out, and a test set serves better.
     """
     pictures, recipe = pools.pictures, pools.recipe
-    if pictures.held:
-        pools = type(pools)(Pictures(pictures.held, (), pictures.pairs, ()), recipe, pools.share)
-    made = []
+    if pictures.held_out:
+        pools = type(pools)(PictureSet(pictures.held_out, (), pictures.pairs, ()), recipe, pools.shard)
+    samples = []
     for number, kind in enumerate(k for k in pools.kinds if isinstance(k, str)):
         for which in range(each):
             g = torch.Generator().manual_seed(seed_of(HELD_OUT, number, which))
-            made.append(pools.group(kind, g, 1))
-    return join(made)
+            samples.append(pools.group(kind, g, 1))
+    return join(samples)
 
 
-def source(recipe: Recipe, root: Path, share: Share, kind: Callable[..., Any] = Pools) -> Source[Sample]:
+def training_data(recipe: Recipe, root: Path, shard: Shard, kind: Callable[..., Any] = Pools) -> TrainingData[Sample]:
     """The data of a job that learns from pictures.
 
     An epoch has as many samples as regions fit into the pictures.
@@ -347,17 +353,19 @@ def source(recipe: Recipe, root: Path, share: Share, kind: Callable[..., Any] = 
         UsageError: see `pictures.gather`.
     """
     pictures = gather(recipe, root)
-    pools = kind(pictures, recipe, share)
+    pools = kind(pictures, recipe, shard)
     area = sum(p.height * p.width for p in pictures.clean)
     area += sum(t.clean.height * t.clean.width for pairs in pictures.pairs for t in pairs)
-    told = {
+    description = {
         "data": [str(root / name) for name in recipe.data],
         "pictures": len(pictures.clean),
         "megapixels": round(area / 1e6, 1),
-        "held_out": len(pictures.held),
+        "held_out": len(pictures.held_out),
         "pairs": {p.manifest or p.degraded: len(t) for p, t in zip(recipe.pairs, pictures.pairs, strict=True)},
-        "licences": licences(pictures, root),
+        "licences": licenses(pictures, root),
         "digest": pictures.digest(),
     }
     kinds = any(isinstance(kind, str) for kind in pools.kinds)
-    return Source(pools, held_out(pools) if kinds else None, area // recipe.region**2, told, pictures.skipped)
+    return TrainingData(
+        pools, held_out(pools) if kinds else None, area // recipe.region**2, description, pictures.skipped
+    )

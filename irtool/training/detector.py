@@ -13,25 +13,26 @@ from torch import Tensor, nn
 
 from .. import fileio
 from ..degradation import CLEAN, IDS
-from ..detect.efficientnet import STRIDE16_BLOCKS
-from ..detect.network import LOCAL, DetectorNet, Views
+from ..detection.efficientnet import STRIDE16_BLOCKS
+from ..detection.network import LOCAL, DetectorNet, Views
 from ..errors import UsageError
 from ..models import loading
 from ..weights.hub import assets_cache
-from .checks import misfits
-from .data import Sample, join, seed_of, source
+from .checks import recipe_problems
+from .data import Sample, join, seed_of, training_data
 from .detector_data import MAPPED, SEVERITY, WEIGHT, DetectorPools, labelled
 from .detector_views import CROP_CELLS, VIEWS, WHOLE_CELLS, SeenPools
-from .jobs import Preview, Share, Source
-from .pictures import Pictures
+from .pictures import PictureSet
 from .recipe import Recipe
+from .tasks import Preview, Shard, TrainingData
 
 # A cell with a drop or a shadow is rare and hard to tell: one missed counts for as many called wrongly.
 _MISSED = {"raindrop": 4.0, "shadow": 2.0}
 
 
-class DetectorJob:
-    """The `Job` of the kind "detector". Its figure is the mean, over the degradations, of the probability that a
+class DetectorTask:
+    """The `TrainingTask` of the kind "detector". Its figure is the mean, over the degradations, of the probability
+    that a
     held-out picture which has it scores higher than a clean one (the area under the ROC curve).
 
     The lower half of the backbone and the trunk at native resolution stay as they are in the file that
@@ -44,10 +45,10 @@ class DetectorJob:
     different pools there are.
     """
 
-    figure = "auc"
+    figure_of_merit = "auc"
 
     def problems(self, recipe: Recipe) -> list[str]:
-        problems = misfits(DetectorNet, recipe, ("labelled", "held", "real", "frozen", "pools"))
+        problems = recipe_problems(DetectorNet, recipe, ("labelled", "held", "real", "frozen", "pools"))
         real = recipe.settings.get("real", {})
         if not isinstance(real, Mapping) or set(real) - {*IDS, CLEAN}:
             problems.append("settings.real is a table of weights by degradation id or 'clean'")
@@ -61,12 +62,12 @@ class DetectorJob:
             module.requires_grad_(False)
         return net
 
-    def dataset(self, recipe: Recipe, root: Path, share: Share) -> Source[Sample]:
+    def dataset(self, recipe: Recipe, root: Path, shard: Shard) -> TrainingData[Sample]:
         skipped: list[str] = []
         tables = [recipe.settings.get(name) for name in ("labelled", "held")]
         real, held = (labelled(root / str(name), skipped) if name else [] for name in tables)
         frozen = root / str(recipe.settings["frozen"]) if "frozen" in recipe.settings else None
-        net = _frozen(frozen, recipe).to(share.device)
+        net = _frozen(frozen, recipe).to(shard.device)
         settings = {name: value for name, value in recipe.settings.items() if name != "pools"}  # more of the same
         samples = (recipe.data, recipe.group, recipe.pool, recipe.region, recipe.seed, recipe.weights, settings)
         names = json.dumps(
@@ -74,15 +75,17 @@ class DetectorJob:
         )
         where = assets_cache() / "views" / hashlib.sha256(names.encode()).hexdigest()[:24]
 
-        def pools(pictures: Pictures, recipe: Recipe, share: Share) -> SeenPools:
-            fresh = DetectorPools(pictures, recipe, share, real=real)
-            return SeenPools(fresh, net, int(recipe.settings.get("pools", 64)), where / f"{share.rank}-{share.ranks}")
+        def pools(pictures: PictureSet, recipe: Recipe, shard: Shard) -> SeenPools:
+            fresh = DetectorPools(pictures, recipe, shard, real=real)
+            return SeenPools(
+                fresh, net, int(recipe.settings.get("pools", 64)), where / f"{shard.rank}-{shard.world_size}"
+            )
 
-        found = source(recipe, root, share, pools)
-        told = {**found.told, "labelled": len(real), "labelled_held_out": len(held)}
+        found = training_data(recipe, root, shard, pools)
+        header = {**found.description, "labelled": len(real), "labelled_held_out": len(held)}
         fresh: DetectorPools = found.pools.pools  # type: ignore[attr-defined]
-        fixed = DetectorPools(fresh.pictures, recipe, share, real=held, vary=False)
-        return Source(found.pools, held_out(fixed), found.samples, told, [*found.skipped, *skipped])
+        fixed = DetectorPools(fresh.pictures, recipe, shard, real=held, vary=False)
+        return TrainingData(found.pools, held_out(fixed), found.samples, header, [*found.skipped, *skipped])
 
     def batch(self, pool: Sample, row: int, rows: int, crop: int, generator: torch.Generator) -> Sample:
         return pool.map(lambda t: t[row::rows])
@@ -114,20 +117,20 @@ class DetectorJob:
         figures = {name: value.detach() for name, value in parts.items()}
         return 2 * kinds + 0.2 * clean + 0.5 * maps + 0.5 * severity, figures
 
-    def preview(self, net: nn.Module, held: Sample, recipe: Recipe) -> Preview:
-        logits = torch.cat([net(held.degraded[i : i + 1]).float() for i in range(len(held))])
-        said, is_there = logits > 0, held.labels > 0.5
+    def preview(self, net: nn.Module, held_out: Sample, recipe: Recipe) -> Preview:
+        logits = torch.cat([net(held_out.degraded[i : i + 1]).float() for i in range(len(held_out))])
+        predicted, is_there = logits > 0, held_out.labels > 0.5
         is_clean = ~is_there.any(dim=1)
         figures = {
-            "right": float((said == is_there).all(dim=1).float().mean()),
-            "label_right": float((said == is_there).float().mean()),
+            "right": float((predicted == is_there).all(dim=1).float().mean()),
+            "label_right": float((predicted == is_there).float().mean()),
             "auc": _mean_auc(logits, is_there, is_clean),
-            "clean_right": float((~said[is_clean]).all(dim=1).float().mean()),
+            "clean_right": float((~predicted[is_clean]).all(dim=1).float().mean()),
         }
-        names = held.names()
+        names = held_out.names()
         shown = [i for i, name in enumerate(names) if name not in names[:i]]
-        found = ["+".join(i for i, on in zip(IDS, row, strict=True) if on) or CLEAN for row in said.tolist()]
-        pictures = held.degraded.permute(0, 2, 3, 1).cpu().numpy()
+        found = ["+".join(i for i, on in zip(IDS, row, strict=True) if on) or CLEAN for row in predicted.tolist()]
+        pictures = held_out.degraded.permute(0, 2, 3, 1).cpu().numpy()
         return Preview(
             figures,
             rows=[[pictures[i]] for i in shown],

@@ -23,13 +23,13 @@ from torch.utils.data import Dataset
 
 from .. import synth
 from ..degradation import CLEAN, IDS, INDEX
-from ..detect.network import LOCAL, SEVERE
+from ..detection.network import LOCAL, SEVERE
 from ..errors import UsageError
 from ..weights.hub import assets_cache
-from .data import MIXED, Sample, join, seed_of, soften
-from .jobs import Share
-from .pictures import Decoded, Pictures, decode
+from .data import MIXED, Sample, join, seed_of, soften_optics
+from .pictures import Decoded, PictureSet, decode
 from .recipe import Recipe
+from .tasks import Shard
 
 CHANGE, MAPPED, WEIGHT, SEVERITY = "change", "mapped", "weight", "severity"
 """Names in `Sample.extras`: (N, len(LOCAL), H, W) mean absolute change of every pixel by each of the local kinds;
@@ -112,40 +112,40 @@ class DetectorPools(Dataset[Sample]):
 
     def __init__(
         self,
-        pictures: Pictures,
+        pictures: PictureSet,
         recipe: Recipe,
-        share: Share | None = None,
+        shard: Shard | None = None,
         *,
         real: Sequence[Labelled] = (),
         vary: bool = True,
     ) -> None:
         self.pictures, self.recipe, self.vary = pictures, recipe, vary
-        self.share = share or Share(0, 1, torch.device("cpu"))
+        self.shard = shard or Shard(0, 1, torch.device("cpu"))
         self.real = {label: [one for one in real if one.label == label] for label in (*IDS, CLEAN)}
         odds = {(kind, False): weight for kind, weight in recipe.weights.items() if weight > 0}
         wanted = recipe.settings.get("real", {})
         odds |= {(label, True): weight for label, weight in wanted.items() if weight > 0 and self.real[label]}
         self.kinds = list(odds)
         self.odds = torch.tensor(list(odds.values()), dtype=torch.float64)
-        self.frequency = torch.tensor([often for _, _, often in SHAPES])
+        self.frequency = torch.tensor([frequency for _, _, frequency in SHAPES])
 
     def __getitem__(self, index: int) -> Sample:
-        groups, (rank, ranks) = self.recipe.pool // self.recipe.group, (self.share.rank, self.share.ranks)
+        groups, (rank, world_size) = self.recipe.pool // self.recipe.group, (self.shard.rank, self.shard.world_size)
         g = torch.Generator().manual_seed(seed_of(self.recipe.seed, index))
         shape = SHAPES[int(torch.multinomial(self.frequency, 1, generator=g))]
         h, w = (max(16, round(side * self.recipe.region / 16) * 16) for side in shape[:2])
-        made = []
-        for group in range(rank * groups // ranks, (rank + 1) * groups // ranks):
+        samples = []
+        for group in range(rank * groups // world_size, (rank + 1) * groups // world_size):
             g = torch.Generator().manual_seed(seed_of(self.recipe.seed, index, group))
             content = None
             for _ in range(self.recipe.group):
                 kind, real = self.kinds[int(torch.multinomial(self.odds, 1, generator=g))]
                 if real:
-                    made.append(self.photograph(kind, h, w, g))
+                    samples.append(self.photograph(kind, h, w, g))
                 else:
                     content = self._region(g, h, w) if content is None else content
-                    made.append(self.sample(kind, content, g))
-        return join(made)
+                    samples.append(self.sample(kind, content, g))
+        return join(samples)
 
     def photograph(self, label: str, h: int, w: int, g: torch.Generator) -> Sample:
         """A real photograph of a label, cropped, resized to (h, w) and encoded anew at random."""
@@ -173,7 +173,7 @@ class DetectorPools(Dataset[Sample]):
             mapped[0, LOCAL.index("shadow")] = 1
         extras = {CHANGE: change.half(), MAPPED: mapped, WEIGHT: weight, SEVERITY: severity}
         pixels = (pixels.clamp(0, 1) * 255).round()[None] / 255
-        return Sample(pixels, pixels, torch.zeros(1, 0), labels, labels.clone(), extras).to(self.share.device)
+        return Sample(pixels, pixels, torch.zeros(1, 0), labels, labels.clone(), extras).to(self.shard.device)
 
     def sample(self, kind: str, content: Tensor, g: torch.Generator) -> Sample:
         """One sample of a kind of `recipe.weights` from content (3, H, W), or from a brighter one for low light."""
@@ -185,7 +185,7 @@ class DetectorPools(Dataset[Sample]):
         h, w = content.shape[-2:]
         labels, change = torch.zeros(1, len(IDS)), torch.zeros(1, len(LOCAL), h, w)
         severity = torch.full((1, len(IDS)), float("nan"))
-        degraded = content[None] if _draw(g, 5) > 1 else soften(content[None], g)
+        degraded = content[None] if _draw(g, 5) > 1 else soften_optics(content[None], g)
         for each in kinds:
             labels[0, INDEX[each]] = 1
             before, degraded = degraded, synth.random_chain(each, g).apply(degraded, g)
@@ -198,8 +198,8 @@ class DetectorPools(Dataset[Sample]):
         degraded = (degraded.clamp(0, 1) * 255).round() / 255
         weight, mapped = torch.ones(1, len(IDS)), torch.ones(1, len(LOCAL))
         extras = {CHANGE: change.half(), MAPPED: mapped, WEIGHT: weight, SEVERITY: severity}
-        made = Sample(degraded, content[None], torch.zeros(1, 0), labels, labels.clone(), extras)
-        return made.to(self.share.device)
+        result = Sample(degraded, content[None], torch.zeros(1, 0), labels, labels.clone(), extras)
+        return result.to(self.shard.device)
 
     def _region(self, g: torch.Generator, h: int, w: int) -> Tensor:
         """A clean (3, h, w) region, seen at the picture's own size or smaller, so that it may show all of it."""
@@ -223,9 +223,9 @@ class DetectorPools(Dataset[Sample]):
 def _box(shape: Sequence[int], h: int, w: int, g: torch.Generator) -> tuple[int, int, int, int]:
     """Top, left, height and width of a random part of a picture, about as wide to high as (h, w), most of it."""
     largest = min(shape[0] / h, shape[1] / w)
-    share, stretch = _uniform(g, 0.65, 1.0), math.exp(_uniform(g, -0.15, 0.15))
-    tall = min(shape[0], max(16, round(h * largest * share * stretch)))
-    wide = min(shape[1], max(16, round(w * largest * share / stretch)))
+    shard, stretch = _uniform(g, 0.65, 1.0), math.exp(_uniform(g, -0.15, 0.15))
+    tall = min(shape[0], max(16, round(h * largest * shard * stretch)))
+    wide = min(shape[1], max(16, round(w * largest * shard / stretch)))
     return _draw(g, shape[0] - tall + 1), _draw(g, shape[1] - wide + 1), tall, wide
 
 

@@ -16,15 +16,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..detect.network import CROP, CROP_AREA, WHOLE_AREA, DetectorNet, cells_hit, reduced
+from ..detection.network import CROP, CROP_AREA, WHOLE_AREA, DetectorNet, cells_hit, reduced
 from .data import Sample, seed_of
 from .detector_data import CHANGE, DetectorPools
-from .jobs import Share, job
 from .recipe import Recipe, find, load
+from .tasks import Shard, training_task
 
 VIEWS = ("seen_whole", "seen_crops", "seen_fine")
 WHOLE_CELLS, CROP_CELLS = "whole_cells", "crop_cells"
-"""Names in `Sample.extras`: the fields of `irtool.detect.network.Views`, and what the maps should say."""
+"""Names in `Sample.extras`: the fields of `irtool.detection.network.Views`, and what the maps should say."""
 CROPS = 2  # of middle size, for each sample
 
 
@@ -40,16 +40,16 @@ class SeenPools(Dataset[Sample]):
 
     def __init__(self, pools: DetectorPools, net: DetectorNet, count: int, where: Path) -> None:
         self.pools, self.net, self.count, self.where = pools, net, count, where
-        self.kinds: list[str] = []  # `data.source` makes no held-out samples of these: they are no pictures
+        self.kinds: list[str] = []  # `data.training_data` makes no held-out samples of these: they are no pictures
 
     def __getitem__(self, index: int) -> Sample:
         path = self.where / f"{index % self.count:05d}.safetensors"
         if not path.is_file():
             self._make(index % self.count, path)
-        held = load_file(path)
-        labels = held.pop("labels").float()
+        held_out = load_file(path)
+        labels = held_out.pop("labels").float()
         nothing = torch.zeros(len(labels), 1)
-        return Sample(nothing, nothing, nothing, labels, labels, held).to(self.pools.share.device)
+        return Sample(nothing, nothing, nothing, labels, labels, held_out).to(self.pools.shard.device)
 
     def _make(self, index: int, path: Path) -> None:
         sample = self.pools[index]
@@ -96,7 +96,7 @@ def main() -> None:
     given = parser.parse_args()
     recipe: Recipe = load(find(given.recipe))
     number, parts = map(int, given.part.split("/"))
-    pools = job(recipe.kind).dataset(recipe, given.data, Share(0, 1, torch.device("cpu"))).pools
+    pools = training_task(recipe.kind).dataset(recipe, given.data, Shard(0, 1, torch.device("cpu"))).pools
     for index in range(number - 1, int(recipe.settings["pools"]), parts):
         pools[index]
         print(index, flush=True)

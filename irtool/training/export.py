@@ -12,24 +12,24 @@ from ..errors import UsageError
 from ..models import loading
 from ..models.compact import CompactNet
 from . import state
-from .jobs import job
 from .recipe import Recipe, build
+from .tasks import training_task
 
 
-def restored(checkpoint: Path) -> tuple[nn.Module, Recipe, int]:
+def load_checkpoint(checkpoint: Path) -> tuple[nn.Module, Recipe, int]:
     """The averaged network of a checkpoint, ready to use, with its recipe and the steps it was trained for.
 
     Raises:
         UsageError: the file is no checkpoint of irtool.
     """
-    held = state.read(checkpoint)
-    recipe = build(held["recipe"], str(checkpoint))
-    net = job(recipe.kind).build(recipe)
+    checkpoint_data = state.read(checkpoint)
+    recipe = build(checkpoint_data["recipe"], str(checkpoint))
+    net = training_task(recipe.kind).build(recipe)
     try:
-        net.load_state_dict(held["ema"])
+        net.load_state_dict(checkpoint_data["ema"])
     except RuntimeError as error:
         raise UsageError(f"{checkpoint} does not fit its own recipe: {error}.") from error
-    return net.eval().requires_grad_(False), recipe, held["step"]
+    return net.eval().requires_grad_(False), recipe, checkpoint_data["step"]
 
 
 def export(
@@ -55,27 +55,27 @@ def export(
     Raises:
         UsageError: a file is no checkpoint of irtool, or the two are of different networks.
     """
-    net, recipe, steps = restored(checkpoint)
+    net, recipe, steps = load_checkpoint(checkpoint)
     header = {"steps": str(steps), "recipe_sha256": recipe.sha256, **(notes or {})}
     if blend is not None:
         header |= _blend(net, blend, share, only) | {"blend_share": f"{share:g}"}
-    job(recipe.kind).export(net, recipe, target, header)
+    training_task(recipe.kind).export(net, recipe, target, header)
     return target
 
 
 @torch.no_grad()
-def _blend(net: nn.Module, blend: Path, share: float, only: str) -> dict[str, str]:
+def _blend(net: nn.Module, blend: Path, fraction: float, only: str) -> dict[str, str]:
     """Interpolate a network's weights, or one task's adapter, towards another's; returns header entries."""
     if blend.suffix == ".safetensors":
         other, header = loading.read(blend)
-        told = {"blend_recipe_sha256": header.get("recipe_sha256", "unknown")}
+        notes = {"blend_recipe_sha256": header.get("recipe_sha256", "unknown")}
     else:
-        other, recipe, _ = restored(blend)
-        told = {"blend_recipe_sha256": recipe.sha256}
-    theirs = dict(other.named_parameters())
-    mine = {name: p for name, p in net.named_parameters() if not only or name.endswith((".up", ".down"))}
-    apart = [n for n, p in mine.items() if n not in theirs or theirs[n].shape != p.shape]
-    if type(other) is not type(net) or apart or (not only and len(mine) != len(theirs)):
+        other, recipe, _ = load_checkpoint(blend)
+        notes = {"blend_recipe_sha256": recipe.sha256}
+    other_weights = dict(other.named_parameters())
+    weights = {name: p for name, p in net.named_parameters() if not only or name.endswith((".up", ".down"))}
+    mismatched = [n for n, p in weights.items() if n not in other_weights or other_weights[n].shape != p.shape]
+    if type(other) is not type(net) or mismatched or (not only and len(weights) != len(other_weights)):
         raise UsageError(f"{blend} is of another network.", "Blend checkpoints of one network.")
     row: int | slice = slice(None)
     if only:
@@ -84,7 +84,7 @@ def _blend(net: nn.Module, blend: Path, share: float, only: str) -> dict[str, st
                 f"There are no offsets of a task {only}.", "Name one of the network's tasks, such as haze."
             )
         row = net.tasks.index(only)
-        told["blend_only"] = only
-    for name, weight in mine.items():
-        weight[row] = torch.lerp(weight[row], theirs[name][row].to(weight), share)
-    return told
+        notes["blend_only"] = only
+    for name, weight in weights.items():
+        weight[row] = torch.lerp(weight[row], other_weights[name][row].to(weight), fraction)
+    return notes

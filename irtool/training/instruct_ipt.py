@@ -19,23 +19,23 @@ from ..models.instruct_ipt import TASKS, InstructIPT
 from ..models.ipt import IPT
 from ..tables import unknown
 from ..weights import locate
-from .checks import misfits
+from .checks import recipe_problems
 from .data import Sample
 from .recipe import Recipe
-from .restorer import RestorerJob
+from .restorer import RestorerTask
 
 SETTINGS = ("base", "place")
 
 
-class InstructIPTJob(RestorerJob):
-    """The `Job` of the kind "instruct-ipt": PSNR in dB, each kind of sample counting alike.
+class InstructIPTTask(RestorerTask):
+    """The `TrainingTask` of the kind "instruct-ipt": PSNR in dB, each kind of sample counting alike.
 
     Settings, both optional: `base`, an IPT whose weights the common ones begin as (needed again by whatever reads a
     checkpoint of the run); `place`, which of its heads.
     """
 
     def problems(self, recipe: Recipe) -> list[str]:
-        wrong = misfits(InstructIPT, recipe, SETTINGS)
+        wrong = recipe_problems(InstructIPT, recipe, SETTINGS)
         if wrong:
             return wrong
         tasks, side = list(recipe.model.get("tasks", TASKS)), recipe.model.get("patch_size", 48)
@@ -60,12 +60,12 @@ class InstructIPTJob(RestorerJob):
             plain, header = loading.read(locate(base), num_heads=recipe.model.get("num_heads", 12))
             if not isinstance(plain, IPT):
                 raise UsageError(f"settings.base holds a {header['architecture']}, not an IPT.", "Leave it out.")
-            net.begin(plain, int(recipe.settings.get("place", 0)))
+            net.init_from_ipt(plain, int(recipe.settings.get("place", 0)))
         return net
 
     def restore(self, net: nn.Module, sample: Sample) -> Tensor:
-        wanted = [INDEX[task] for task in net.tasks]  # type: ignore[union-attr]
-        restored: Tensor = net(sample.degraded, sample.asked[:, wanted])
+        columns = [INDEX[task] for task in net.tasks]  # type: ignore[union-attr]
+        restored: Tensor = net(sample.degraded, sample.task_weights[:, columns])
         return restored
 
     def export(self, net: nn.Module, recipe: Recipe, target: Path, notes: Mapping[str, str]) -> None:

@@ -21,12 +21,12 @@ from ..diffusion.likelihood import sample_with_likelihood
 from ..diffusion.schedules import SCHEDULES, Process, process, times
 from ..models import loading
 from ..models.irsde_unet import ConditionalUNet
-from .checks import misfits
-from .data import Sample, cut, source
-from .jobs import Preview, Share, Source
+from .checks import recipe_problems
+from .data import Sample, cut, training_data
 from .recipe import Recipe
 from .restorer import psnr
 from .spatial_entropy import KINDS, entropy_loss
+from .tasks import Preview, Shard, TrainingData
 
 PROCESS: Mapping[str, Any] = {"max_sigma": 50, "steps": 100, "schedule": "cosine", "eps": 0.005}
 LOSSES = ("l1", "l2", *KINDS)
@@ -54,25 +54,25 @@ def entropy_penalty(p: Process, net: irsde.Network, mu: Tensor, intervals: int, 
     return found.mean() / mu[0].numel()
 
 
-class IRSDEJob:
-    """The `Job` of the kind "ir-sde". The figure is PSNR in dB of held-out samples.
+class IRSDETask:
+    """The `TrainingTask` of the kind "ir-sde". The figure is PSNR in dB of held-out samples.
 
     Settings: max_sigma, steps, schedule, eps of the process; loss, one of `LOSSES`; levels, bins of a spatial entropy
     loss; entropy, weight of `entropy_penalty` (0 for none), with entropy_steps intervals; preview_steps of the
     posterior sampler for held-out samples.
     """
 
-    figure = "psnr"
+    figure_of_merit = "psnr"
     known = (*PROCESS, "loss", "levels", "entropy", "entropy_steps", "preview_steps")
 
     def problems(self, recipe: Recipe) -> list[str]:
-        problems = misfits(ConditionalUNet, recipe, self.known)
-        said = self.settings(recipe)
-        if said["schedule"] not in SCHEDULES:
-            problems.append(f"settings: schedule is one of {', '.join(SCHEDULES)}, not '{said['schedule']}'")
+        problems = recipe_problems(ConditionalUNet, recipe, self.known)
+        settings = self.settings(recipe)
+        if settings["schedule"] not in SCHEDULES:
+            problems.append(f"settings: schedule is one of {', '.join(SCHEDULES)}, not '{settings['schedule']}'")
         if recipe.settings.get("loss", "l1") not in LOSSES:
             problems.append(f"settings: loss is one of {', '.join(LOSSES)}, not '{recipe.settings['loss']}'")
-        above = {k: said[k] for k in ("max_sigma", "steps", "eps")}
+        above = {k: settings[k] for k in ("max_sigma", "steps", "eps")}
         above |= {k: recipe.settings[k] for k in ("levels", "entropy_steps", "preview_steps") if k in recipe.settings}
         wrong = [k for k, v in above.items() if not isinstance(v, (int, float)) or v <= 0]
         problems += [f"settings: {key} is a number above 0, not {above[key]!r}" for key in wrong]
@@ -91,8 +91,8 @@ class IRSDEJob:
     def build(self, recipe: Recipe) -> ConditionalUNet:
         return ConditionalUNet(**recipe.model)
 
-    def dataset(self, recipe: Recipe, root: Path, share: Share) -> Source[Sample]:
-        return source(recipe, root, share)
+    def dataset(self, recipe: Recipe, root: Path, shard: Shard) -> TrainingData[Sample]:
+        return training_data(recipe, root, shard)
 
     def batch(self, pool: Sample, row: int, rows: int, crop: int, generator: torch.Generator) -> Sample:
         return cut(pool, row, rows, crop, generator)
@@ -118,8 +118,8 @@ class IRSDEJob:
             loss, figures["log_likelihood"] = loss + weight * penalty, penalty.detach()
         return loss, figures
 
-    def preview(self, net: nn.Module, held: Sample, recipe: Recipe) -> Preview:
-        p, mu, clean = self.process(recipe), held.degraded, held.clean
+    def preview(self, net: nn.Module, held_out: Sample, recipe: Recipe) -> Preview:
+        p, mu, clean = self.process(recipe), held_out.degraded, held_out.clean
         g = torch.Generator().manual_seed(0)
         route = times(p.T, min(p.T, int(recipe.settings.get("preview_steps", 10))))
         restored = irsde.sample(
@@ -137,5 +137,5 @@ class IRSDEJob:
 
     def export(self, net: nn.Module, recipe: Recipe, target: Path, notes: Mapping[str, str]) -> None:
         tasks = [i for i in IDS if recipe.weights.get(i, 0) > 0] or list(IDS)
-        told = {"tasks": json.dumps(tasks), "settings": json.dumps(self.settings(recipe))}
-        loading.save(net, target, architecture="irsde-unet", config=recipe.model, notes={**told, **notes})
+        header = {"tasks": json.dumps(tasks), "settings": json.dumps(self.settings(recipe))}
+        loading.save(net, target, architecture="irsde-unet", config=recipe.model, notes={**header, **notes})

@@ -20,10 +20,10 @@ from ..degradation import IDS
 from ..errors import UsageError
 from ..models import loading, mae
 from ..models.lm4lv import LM4LV, Adapters, Prompt, language_model, prompt
-from .data import Sample, cut, source
-from .jobs import Preview, Share, Source
+from .data import Sample, cut, training_data
 from .recipe import Recipe, unknown
 from .restorer import psnr
+from .tasks import Preview, Shard, TrainingData
 
 MODEL: Mapping[str, Any] = {"language_model": "", "vision": "", "num_task_tokens": 10, "autoencoder": {}}
 SETTINGS = ("stage", "spatial")
@@ -45,8 +45,8 @@ class Learned(nn.Module):
         self.learnable_task_token = model.learnable_task_token
 
 
-class LM4LVJob:
-    """The `Job` of the kind "lm4lv". The figure is PSNR in dB of held-out samples.
+class LM4LVTask:
+    """The `TrainingTask` of the kind "lm4lv". The figure is PSNR in dB of held-out samples.
 
     Model: language_model, a reference (`irtool.models.lm4lv.language_model`); vision, a ViT-MAE on the hub, a folder,
     or a file that the stage "autoencoder" exported; num_task_tokens; autoencoder, the ViT-MAE to train.
@@ -55,7 +55,7 @@ class LM4LVJob:
     decoder learns, as published); spatial, "rotate" (by 180 degrees) or "flip" the target.
     """
 
-    figure = "psnr"
+    figure_of_merit = "psnr"
 
     def __init__(self) -> None:
         self.autoencoder: mae.Autoencoder | None = None
@@ -118,8 +118,8 @@ class LM4LVJob:
             raise UsageError(f"{vision} holds a {header['architecture']}, not an autoencoder.")
         return net
 
-    def dataset(self, recipe: Recipe, root: Path, share: Share) -> Source[Sample]:
-        return source(recipe, root, share)
+    def dataset(self, recipe: Recipe, root: Path, shard: Shard) -> TrainingData[Sample]:
+        return training_data(recipe, root, shard)
 
     def batch(self, pool: Sample, row: int, rows: int, crop: int, generator: torch.Generator) -> Sample:
         return cut(pool, row, rows, crop, generator)
@@ -151,9 +151,9 @@ class LM4LVJob:
         losses = model.losses(ids, text, features, images)
         return losses["total"], {key: losses[key].detach() for key in ("text", "vision")}
 
-    def preview(self, net: nn.Module, held: Sample, recipe: Recipe) -> Preview:
-        autoencoder, model = self.around(net, held.clean.device)
-        degraded, clean = self.pictures(autoencoder.size, held, recipe)
+    def preview(self, net: nn.Module, held_out: Sample, recipe: Recipe) -> Preview:
+        autoencoder, model = self.around(net, held_out.clean.device)
+        degraded, clean = self.pictures(autoencoder.size, held_out, recipe)
         # What LM4LV is to be compared with: the degraded picture through the autoencoder alone.
         through = autoencoder.decode(autoencoder.encode(degraded)).float().clamp(0, 1)
         best = autoencoder.decode(autoencoder.encode(clean)).float().clamp(0, 1)
@@ -190,5 +190,5 @@ class LM4LVJob:
         adapters = Adapters(**made)
         whole = {f"autoencoder.{k}": v for k, v in autoencoder.state_dict().items()}
         adapters.load_state_dict(whole | net.state_dict(), strict=True)
-        told = {"tasks": json.dumps([i for i in IDS if recipe.weights.get(i, 0) > 0] or list(IDS))}
-        loading.save(adapters, target, architecture="lm4lv", config=made, notes={**told, **notes})
+        header = {"tasks": json.dumps([i for i in IDS if recipe.weights.get(i, 0) > 0] or list(IDS))}
+        loading.save(adapters, target, architecture="lm4lv", config=made, notes={**header, **notes})

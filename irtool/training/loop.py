@@ -1,4 +1,4 @@
-"""The training loop: `jobs` says what is trained, `state` holds weights, optimizer and position in the data."""
+"""The training loop: `tasks` says what is trained, `state` holds weights, optimizer and position in the data."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from ..errors import FileError, IrtoolError, UsageError
 from ..fileio import exists, read_text
-from . import card
+from . import model_card
 from .data import seed_of
-from .feed import feed
-from .jobs import Batch, Job, Source, job
-from .journal import Journal, Meter, Watcher, means
-from .processes import Group, Stop, together
+from .distributed import ProcessGroup, StopSignal, init_distributed
+from .log import Callback, Meter, TrainingLog, means
+from .prefetch import prefetch
 from .recipe import Recipe
-from .state import BEST, LAST, State, held_by, stand_for
+from .state import BEST, LAST, TrainState, link_or_copy, trainable_parameters
+from .tasks import Batch, TrainingData, TrainingTask, training_task
 
 
 def train(
@@ -31,7 +31,7 @@ def train(
     *,
     device: torch.device,
     start: Path | None = None,
-    watcher: Watcher | None = None,
+    callback: Callback | None = None,
     tensorboard: bool = False,
 ) -> Path:
     """Run a recipe; resumes by itself where `out` holds a checkpoint.
@@ -54,45 +54,50 @@ def train(
             checkpoint stays.
         KeyboardInterrupt: the run was told to end, and has saved where it was.
     """
-    work = job(recipe.kind)
-    with together(device) as group:
-        watcher = watcher if watcher is not None and group.rank == 0 else Watcher()
-        require_divisible(recipe, group.size)
-        with group.first():
-            source = work.dataset(recipe, data, group.share)
+    task = training_task(recipe.kind)
+    with init_distributed(device) as group:
+        callback = callback if callback is not None and group.rank == 0 else Callback()
+        require_divisible(recipe, group.world_size)
+        with group.rank_zero_first():
+            source = task.dataset(recipe, data, group.shard)
         for sentence in source.skipped:
-            watcher.note(f"skipped: {sentence}")
+            callback.note(f"skipped: {sentence}")
         if source.skipped:
-            watcher.note(f"{len(source.skipped)} file(s) skipped")
-        state = State(work, recipe, group.device)
+            callback.note(f"{len(source.skipped)} file(s) skipped")
+        state = TrainState(task, recipe, group.device)
         if (out / LAST).is_file():
             state.resume(out / LAST, recipe)
-            watcher.note(f"goes on from step {state.step}")
-            if state.data != source.told.get("digest", ""):
-                watcher.note("the pictures are not those that the run was begun with")
+            callback.note(f"goes on from step {state.step}")
+            if state.data != source.description.get("digest", ""):
+                callback.note("the pictures are not those that the run was begun with")
         else:
             _require_own(out)
             if start is not None:
-                state.begin_from(start)
-        state.data = str(source.told.get("digest", ""))
+                state.initialize_from(start)
+        state.data = str(source.description.get("digest", ""))
         try:
             out.mkdir(parents=True, exist_ok=True)
-            journal = Journal(out, state.step, tensorboard=tensorboard) if group.rank == 0 else None
-            watcher.line(
-                {"type": "run", "step": state.step, "parameters": held_by(state.net), "processes": group.size}
-                | {"skipped": len(source.skipped), **source.told}
+            log = TrainingLog(out, state.step, tensorboard=tensorboard) if group.rank == 0 else None
+            callback.line(
+                {
+                    "type": "run",
+                    "step": state.step,
+                    "parameters": trainable_parameters(state.net),
+                    "processes": group.world_size,
+                }
+                | {"skipped": len(source.skipped), **source.description}
             )
-            with Stop() as stop:
-                run(Session(work, recipe, source, state, group, out, journal, watcher, stop))
-            if journal is not None:
-                card.write(out, recipe, source.told, state, journal.lines, work.figure)
-                journal.close()
+            with StopSignal() as stop:
+                run(Session(task, recipe, source, state, group, out, log, callback, stop))
+            if log is not None:
+                model_card.write(out, recipe, source.description, state, log.lines, task.figure_of_merit)
+                log.close()
         except ConnectionError:
-            raise  # not an error of the disk: `together` handles it
+            raise  # not an error of the disk: `init_distributed` handles it
         except OSError as error:
-            told = (error.strerror or str(error)) + (f": {error.filename}" if error.filename else "")
+            reason = (error.strerror or str(error)) + (f": {error.filename}" if error.filename else "")
             raise IrtoolError(
-                f"The run cannot write to {out} ({told}).",
+                f"The run cannot write to {out} ({reason}).",
                 f"Make room; {out / LAST} is the last good state, and the same command goes on from it.",
             ) from error
     return out / LAST
@@ -104,15 +109,15 @@ def _require_own(out: Path) -> None:
     Raises:
         UsageError: it holds checkpoints without the one to go on from, or a log that is none of irtool's.
     """
-    log, own = out / "log.jsonl", False
+    log, is_own = out / "log.jsonl", False
     if exists(log):
         try:
             first = json.loads(read_text(log).partition("\n")[0] or '{"step": 0}')
-            own = isinstance(first, dict) and "step" in first
+            is_own = isinstance(first, dict) and "step" in first
         except (ValueError, RecursionError, FileError):
-            own = False
+            is_own = False
     # A run that was killed before its first checkpoint has a log alone.
-    foreign = [] if own else [*([log] if exists(log) else []), *sorted(out.glob("step-*.pt"))]
+    foreign = [] if is_own else [*([log] if exists(log) else []), *sorted(out.glob("step-*.pt"))]
     if foreign:
         raise UsageError(f"{foreign[0]} is not of a run that could go on here.", "Name another folder with --out.")
 
@@ -125,22 +130,22 @@ class Session:
         journal: None in all processes but the first.
     """
 
-    work: Job[Any]
+    work: TrainingTask[Any]
     recipe: Recipe
-    source: Source[Any]
-    state: State
-    group: Group
+    source: TrainingData[Any]
+    state: TrainState
+    group: ProcessGroup
     out: Path
-    journal: Journal | None
-    watcher: Watcher
-    stop: Stop
+    journal: TrainingLog | None
+    watcher: Callback
+    stop: StopSignal
 
 
 def run(session: Session) -> None:
     """Train from where the state is to the end of the recipe."""
     s, recipe, state, group = session, session.recipe, session.state, session.group
-    step_of, meter, pool = group.wrap(Step(s.work, state.net, recipe)), Meter(group.device), None
-    with closing(feed(s.source.pools, state.pool, group.device)) as pools:
+    step_of, meter, pool = group.wrap(LossModule(s.work, state.net, recipe)), Meter(group.device), None
+    with closing(prefetch(s.source.pools, state.pool, group.device)) as pools:
         while (progress := progress_of(state, recipe)) < 1:
             # Data: the next batch of the pool in use, or of a new one.
             phase = phase_of(recipe, progress)
@@ -164,10 +169,10 @@ def run(session: Session) -> None:
             norm = nn.utils.clip_grad_norm_([p for p in state.net.parameters() if p.requires_grad], recipe.clip)
             state.optimizer.step()
             state.optimizer.zero_grad(set_to_none=True)
-            state.average(recipe.ema)
+            state.update_ema(recipe.ema)
             state.row, state.step = state.row + 1, state.step + 1
             meter.add(loss.detach() + 0 * norm, figures, batch.names())  # a gradient that is not finite shows too
-            state.seconds, ending = group.agree(state.seconds + meter.lap(), bool(s.stop))
+            state.seconds, ending = group.synchronize(state.seconds + meter.lap(), bool(s.stop))
             s.watcher.step(state.step, min(1.0, progress_of(state, recipe)))
 
             finished = progress_of(state, recipe) >= 1
@@ -183,7 +188,7 @@ def record(session: Session, meter: Meter, rate: float, *, finished: bool, endin
     Raises:
         IrtoolError: the loss of a step since the last record was not finite.
     """
-    s, recipe, state, journal = session, session.recipe, session.state, session.journal
+    s, recipe, state, log = session, session.recipe, session.state, session.journal
     look = finished or state.step % recipe.preview_every == 0
     report = look or ending or state.step % recipe.report_every == 0
     save = finished or ending or state.step % recipe.save_every == 0
@@ -192,46 +197,48 @@ def record(session: Session, meter: Meter, rate: float, *, finished: bool, endin
         raise not_a_number(state.step - ago, s.out)
     if report:
         line = {"step": state.step, "minutes": state.seconds / 60, "rate": rate}
-        line = line | means(s.group.collect(meter.take())) | line  # these names are the loop's
-        if journal is not None:
-            if look and s.source.held is not None:
-                line |= look_at(s.work, recipe, s.source.held, state, journal)
-                better = line[f"held_out/{s.work.figure}"] > state.best
-                state.best = max(state.best, line[f"held_out/{s.work.figure}"])
-            journal.add(line)
+        line = line | means(s.group.all_gather(meter.take())) | line  # these names are the loop's
+        if log is not None:
+            if look and s.source.held_out is not None:
+                line |= preview_held_out(s.work, recipe, s.source.held_out, state, log)
+                better = line[f"held_out/{s.work.figure_of_merit}"] > state.best
+                state.best = max(state.best, line[f"held_out/{s.work.figure_of_merit}"])
+            log.add(line)
             if look:
-                journal.draw()
+                log.draw()
             s.watcher.line({"type": "log", **line})
-    if (save or better) and journal is not None:
+    if (save or better) and log is not None:
         state.save(s.out, recipe)
         if better:
-            stand_for(s.out / BEST, s.out / LAST)
+            link_or_copy(s.out / BEST, s.out / LAST)
 
 
-class Step(nn.Module):
+class LossModule(nn.Module):
     """The loss of a job as a module, so that DistributedDataParallel can average its gradients."""
 
-    def __init__(self, work: Job[Any], net: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, task: TrainingTask[Any], net: nn.Module, recipe: Recipe) -> None:
         super().__init__()
-        self.work, self.net, self.recipe = work, net, recipe
+        self.task, self.net, self.recipe = task, net, recipe
 
     def forward(self, batch: Batch, generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         kind = next(self.net.parameters()).device.type
         with torch.autocast(kind, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            return self.work.loss(self.net, batch, self.recipe, generator, step)
+            return self.task.loss(self.net, batch, self.recipe, generator, step)
 
 
 @torch.inference_mode()
-def look_at(work: Job[Any], recipe: Recipe, held: Any, state: State, journal: Journal) -> dict[str, float]:
+def preview_held_out(
+    task: TrainingTask[Any], recipe: Recipe, held_out: Any, state: TrainState, log: TrainingLog
+) -> dict[str, float]:
     """Preview the averaged network, draw it, and give its figures as "held_out/..."."""
     kind = next(state.ema.parameters()).device.type
     with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        preview = work.preview(state.ema, held, recipe)
-    journal.show(preview, state.step)
+        preview = task.preview(state.ema, held_out, recipe)
+    log.show(preview, state.step)
     return {f"held_out/{k}": v for k, v in preview.figures.items()}
 
 
-def progress_of(state: State, recipe: Recipe) -> float:
+def progress_of(state: TrainState, recipe: Recipe) -> float:
     """Fraction of the run that is done, by time or by steps."""
     return state.seconds / (recipe.minutes * 60) if recipe.minutes > 0 else state.step / recipe.steps
 
@@ -244,8 +251,8 @@ def phase_of(recipe: Recipe, progress: float) -> int:
 def rate_of(recipe: Recipe, step: int, progress: float) -> float:
     """Learning rate: linear warm-up, then a cosine down to the recipe's floor."""
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    share = recipe.floor + (1 - recipe.floor) * cosine
-    return recipe.rate * min(1.0, (step + 1) / max(1, recipe.warmup)) * share
+    factor = recipe.floor + (1 - recipe.floor) * cosine
+    return recipe.rate * min(1.0, (step + 1) / max(1, recipe.warmup)) * factor
 
 
 def require_divisible(recipe: Recipe, processes: int) -> None:
@@ -255,9 +262,9 @@ def require_divisible(recipe: Recipe, processes: int) -> None:
         UsageError: it cannot.
     """
     groups = recipe.pool // recipe.group
-    uneven = [p.batch for p in recipe.phases if p.batch % processes]
-    if groups % processes or uneven:
-        what = f"batch {uneven[0]}" if uneven else f"the {groups} groups of a pool"
+    indivisible = [p.batch for p in recipe.phases if p.batch % processes]
+    if groups % processes or indivisible:
+        what = f"batch {indivisible[0]}" if indivisible else f"the {groups} groups of a pool"
         raise UsageError(
             f"{what} cannot be shared by {processes} processes.", "Start another number of them, or change the recipe."
         )

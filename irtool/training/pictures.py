@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import picture
-from ..data.pairs import DEGRADED, TRUE
+from ..data.pairs import DEGRADED_NAMES, REFERENCE_NAMES
 from ..errors import FileError, IrtoolError, UsageError, reason
 from ..fileio import atomic_open, is_folder, is_regular
 from ..tables import rows
@@ -28,7 +28,7 @@ from .recipe import Pairs, Recipe
 
 LIMIT = 2_000_000  # clean pictures with more pixels are reduced by whole factors: their own grain goes, and it fits
 Named = dict[str, list[Path]]
-_ROLES = frozenset(DEGRADED + TRUE)
+_ROLES = frozenset(DEGRADED_NAMES + REFERENCE_NAMES)
 _COLUMNS = {"clean": ("clean", "file"), "degraded": ("degraded",)}
 
 
@@ -55,7 +55,7 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class Twins:
+class PicturePair:
     """A degraded picture, its clean twin of the same size, and the ids of the damage."""
 
     degraded: Decoded
@@ -64,7 +64,7 @@ class Twins:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class PictureSet:
     """All that a run learns from.
 
     Attributes:
@@ -75,18 +75,18 @@ class Pictures:
     """
 
     clean: Sequence[Decoded]
-    held: Sequence[Decoded]
-    pairs: Sequence[Sequence[Twins]]
+    held_out: Sequence[Decoded]
+    pairs: Sequence[Sequence[PicturePair]]
     skipped: Sequence[str]
 
     def digest(self) -> str:
         """Changes when a picture is added, lost or replaced."""
-        every = [p.path.name for p in (*self.clean, *self.held)]
+        every = [p.path.name for p in (*self.clean, *self.held_out)]
         every += [side.path.name for pairs in self.pairs for t in pairs for side in (t.degraded, t.clean)]
         return hashlib.sha256("\n".join(every).encode()).hexdigest()
 
 
-def gather(recipe: Recipe, root: Path, cache: Path | None = None) -> Pictures:
+def gather(recipe: Recipe, root: Path, cache: Path | None = None) -> PictureSet:
     """Find and decode everything a recipe names.
 
     Args:
@@ -101,7 +101,7 @@ def gather(recipe: Recipe, root: Path, cache: Path | None = None) -> Pictures:
     cache = cache or assets_cache() / "pictures"
     skipped: list[str] = []
     clean = _usable(decode(_listed(root, recipe.data), cache, LIMIT, skipped), recipe.region, skipped)
-    pairs = [_twins(root, entry, cache, recipe.region, skipped) for entry in recipe.pairs]
+    pairs = [_picture_pairs(root, entry, cache, recipe.region, skipped) for entry in recipe.pairs]
     if not clean and not any(pairs):
         places = ", ".join(str(root / name) for name in recipe.data)
         raise UsageError(f"No usable picture in {places}.", skipped[0] if skipped else "")
@@ -116,8 +116,8 @@ def gather(recipe: Recipe, root: Path, cache: Path | None = None) -> Pictures:
     count = min(recipe.hold, len(clean) // 10)
     # Spread over all folders, and the same ones whatever the seed.
     chosen = {round((i + 0.5) * len(clean) / count) for i in range(count)} if count else set()
-    held = [p for i, p in enumerate(clean) if i in chosen]
-    return Pictures([p for i, p in enumerate(clean) if i not in chosen], held, pairs, skipped)
+    held_out = [p for i, p in enumerate(clean) if i in chosen]
+    return PictureSet([p for i, p in enumerate(clean) if i not in chosen], held_out, pairs, skipped)
 
 
 def decode(paths: Sequence[Path], cache: Path, limit: int | None, skipped: list[str]) -> list[Decoded]:
@@ -135,12 +135,12 @@ def decode(paths: Sequence[Path], cache: Path, limit: int | None, skipped: list[
 
     def one(path: Path) -> Decoded | str:
         try:
-            about = path.stat()
+            status = path.stat()
             if not is_regular(path):
                 return f"{path} is no regular file."
         except (OSError, ValueError) as error:
             return f"{path} cannot be read: {reason(error)}."
-        key = f"{path.resolve()} {about.st_size} {about.st_mtime_ns} {limit} 1"
+        key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {limit} 1"
         target = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
         size = _kept(target)
         if size is None:
@@ -220,7 +220,7 @@ def _absent(place: Path) -> UsageError:
     )
 
 
-def manifest(path: Path, wanted: Sequence[str]) -> list[dict[str, Path]]:
+def manifest(path: Path, columns_wanted: Sequence[str]) -> list[dict[str, Path]]:
     """Read a list of pictures: a table with a header, its columns separated by tabs, commas or semicolons.
 
     Args:
@@ -234,7 +234,7 @@ def manifest(path: Path, wanted: Sequence[str]) -> list[dict[str, Path]]:
     """
     found = rows(path)
     columns: dict[str, str] = {}
-    for name in wanted:
+    for name in columns_wanted:
         column = next((c for c in _COLUMNS[name] if found and c in found[0]), None)
         if column is None:
             raise UsageError(
@@ -287,8 +287,8 @@ def matched(
         elif not candidates:
             skipped.append(f"{path} has no clean twin of that name.")
         else:
-            told = ", ".join(str(p) for p in candidates[:3])
-            skipped.append(f"{path} has {len(candidates)} clean twins of that name ({told}): nobody can tell which.")
+            names = ", ".join(str(p) for p in candidates[:3])
+            skipped.append(f"{path} has {len(candidates)} clean twins of that name ({names}): nobody can tell which.")
     return pairs
 
 
@@ -310,7 +310,7 @@ def _of_role(paths: Sequence[Path], root: Path, names: Sequence[str]) -> list[Pa
     return [p for p in paths if any(_plain(part) in names for part in p.parent.relative_to(root).parts)]
 
 
-def _twins(root: Path, entry: Pairs, cache: Path, smallest: int, skipped: list[str]) -> list[Twins]:
+def _picture_pairs(root: Path, entry: Pairs, cache: Path, smallest: int, skipped: list[str]) -> list[PicturePair]:
     if entry.manifest:
         if not is_regular(root / entry.manifest):
             raise _absent(root / entry.manifest)
@@ -320,32 +320,32 @@ def _twins(root: Path, entry: Pairs, cache: Path, smallest: int, skipped: list[s
         places = root / entry.degraded, root / entry.clean
         low, high = (_listed(root, [name]) for name in (entry.degraded, entry.clean))
         if places[0] == places[1] and is_folder(places[0]):  # GoPro: SEQUENCE/blur and SEQUENCE/sharp in one tree
-            kinds = _of_role(low, places[0], DEGRADED), _of_role(high, places[0], TRUE)
+            kinds = _of_role(low, places[0], DEGRADED_NAMES), _of_role(high, places[0], REFERENCE_NAMES)
             low, high = kinds if all(kinds) else (low, high)
         pairs = matched(low, high, skipped, places)
     # Not reduced: the grain of a real pair is what is to be learned.
     every = list(dict.fromkeys(path for pair in pairs for path in pair))
     decoded = {one.source: one for one in _usable(decode(every, cache, None, skipped), smallest, skipped)}
-    twins = []
+    matched_pairs = []
     for first, second in pairs:
         if first not in decoded or second not in decoded:
             continue  # told already
         a, b = decoded[first], decoded[second]
         if (a.height, a.width) == (b.height, b.width):
-            twins.append(Twins(a, b, entry.task))
+            matched_pairs.append(PicturePair(a, b, entry.task))
         else:
             skipped.append(f"{first} is {a.width}x{a.height}, its clean twin {b.width}x{b.height}.")
-    return twins
+    return matched_pairs
 
 
-def licences(pictures: Pictures, root: Path) -> dict[str, int]:
+def licenses(pictures: PictureSet, root: Path) -> dict[str, int]:
     """How many pictures stand under which licence, as ``manifest.tsv`` at the data root says (columns "file" and
     "licence"); "not stated" for the others. The model card quotes this."""
-    stated: dict[Path, str] = {}
+    license_of: dict[Path, str] = {}
     path = root / "manifest.tsv"
     if is_regular(path):
         for row in rows(path):
-            stated[(root / row.get("file", "")).resolve()] = row.get("licence") or row.get("license") or ""
-    used = [p.source for p in (*pictures.clean, *pictures.held)]
+            license_of[(root / row.get("file", "")).resolve()] = row.get("licence") or row.get("license") or ""
+    used = [p.source for p in (*pictures.clean, *pictures.held_out)]
     used += [side.source for pairs in pictures.pairs for t in pairs for side in (t.degraded, t.clean)]
-    return dict(Counter(stated.get(p.resolve(), "") or "not stated" for p in dict.fromkeys(used)).most_common())
+    return dict(Counter(license_of.get(p.resolve(), "") or "not stated" for p in dict.fromkeys(used)).most_common())

@@ -18,28 +18,29 @@ from torch import Tensor, nn
 from ..diffusion.gaussian import SCHEDULES, GaussianDiffusion, gaussian_diffusion
 from ..models import loading
 from ..models.adm_unet import ADMUNet
-from .checks import misfits
-from .data import Sample, cut, source
-from .jobs import Preview, Share, Source
+from .checks import recipe_problems
+from .data import Sample, cut, training_data
 from .recipe import Recipe
 from .restorer import psnr
+from .tasks import Preview, Shard, TrainingData
 
 PROCESS: Mapping[str, Any] = {"schedule": "linear", "steps": 1000}
 LOOKED_AT = (0.1, 0.25, 0.5)
 """Shares of the time axis at which held-out pictures are denoised; the figure is the mean PSNR over them."""
 
 
-class PriorJob:
-    """The `Job` of the kind "diffusion-prior". The recipe's samples should all be clean (weights = {clean = 1}).
+class PriorTask:
+    """The `TrainingTask` of the kind "diffusion-prior". The recipe's samples should all be clean (weights = {clean =
+    1}).
 
     Settings: schedule ("linear" or "cosine") and steps of the process; downscale, a whole number by which a crop is
     reduced before the network sees it, so that it holds more of the scene.
     """
 
-    figure = "psnr"
+    figure_of_merit = "psnr"
 
     def problems(self, recipe: Recipe) -> list[str]:
-        problems = misfits(ADMUNet, recipe, (*PROCESS, "downscale"))
+        problems = recipe_problems(ADMUNet, recipe, (*PROCESS, "downscale"))
         if recipe.model.get("learn_sigma", True):
             problems.append("model: learn_sigma must be false; the variance is not trained")
         if recipe.settings.get("schedule", "linear") not in SCHEDULES:
@@ -55,8 +56,8 @@ class PriorJob:
     def build(self, recipe: Recipe) -> ADMUNet:
         return ADMUNet(**recipe.model)
 
-    def dataset(self, recipe: Recipe, root: Path, share: Share) -> Source[Sample]:
-        return source(recipe, root, share)
+    def dataset(self, recipe: Recipe, root: Path, shard: Shard) -> TrainingData[Sample]:
+        return training_data(recipe, root, shard)
 
     def batch(self, pool: Sample, row: int, rows: int, crop: int, generator: torch.Generator) -> Sample:
         return cut(pool, row, rows, crop, generator)
@@ -80,19 +81,19 @@ class PriorJob:
         error = (predicted - noise).square().mean(dim=(1, 2, 3))
         return error.mean(), {"noise_error": error.detach()}
 
-    def preview(self, net: nn.Module, held: Sample, recipe: Recipe) -> Preview:
-        p, x0 = self.process(recipe), self.pictures(held, recipe)
+    def preview(self, net: nn.Module, held_out: Sample, recipe: Recipe) -> Preview:
+        p, x0 = self.process(recipe), self.pictures(held_out, recipe)
         multiple = 2 ** (len(recipe.model.get("channel_mult", (1, 1, 2, 2, 4, 4))) - 1)
         side = x0.shape[-1] // multiple * multiple
         x0 = x0[..., :side, :side]
         noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)).to(x0.device)
         figures, columns = {}, []
-        for share in LOOKED_AT:
-            i = round(share * (p.steps - 1))
+        for shard in LOOKED_AT:
+            i = round(shard * (p.steps - 1))
             x = p.diffuse(x0, i, noise)
             predicted = torch.cat([net(row[None], torch.tensor([i], device=x.device)).float() for row in x])
             clean = p.clean_of(x, predicted, i).clamp(-1, 1)
-            figures[f"psnr/{share:g}"] = float(psnr((clean + 1) / 2, (x0 + 1) / 2).mean())
+            figures[f"psnr/{shard:g}"] = float(psnr((clean + 1) / 2, (x0 + 1) / 2).mean())
             columns += [x.clamp(-1, 1), clean]
         pictures = [((c + 1) / 2).permute(0, 2, 3, 1).cpu().numpy() for c in (*columns[2:4], x0)]
         return Preview(
@@ -104,5 +105,5 @@ class PriorJob:
 
     def export(self, net: nn.Module, recipe: Recipe, target: Path, notes: Mapping[str, str]) -> None:
         settings = {key: recipe.settings.get(key, value) for key, value in PROCESS.items()}
-        told = {"settings": json.dumps(settings), **notes}
-        loading.save(net, target, architecture="adm-unet", config=recipe.model, notes=told)
+        header = {"settings": json.dumps(settings), **notes}
+        loading.save(net, target, architecture="adm-unet", config=recipe.model, notes=header)

@@ -18,13 +18,13 @@ from ..degradation import CLEAN, IDS
 from ..errors import UsageError, closest
 from ..fileio import exists, read_text
 from ..tables import fill, number, parse_toml, read_toml, unknown
-from .jobs import JOBS, job
+from .tasks import TASKS, training_task
 
 BUILT_IN = Path(__file__).parent / "recipes"
 LARGEST_WEIGHT = 1e6
 KINDS = (*IDS, "real", "mixed", CLEAN)
 # What may change when a run goes on: how long it is and what it tells, not what it learns from.
-FREE = frozenset({"minutes", "steps", "save_every", "report_every", "preview_every", "keep"})
+CHANGEABLE_ON_RESUME = frozenset({"minutes", "steps", "save_every", "report_every", "preview_every", "keep"})
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Recipe:
     """A training run.
 
     Attributes:
-        kind: one of `jobs.JOBS`, such as "restorer" (CompactNet) or "detector" (DetectorNet).
+        kind: one of `tasks.TASKS`, such as "restorer" (CompactNet) or "detector" (DetectorNet).
         model: keyword arguments of the network.
         settings: what the kind of training takes besides; the job checks it.
         data: folders or manifests of clean pictures, relative to the data root given on the command line.
@@ -134,13 +134,13 @@ def built_in() -> list[str]:
     return sorted(p.stem for p in BUILT_IN.glob("*.toml"))
 
 
-def find(name: str, beside: Path | None = None) -> Path:
+def find(name: str, folder: Path | None = None) -> Path:
     """The TOML file of a recipe given by built-in name or by path (relative to `beside`, a folder, where given).
 
     Raises:
         UsageError: there is none; the hint names the closest.
     """
-    path = (beside or Path()) / name
+    path = (folder or Path()) / name
     if path.suffix == ".toml" and exists(path):
         return path
     if name in built_in():
@@ -167,26 +167,26 @@ def table(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """
     if path.resolve() in _seen:
         raise UsageError(f"{path} extends itself: " + " -> ".join(p.name for p in (*_seen, path)) + ".")
-    said = read_toml(path)
-    if "extends" not in said:
-        return said
-    base = said.pop("extends")
+    content = read_toml(path)
+    if "extends" not in content:
+        return content
+    base = content.pop("extends")
     if not isinstance(base, str):
         raise UsageError(f"{path}: 'extends' names a recipe, in quotes, not {base!r}.")
     merged = table(find(base, path.parent), (*_seen, path.resolve()))
-    for key, value in said.items():
+    for key, value in content.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = {**merged[key], **value} if both else value
     return merged
 
 
-def change(said: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
+def change(table: Mapping[str, Any], changes: Iterable[str]) -> dict[str, Any]:
     """A table with ``key=value`` changes. Values are TOML, bare words are strings, ``a.b=`` reaches into a table.
 
     Raises:
         UsageError: a change is no ``key=value``, or reaches into what is no table.
     """
-    changed = dict(said)
+    changed = dict(table)
     for text in changes:
         key, equals, value_text = text.partition("=")
         if not equals or not key:
@@ -214,42 +214,42 @@ def load(path: Path, changes: Iterable[str] = ()) -> Recipe:
     return build(change(table(path), changes), str(path))
 
 
-def build(said: Mapping[str, Any], name: str) -> Recipe:
+def build(table: Mapping[str, Any], name: str) -> Recipe:
     """Check a table and make the recipe of it; `name` is for messages.
 
     Raises:
         UsageError: something is wrong; the message says all of it.
     """
-    made, problems = check(said)
-    if made is None or problems:
+    recipe, problems = check(table)
+    if recipe is None or problems:
         raise UsageError(f"{name} has {len(problems)} problem(s): " + "; ".join(problems) + ".")
-    return made
+    return recipe
 
 
-def check(said: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
+def check(table: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
     """The recipe of a table as far as it can be made, and all that is wrong with it, a phrase each."""
     problems: list[str] = []
-    made = fill(Recipe, said, problems)
-    if made is None:
+    recipe = fill(Recipe, table, problems)
+    if recipe is None:
         return None, problems
     unbounded = any(problem.startswith(("model", "settings")) for problem in problems)
-    problems += _out_of_range(made)
-    if made.kind in JOBS and not unbounded:
-        problems += job(made.kind).problems(made)
-    return made, problems
+    problems += _out_of_range(recipe)
+    if recipe.kind in TASKS and not unbounded:
+        problems += training_task(recipe.kind).problems(recipe)
+    return recipe, problems
 
 
 def missing_data(recipe: Recipe, root: Path) -> list[str]:
     """A phrase for each folder or manifest that the recipe names and that is not below `root`."""
-    wanted = [("data", name) for name in recipe.data]
-    wanted += [("pairs", n) for p in recipe.pairs for n in (p.degraded, p.clean, p.manifest) if n]
-    return [f"{key}: {root / name} is not there" for key, name in wanted if not (root / name).exists()]
+    sources = [("data", name) for name in recipe.data]
+    sources += [("pairs", n) for p in recipe.pairs for n in (p.degraded, p.clean, p.manifest) if n]
+    return [f"{key}: {root / name} is not there" for key, name in sources if not (root / name).exists()]
 
 
 def _out_of_range(recipe: Recipe) -> list[str]:
     problems = []
-    if recipe.kind not in JOBS:
-        problems.append(f"kind: one of {', '.join(JOBS)}, not {unknown(recipe.kind, JOBS)}")
+    if recipe.kind not in TASKS:
+        problems.append(f"kind: one of {', '.join(TASKS)}, not {unknown(recipe.kind, TASKS)}")
     if recipe.precision not in ("bf16", "fp32"):
         problems.append(f"precision: 'bf16' or 'fp32', not '{recipe.precision}'")
     problems += [f"weights: unknown kind {unknown(kind, KINDS)}" for kind in recipe.weights if kind not in KINDS]
@@ -261,7 +261,7 @@ def _out_of_range(recipe: Recipe) -> list[str]:
         problems.append("steps: at least 1 where minutes is 0")
     if recipe.pool % recipe.group:
         problems.append(f"pool: {recipe.pool} must be a multiple of group, {recipe.group}")
-    return problems + _phases(recipe) + [said for pairs in recipe.pairs for said in _pairs(pairs)]
+    return problems + _phases(recipe) + [problem for pairs in recipe.pairs for problem in _pairs(pairs)]
 
 
 def _phases(recipe: Recipe) -> list[str]:

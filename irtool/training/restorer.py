@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from ..degradation import IDS, INDEX
 from ..models import loading
 from ..models.compact import CompactNet
-from ..models.holes import filled
-from .checks import misfits
-from .data import GUESS, Sample, cut, source
-from .jobs import Preview, Share, Source
+from ..models.inpaint import fill_detected_holes
+from .checks import recipe_problems
+from .data import GUESS, Sample, cut, training_data
 from .recipe import Recipe
+from .tasks import Preview, Shard, TrainingData
 
 # Floor of the error inside the logarithm, about five 8-bit levels. Without it nearly clean samples, whose gradients are
 # mostly noise, dominate (docs/lab/experiments.md).
@@ -58,16 +58,16 @@ def psnr(restored: Tensor, clean: Tensor) -> Tensor:
     return -10 * mse.clamp_min(1e-6).log10()
 
 
-class RestorerJob:
-    """The `Job` of the kind "restorer". Its figure is PSNR in dB, each kind of sample counting alike.
+class RestorerTask:
+    """The `TrainingTask` of the kind "restorer". Its figure is PSNR in dB, each kind of sample counting alike.
 
-    Settings: `loss`, one of `LOSSES`; `only`, tasks whose own weights alone learn (`CompactNet.isolate`).
+    Settings: `loss`, one of `LOSSES`; `only`, tasks whose own weights alone learn (`CompactNet.train_only`).
     """
 
-    figure = "psnr"
+    figure_of_merit = "psnr"
 
     def problems(self, recipe: Recipe) -> list[str]:
-        problems = misfits(CompactNet, recipe, ("loss", "only"))
+        problems = recipe_problems(CompactNet, recipe, ("loss", "only"))
         if recipe.settings.get("loss", LOSSES[0]) not in LOSSES:
             problems.append(f"settings: loss is one of {', '.join(LOSSES)}, not '{recipe.settings['loss']}'")
         only = recipe.settings.get("only", ())
@@ -80,11 +80,11 @@ class RestorerJob:
     def build(self, recipe: Recipe) -> CompactNet:
         net = CompactNet(**recipe.model)
         if only := recipe.settings.get("only"):
-            net.isolate(only)
+            net.train_only(only)
         return net
 
-    def dataset(self, recipe: Recipe, root: Path, share: Share) -> Source[Sample]:
-        return source(recipe, root, share)
+    def dataset(self, recipe: Recipe, root: Path, shard: Shard) -> TrainingData[Sample]:
+        return training_data(recipe, root, shard)
 
     def batch(self, pool: Sample, row: int, rows: int, crop: int, generator: torch.Generator) -> Sample:
         return cut(pool, row, rows, crop, generator)
@@ -98,25 +98,25 @@ class RestorerJob:
 
     def restore(self, net: nn.Module, sample: Sample) -> Tensor:
         """The pictures of a sample restored: (N, 3, S, S)."""
-        seen = filled(sample.degraded, sample.asked[:, INDEX["missing"]] > 0)
+        filled_pixels = fill_detected_holes(sample.degraded, sample.task_weights[:, INDEX["missing"]] > 0)
         if GUESS in sample.extras:
-            seen = torch.cat([seen, sample.extras[GUESS] - sample.degraded], dim=1)
-        restored: Tensor = net(seen, sample.context, sample.asked)
+            filled_pixels = torch.cat([filled_pixels, sample.extras[GUESS] - sample.degraded], dim=1)
+        restored: Tensor = net(filled_pixels, sample.context, sample.task_weights)
         return restored
 
-    def preview(self, net: nn.Module, held: Sample, recipe: Recipe) -> Preview:
+    def preview(self, net: nn.Module, held_out: Sample, recipe: Recipe) -> Preview:
         # The middle of the region, of a size the network takes.
         multiple = 2 ** (len(recipe.model.get("encoder", (1, 1, 1))) + 1)
-        side = held.clean.shape[-1] // multiple * multiple
-        start = (held.clean.shape[-1] - side) // 2
+        side = held_out.clean.shape[-1] // multiple * multiple
+        start = (held_out.clean.shape[-1] - side) // 2
         window = (..., slice(start, start + side), slice(start, start + side))
-        seen = replace(held, degraded=held.degraded[window], clean=held.clean[window])
+        cropped = replace(held_out, degraded=held_out.degraded[window], clean=held_out.clean[window])
         # One sample at a time, so that the preview needs no more memory than a training step.
-        rows = [seen.map(itemgetter(slice(i, i + 1))) for i in range(len(seen))]
+        rows = [cropped.map(itemgetter(slice(i, i + 1))) for i in range(len(cropped))]
         restored = torch.cat([self.restore(net, row).float().clamp(0, 1) for row in rows])
-        degraded, clean = seen.degraded, seen.clean
+        degraded, clean = cropped.degraded, cropped.clean
         before, after = psnr(degraded, clean), psnr(restored, clean)
-        names = held.names()
+        names = held_out.names()
         figures = {"psnr": float(after.mean()), "psnr_gain": float((after - before).mean())}
         for name in dict.fromkeys(names):
             chosen = [i for i, n in enumerate(names) if n == name]

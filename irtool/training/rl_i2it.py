@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from ..degradation import IDS
 from ..models import loading
 from ..models.rl_i2it import REWARD_UNIT, Critic, StepwiseNet
-from .checks import misfits
-from .data import Sample, cut, source
-from .jobs import Preview, Share, Source
+from .checks import recipe_problems
+from .data import Sample, cut, training_data
 from .recipe import Recipe
 from .restorer import psnr
+from .tasks import Preview, Shard, TrainingData
 
 SETTINGS: Mapping[str, float] = {
     "gamma": 0.99, "tau": 0.005, "supervised": 1.2, "reinforced": 0.1, "target_entropy": -1.0, "hole": 0,
@@ -52,18 +52,18 @@ class Agent(nn.Module):
             slow.lerp_(quick, tau)
 
 
-class StepwiseJob:
-    """The `Job` of the kind "rl-i2it". The figure is PSNR in dB of held-out samples after all steps.
+class StepwiseTask:
+    """The `TrainingTask` of the kind "rl-i2it". The figure is PSNR in dB of held-out samples after all steps.
 
     Settings: gamma, discount; tau, share by which the slow critics follow; supervised and reinforced, weights of the
     two losses; target_entropy, per number of the plan; hole, side of a square in the middle to be filled (0 for none),
     with border, how much more its rim of 4 pixels counts; least_gain, dB expected below which the restorer stops.
     """
 
-    figure = "psnr"
+    figure_of_merit = "psnr"
 
     def problems(self, recipe: Recipe) -> list[str]:
-        problems = misfits(StepwiseNet, recipe, tuple(SETTINGS))
+        problems = recipe_problems(StepwiseNet, recipe, tuple(SETTINGS))
         wrong = [k for k, v in recipe.settings.items() if k in SETTINGS and not isinstance(v, (int, float))]
         problems += [f"settings: {key} is a number" for key in wrong]
         multiple = 2 ** int(recipe.model.get("levels", 3))
@@ -77,8 +77,8 @@ class StepwiseJob:
     def build(self, recipe: Recipe) -> Agent:
         return Agent(StepwiseNet(**recipe.model))
 
-    def dataset(self, recipe: Recipe, root: Path, share: Share) -> Source[Sample]:
-        return source(recipe, root, share)
+    def dataset(self, recipe: Recipe, root: Path, shard: Shard) -> TrainingData[Sample]:
+        return training_data(recipe, root, shard)
 
     def batch(self, pool: Sample, row: int, rows: int, crop: int, generator: torch.Generator) -> Sample:
         return cut(pool, row, rows, crop, generator)
@@ -138,21 +138,21 @@ class StepwiseJob:
         inner = -torch.nn.functional.max_pool2d(-free, 9, 1, 4)
         return free * (border - (border - 1) * inner)
 
-    def preview(self, net: nn.Module, held: Sample, recipe: Recipe) -> Preview:
+    def preview(self, net: nn.Module, held_out: Sample, recipe: Recipe) -> Preview:
         assert isinstance(net, Agent)
         actor, s = net.net, self.settings(recipe)
-        side = held.clean.shape[-1] // actor.multiple * actor.multiple
+        side = held_out.clean.shape[-1] // actor.multiple * actor.multiple
         window = (..., slice(0, side), slice(0, side))
-        held = held.map(lambda t: t[window] if t.ndim == 4 else t)
-        degraded, free = self._given(held, int(s["hole"]))
-        x, by_step, columns = degraded, [float(psnr(degraded, held.clean).mean())], [degraded]
+        held_out = held_out.map(lambda t: t[window] if t.ndim == 4 else t)
+        degraded, free = self._given(held_out, int(s["hole"]))
+        x, by_step, columns = degraded, [float(psnr(degraded, held_out.clean).mean())], [degraded]
         for _ in range(actor.max_steps):
             x = torch.where(free > 0, actor.step(x, degraded)[0].float(), x)
-            by_step.append(float(psnr(x, held.clean).mean()))
+            by_step.append(float(psnr(x, held_out.clean).mean()))
             columns.append(x)
         figures = {"psnr": by_step[-1], "psnr_gain": by_step[-1] - by_step[0]}
         figures |= {f"psnr/step{k}": value for k, value in enumerate(by_step)}
-        shown = [columns[0], columns[1], columns[-1], held.clean]
+        shown = [columns[0], columns[1], columns[-1], held_out.clean]
         pictures = [c.clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy() for c in shown]
         count = min(6, len(x))
         return Preview(
@@ -165,5 +165,8 @@ class StepwiseJob:
     def export(self, net: nn.Module, recipe: Recipe, target: Path, notes: Mapping[str, str]) -> None:
         assert isinstance(net, Agent)
         tasks = ["missing"] if recipe.settings.get("hole") else [i for i in IDS if recipe.weights.get(i, 0) > 0]
-        told = {"settings": json.dumps({"least_gain": self.settings(recipe)["least_gain"]}), "tasks": json.dumps(tasks)}
-        loading.save(net.net, target, architecture="rl-i2it", config=recipe.model, notes={**told, **notes})
+        header = {
+            "settings": json.dumps({"least_gain": self.settings(recipe)["least_gain"]}),
+            "tasks": json.dumps(tasks),
+        }
+        loading.save(net.net, target, architecture="rl-i2it", config=recipe.model, notes={**header, **notes})

@@ -18,13 +18,13 @@ from ..errors import FileError, IrtoolError, UnavailableError, UsageError, reaso
 from ..fileio import atomic_write, exists, open_regular
 from ..models import loading
 from ..weights.convert import require_harmless
-from .jobs import Job
-from .recipe import FREE, Recipe, build
+from .recipe import CHANGEABLE_ON_RESUME, Recipe, build
+from .tasks import TrainingTask
 
 LAST, BEST = "checkpoint.pt", "best.pt"
 
 
-class State:
+class TrainState:
     """Weights, their exponential moving average (EMA), the optimizer, and the position in the data.
 
     Attributes:
@@ -35,9 +35,9 @@ class State:
         written: the checkpoints of this run that are kept, the oldest first; no others are ever removed.
     """
 
-    def __init__(self, job: Job[Any], recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, task: TrainingTask[Any], recipe: Recipe, device: torch.device) -> None:
         torch.manual_seed(recipe.seed)
-        self.net = job.build(recipe).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = task.build(recipe).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
         trained = [p for p in self.net.parameters() if p.requires_grad]
         groups = [
@@ -54,12 +54,12 @@ class State:
         self.data = ""
         self.written: list[Path] = []
 
-    def average(self, decay: float) -> None:
+    def update_ema(self, decay: float) -> None:
         """Update the EMA; the decay grows from 0.1 to its final value, so that the first steps are forgotten."""
         keep = min(decay, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.ema.parameters()), [p.detach() for p in self.net.parameters()], 1 - keep)
-        for kept, current in zip(self.ema.buffers(), self.net.buffers(), strict=True):
-            kept.copy_(current)
+        for averaged, current in zip(self.ema.buffers(), self.net.buffers(), strict=True):
+            averaged.copy_(current)
 
     def save(self, out: Path, recipe: Recipe) -> None:
         """Write ``step-N.pt``, link ``checkpoint.pt`` to it, and remove older ones than the recipe keeps.
@@ -69,7 +69,7 @@ class State:
         Raises:
             IrtoolError: it cannot be written; what was there stays.
         """
-        held = {
+        content = {
             "net": self.net.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -84,11 +84,11 @@ class State:
         }
         # Through memory: torch's own writer ends the process where the disk is full.
         buffer = io.BytesIO()
-        torch.save(held, buffer)
+        torch.save(content, buffer)
         path = out / f"step-{self.step:08d}.pt"
         try:
             atomic_write(path, buffer.getbuffer())
-            stand_for(out / LAST, path)
+            link_or_copy(out / LAST, path)
         except (OSError, FileError) as error:
             last = f"{out / LAST} is the last good one; " if exists(out / LAST) else ""
             raise IrtoolError(
@@ -106,31 +106,35 @@ class State:
         Raises:
             UsageError: it is no checkpoint, or one of another recipe.
         """
-        held = read(path)
-        if "row" not in held:
+        content = read(path)
+        if "row" not in content:
             raise UsageError(
                 f"{path} was written by an older irtool and cannot be gone on from.",
                 f"Begin a new run from its weights: --start {path}, with another --out.",
             )
-        before, now = asdict(build(held["recipe"], str(path))), asdict(recipe)
-        changed = [f"{k}: {before[k]} -> {now[k]}" for k in now if k not in FREE and before[k] != now[k]]
+        saved_recipe, new_recipe = asdict(build(content["recipe"], str(path))), asdict(recipe)
+        changed = [
+            f"{k}: {saved_recipe[k]} -> {new_recipe[k]}"
+            for k in new_recipe
+            if k not in CHANGEABLE_ON_RESUME and saved_recipe[k] != new_recipe[k]
+        ]
         if changed:
             raise UsageError(
                 f"{path} was begun with another recipe ({'; '.join(changed)}).",
                 f"Give another --out for a new run (--start {path} takes its weights), or the same recipe.",
             )
-        self.ema.load_state_dict(held["ema"])
-        self.net.load_state_dict(held["net"])
-        self.optimizer.load_state_dict(held["optimizer"])
-        self.step, self.seconds, self.best = held["step"], held["seconds"], held["best"]
+        self.ema.load_state_dict(content["ema"])
+        self.net.load_state_dict(content["net"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.step, self.seconds, self.best = content["step"], content["seconds"], content["best"]
         # Those of the earlier part; of higher steps they are another run's.
         steps = {
             p: int(m[1]) for p in path.parent.glob("step-*.pt") if (m := re.fullmatch(r"step-(\d{8,})\.pt", p.name))
         }
         self.written = sorted((p for p, step in steps.items() if step <= self.step), key=steps.__getitem__)
-        self.pool, self.row, self.phase, self.data = held["pool"], held["row"], held["phase"], held["data"]
+        self.pool, self.row, self.phase, self.data = content["pool"], content["row"], content["phase"], content["data"]
 
-    def begin_from(self, path: Path) -> None:
+    def initialize_from(self, path: Path) -> None:
         """Initialize the weights from the EMA of another run's checkpoint, or from an exported model file.
 
         Raises:
@@ -155,17 +159,17 @@ def read(path: Path) -> dict[str, Any]:
     try:
         require_harmless(path)
         with open_regular(path) as file:
-            held = torch.load(file, map_location="cpu", weights_only=True)
-        if not {"ema", "step", "recipe"} <= set(held):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        if not {"ema", "step", "recipe"} <= set(content):
             raise KeyError("it lacks weights or recipe")
     except (FileError, UnavailableError) as error:
         raise UsageError(error.message.rstrip(".") + ".", error.hint) from error
     except Exception as error:  # torch's loaders raise whatever they trip over, in words that tell how to open anything
         raise UsageError(f"{path} is no checkpoint of irtool ({type(error).__name__}).") from error
-    return dict(held)
+    return dict(content)
 
 
-def stand_for(name: Path, path: Path) -> None:
+def link_or_copy(name: Path, path: Path) -> None:
     """Let `name` be the file `path`, from one moment to the next: a link where the disk has them, else a copy.
 
     Raises:
@@ -180,6 +184,6 @@ def stand_for(name: Path, path: Path) -> None:
     partial.replace(name)
 
 
-def held_by(net: nn.Module) -> int:
+def trainable_parameters(net: nn.Module) -> int:
     """Number of weights that are trained."""
     return sum(p.numel() for p in net.parameters() if p.requires_grad)

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from ..errors import FileError, UnavailableError, reason
 from ..fileio import atomic_open, open_regular
-from .foreign import read_caffe, read_matconvnet
+from .caffe_matlab import read_caffe, read_matconvnet
 from .jax import read_checkpoint, read_graph
 from .registry import File
 
@@ -80,12 +80,12 @@ def convert(
     for path, part in parts:
         tensors |= {part.prefix + name: tensor for name, tensor in read_published(path, part.state, allow).items()}
     tensors, aliases = _without_aliases(tensors)
-    about = {**header, "content": content(tensors.items()), **({"aliases": json.dumps(aliases)} if aliases else {})}
+    metadata = {**header, "content": content(tensors.items()), **({"aliases": json.dumps(aliases)} if aliases else {})}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_open(target) as file:
             written = Path(file.name)
-            save_file(tensors, written, metadata=about)
+            save_file(tensors, written, metadata=metadata)
             if not is_intact(written):
                 raise UnavailableError(f"{target} was not written as it should be.", "Is the disk in order?")
     except FileError as error:
@@ -237,8 +237,8 @@ def is_intact(path: Path) -> bool:
     """Whether the tensors of a converted file are those that its header was written for."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            told = dict(file.metadata() or {}).get("content")
-        return told == content(_stored(path))
+            expected = dict(file.metadata() or {}).get("content")
+        return expected == content(_stored(path))
     except (SafetensorError, OSError, UnavailableError, ValueError, RuntimeError):
         return False
 
@@ -273,22 +273,22 @@ def _unpickle(path: Path, allow: Sequence[str], mapped: bool) -> Any:
         raise UnavailableError(f"{path} is damaged or no torch file ({type(error).__name__}).") from error
 
 
-def _weights(held: Any, state: str, path: Path) -> dict[str, Tensor]:
+def _weights(content: Any, state: str, path: Path) -> dict[str, Tensor]:
     """The tensors among what a torch file holds, without what wrapping modules put before their names."""
-    if isinstance(held, Mapping) and {"ema", "step", "recipe"} <= held.keys():
+    if isinstance(content, Mapping) and {"ema", "step", "recipe"} <= content.keys():
         raise UnavailableError(
             f"{path} is a checkpoint of irtool train.", f"irtool train export {path} FILE.safetensors"
         )
-    found = held
+    found = content
     for key in state.split(".") if state else ():
         found = found.get(key) if isinstance(found, Mapping) else None
     for _ in range(0 if state else 3):
         if isinstance(found, Mapping) and not _is_state(found):
             found = next((found[key] for key in WRAPPERS if isinstance(found.get(key), Mapping)), None)
     if not isinstance(found, Mapping) or not _is_state(found):
-        inside = ", ".join(map(str, list(held)[:8])) if isinstance(held, Mapping) else type(held).__name__
-        looked = state or ", ".join(WRAPPERS)
-        raise UnavailableError(f"{path} holds no weights: irtool looked for {looked} and found {inside or 'nothing'}.")
+        inside = ", ".join(map(str, list(content)[:8])) if isinstance(content, Mapping) else type(content).__name__
+        visited = state or ", ".join(WRAPPERS)
+        raise UnavailableError(f"{path} holds no weights: irtool looked for {visited} and found {inside or 'nothing'}.")
     tensors = {str(name): tensor.detach() for name, tensor in found.items()}
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
@@ -296,10 +296,10 @@ def _weights(held: Any, state: str, path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _is_state(held: Mapping[Any, Any]) -> bool:
+def _is_state(value: Mapping[Any, Any]) -> bool:
     """Whether all that is held are plain tensors, neither sparse nor quantised."""
-    plain = (isinstance(v, Tensor) and v.layout is torch.strided and not v.is_quantized for v in held.values())
-    return bool(held) and all(plain)
+    plain = (isinstance(v, Tensor) and v.layout is torch.strided and not v.is_quantized for v in value.values())
+    return bool(value) and all(plain)
 
 
 def _without_aliases(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -74,8 +74,8 @@ def converted(record: Record) -> Path:
     Its name depends on all that it was made of, so that a record that changes is converted again.
     """
     made_of = [(f.sha256 or f.source, f.state, f.prefix) for f in record.files]
-    told = json.dumps([CONVERTER, made_of, _header(record), record.allow], sort_keys=True)
-    key = hashlib.sha256(told.encode()).hexdigest()[:12]
+    identity = json.dumps([CONVERTER, made_of, _header(record), record.allow], sort_keys=True)
+    key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     return hub.assets_cache() / "converted" / f"{record.id}-{key}.safetensors"
 
 
@@ -106,7 +106,7 @@ def obtain(record: Record, source: Path | None = None, notify: Notify = lambda t
         if is_other_form(record, source):
             continue
         notify(f"{record.id}: checking {file.name}")
-        compare(record.id, record.page, file, found[file.source], ours=source is None)
+        compare(record.id, record.page, file, found[file.source], own_conversion=source is None)
     notify(f"{record.id}: converting to safetensors")
     from .convert import convert  # needs torch, which listing models does without
 
@@ -140,8 +140,8 @@ def verify(record: Record) -> None:
         raise UnavailableError(f"The weights of '{record.id}' are missing: {record.path}.", again)
     found = sha256(record.path)
     if found != record.files[0].sha256:
-        told = f"sha256 {found[:12]}..., expected {(record.files[0].sha256 or '')[:12]}..."
-        message = f"The weights of '{record.id}' are not the registered ones ({told}): {record.path}."
+        mismatch = f"sha256 {found[:12]}..., expected {(record.files[0].sha256 or '')[:12]}..."
+        message = f"The weights of '{record.id}' are not the registered ones ({mismatch}): {record.path}."
         raise UnavailableError(message, again)
 
 
@@ -167,7 +167,7 @@ def _header(record: Record) -> dict[str, str]:
     }
 
 
-def room(record: Record) -> list[tuple[Path, int]]:
+def bytes_needed(record: Record) -> list[tuple[Path, int]]:
     """Folders, and the bytes that will be written to each: what is to be fetched, and at most as much converted."""
     fetched = sum(file.bytes or 0 for file in record.originals if hub.cached(file) is None)
     folder = hub.hub_cache() if record.kind == "hf-hub" else hub.assets_cache()
@@ -185,10 +185,10 @@ def _require_obtainable(record: Record) -> None:
     if missing and hub.offline():
         message = f"The weights of '{record.id}' are not here, and irtool is offline."
         raise UnavailableError(message, f"irtool download {record.id}")
-    hub.require_space(room(record))
+    hub.require_space(bytes_needed(record))
 
 
-def compare(id: str, page: str, file: File, path: Path, *, ours: bool) -> None:
+def compare(id: str, page: str, file: File, path: Path, *, own_conversion: bool) -> None:
     """Hold a published file against what is registered of it.
 
     Args:
@@ -203,22 +203,22 @@ def compare(id: str, page: str, file: File, path: Path, *, ours: bool) -> None:
     try:
         size = path.stat().st_size
         if file.bytes is not None and size != file.bytes:
-            told = f"{size:,} bytes, expected {file.bytes:,}"
+            mismatch = f"{size:,} bytes, expected {file.bytes:,}"
         elif file.sha256 is not None and (found := sha256(path)) != file.sha256:
-            told = f"sha256 {found[:12]}..., expected {file.sha256[:12]}..."
+            mismatch = f"sha256 {found[:12]}..., expected {file.sha256[:12]}..."
         else:
             return
     except OSError as error:
         raise UnavailableError(f"{path} cannot be read: {error.strerror}.") from error
-    if ours:
+    if own_conversion:
         path.resolve().unlink(missing_ok=True)
         path.unlink(missing_ok=True)
-    raise _another(id, page, file, told, ours=ours)
+    raise _another(id, page, file, mismatch, ours=own_conversion)
 
 
-def _another(id: str, page: str, file: File, told: str, *, ours: bool) -> UnavailableError:
+def _another(id: str, page: str, file: File, message: str, *, ours: bool) -> UnavailableError:
     return UnavailableError(
-        f"{file.name} is not the file that '{id}' was registered with ({told}); it is not used.",
+        f"{file.name} is not the file that '{id}' was registered with ({message}); it is not used.",
         f"irtool download {id} fetches it again." if ours else f"The right one is {file.name} from {page}.",
     )
 
@@ -229,10 +229,10 @@ def _as_safetensors(path: Path) -> Path:
         return path
     # By content: a name, a size and a time may be those of another file (cp -p, rsync -t, tar).
     try:
-        told = f"{CONVERTER} {path.name} {sha256(path)}"
+        identity = f"{CONVERTER} {path.name} {sha256(path)}"
     except OSError as error:
         raise UnavailableError(f"{path} cannot be read: {reason(error)}.") from error
-    key = hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()[:12]
+    key = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:12]
     target = hub.assets_cache() / "converted" / f"{path.stem}-{key}.safetensors"
     if not target.is_file():
         from .convert import convert

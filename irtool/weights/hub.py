@@ -44,8 +44,8 @@ class OtherFileError(UnavailableError):
 
 def offline() -> bool:
     """Whether IRTOOL_OFFLINE (the flag --offline) or HF_HUB_OFFLINE forbids downloads."""
-    told = (os.environ.get(name, "").strip().lower() for name in ("IRTOOL_OFFLINE", "HF_HUB_OFFLINE"))
-    return any(value in ("1", "true", "yes", "on") for value in told)
+    values = (os.environ.get(name, "").strip().lower() for name in ("IRTOOL_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(value in ("1", "true", "yes", "on") for value in values)
 
 
 def hub_cache() -> Path:
@@ -89,9 +89,9 @@ def fetch(file: File, *, refresh: bool = False) -> Path:
     Raises:
         UnavailableError: it is not here and cannot be fetched; the message says why and the hint what to do.
     """
-    here = cached(file)
-    if here and (offline() or not refresh):
-        return here
+    path = cached(file)
+    if path and (offline() or not refresh):
+        return path
     if offline():
         raise UnavailableError(
             f"{file.name} is not here, and irtool is offline.",
@@ -101,16 +101,16 @@ def fetch(file: File, *, refresh: bool = False) -> Path:
 
     try:
         if file.kind in REPOSITORIES:
-            return _from_hub(file, here)
+            return _from_hub(file, path)
         if file.kind == "npm":
             return npm.fetch(file, _address_path(file))
         return bring(file, _address_path(file), LARGEST)
     except DifferentError as error:
         raise OtherFileError(file, str(error)) from error
     except _failures() as error:
-        if here:  # the hub cannot be asked whether its file has changed
-            return here
-        raise _explained(error, file) from error
+        if path:  # the hub cannot be asked whether its file has changed
+            return path
+        raise _unavailable(error, file) from error
 
 
 def split(source: str) -> tuple[str, str, str]:
@@ -146,7 +146,7 @@ def only_model(repo: str, revision: str) -> str:
         with guarded(LARGEST_LISTING):
             names = HfApi(headers=dict(PLAIN)).list_repo_files(repo, revision=revision)
     except _failures() as error:
-        raise _explained(error, File(f"hf-hub:{repo}@{revision}")) from error
+        raise _unavailable(error, File(f"hf-hub:{repo}@{revision}")) from error
     except Exception as error:  # a listing of another shape trips the client wherever it may
         raise UnavailableError(f"The listing of {repo} is none that a hub gives.", "Is HF_ENDPOINT right?") from error
     unsafe = [name for name in names if not _is_safe(name)]
@@ -160,8 +160,8 @@ def only_model(repo: str, revision: str) -> str:
             return found[0]
         if found:
             more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-            told = f"{repo} has {len(found)} model files: {', '.join(found[:8])}{more}."
-            raise UsageError(told, "Add :FILE to name one.")
+            message = f"{repo} has {len(found)} model files: {', '.join(found[:8])}{more}."
+            raise UsageError(message, "Add :FILE to name one.")
     raise UsageError(f"{repo} has no model file.", f"It has: {', '.join(names[:8])}.")
 
 
@@ -174,22 +174,22 @@ def _is_safe(name: object) -> bool:
     )
 
 
-def require_space(wanted: Iterable[tuple[Path, int]]) -> None:
+def require_space(needed: Iterable[tuple[Path, int]]) -> None:
     """Check that so many bytes fit into folders, before any is fetched.
 
     Raises:
         UnavailableError: a disk has not room for all that goes on it.
     """
     disks: dict[int, tuple[Path, int]] = {}
-    for folder, size in wanted:
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        disk = there.stat().st_dev
-        disks[disk] = (there, disks.get(disk, (there, 0))[1] + size)
-    for there, size in disks.values():
-        free = shutil.disk_usage(there).free
+    for folder, size in needed:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        disk = existing.stat().st_dev
+        disks[disk] = (existing, disks.get(disk, (existing, 0))[1] + size)
+    for existing, size in disks.values():
+        free = shutil.disk_usage(existing).free
         if size > free:
             raise UnavailableError(
-                f"{size / 1e9:.1f} GB are needed on the disk of {there}, and {free / 1e9:.1f} GB are free.",
+                f"{size / 1e9:.1f} GB are needed on the disk of {existing}, and {free / 1e9:.1f} GB are free.",
                 "Make room, or name another disk with HF_HOME.",
             )
 
@@ -249,7 +249,7 @@ def _failures() -> tuple[type[Exception], ...]:
     return (OSError, HTTPError, EntryNotFoundError, OfflineModeIsEnabled)
 
 
-def _explained(error: Exception, file: File) -> UnavailableError:
+def _unavailable(error: Exception, file: File) -> UnavailableError:
     """For a person: what is wrong, and the next step."""
     from huggingface_hub import errors
 
@@ -272,5 +272,5 @@ def _explained(error: Exception, file: File) -> UnavailableError:
     if getattr(getattr(error, "response", None), "status_code", None) == 404:
         have = "irtool download NAME --from FILE takes a copy that you have."
         return UnavailableError(f"{file.source} is no longer there.", have)
-    told = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return UnavailableError(f"{file.name} could not be downloaded: {told[:300]}.", AGAIN)
+    message = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return UnavailableError(f"{file.name} could not be downloaded: {message[:300]}.", AGAIN)

@@ -97,12 +97,12 @@ def _graph(path: Path) -> tuple[list[Mapping[str, Any]], dict[str, NDArray[Any]]
         constants: dict[str, NDArray[Any]] = {}
         for group in model["weightsManifest"]:
             data, start = b"".join(read(f"{root.rpartition('/')[0]}/{part}") for part in group["paths"]), 0
-            for told in group["weights"]:
-                if "quantization" in told:
-                    raise ValueError(f"{told['name']} is quantized")
-                kind = np.dtype({"bool": "?"}.get(told["dtype"], told["dtype"])).newbyteorder("<")
-                size = int(np.prod(told["shape"], dtype=np.int64))
-                constants[told["name"]] = np.frombuffer(data, kind, size, start).reshape(told["shape"])
+            for entry in group["weights"]:
+                if "quantization" in entry:
+                    raise ValueError(f"{entry['name']} is quantized")
+                kind = np.dtype({"bool": "?"}.get(entry["dtype"], entry["dtype"])).newbyteorder("<")
+                size = int(np.prod(entry["shape"], dtype=np.int64))
+                constants[entry["name"]] = np.frombuffer(data, kind, size, start).reshape(entry["shape"])
                 start += size * kind.itemsize
     return model["modelTopology"]["node"], constants
 

@@ -39,9 +39,9 @@ def fetch(file: File, target: Path) -> Path:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise UnavailableError(f"npm could not fetch {package}: {error}.", by_hand) from error
-        made = Path(folder) / name
-        if done.returncode or not made.is_file():
-            told = " ".join(done.stderr.split())[-200:] or f"exit code {done.returncode}"
-            raise UnavailableError(f"npm could not fetch {package}: {told}.", by_hand)
-        made.replace(target)
+        archive = Path(folder) / name
+        if done.returncode or not archive.is_file():
+            message = " ".join(done.stderr.split())[-200:] or f"exit code {done.returncode}"
+            raise UnavailableError(f"npm could not fetch {package}: {message}.", by_hand)
+        archive.replace(target)
     return target

@@ -19,12 +19,12 @@ def refresh(table: Path) -> list[str]:
         One line per record that ships, saying what was found.
     """
     text = table.read_text(encoding="utf-8")
-    told = []
+    changes = []
     for record in parse(text, str(table)):
         if record.kind != "asset":
             continue
         if not record.path.is_file():
-            told.append(f"{record.id}: {record.path} is absent, left as it was")
+            changes.append(f"{record.id}: {record.path} is absent, left as it was")
             continue
         size, digest = record.path.stat().st_size, sha256(record.path)
         head, found, rest = text.partition(f'id = "{record.id}"')
@@ -32,6 +32,6 @@ def refresh(table: Path) -> list[str]:
         own = re.sub(r"(?m)^bytes = .*$", f"bytes = {size}", own)
         own = re.sub(r"(?m)^sha256 = .*$", f'sha256 = "{digest}"', own)
         text = head + found + own + mark + others
-        told.append(f"{record.id}: {size} bytes, sha256 {digest}")
+        changes.append(f"{record.id}: {size} bytes, sha256 {digest}")
     atomic_write(table, text)
-    return told
+    return changes

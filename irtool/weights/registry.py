@@ -113,7 +113,7 @@ class Record:
         """How its files come: "asset", "hf-hub", "https", "npm" or "manual"."""
         return self.files[0].kind
 
-    def called(self, id: str) -> bool:
+    def is_named(self, id: str) -> bool:
         """Whether `id` is its id, with or without the tag."""
         return id in (self.id, self.id.partition(".")[0])
 
@@ -164,7 +164,7 @@ def get(id: str) -> Record:
     if id in known:
         return known[id]
     for record in known.values():
-        if record.called(id):
+        if record.is_named(id):
             return record
     words = [*known, *(k.partition(".")[0] for k in known)]
     hint = closest(id, words, "irtool models lists them; a file is given as local:PATH.")
@@ -218,9 +218,9 @@ def companions(reference: str, family: str, header: Mapping[str, str]) -> tuple[
 
 def _companion(reference: str, name: str) -> str:
     if name.startswith("local:") and reference.startswith("local:"):
-        beside = Path(reference.removeprefix("local:")).parent / Path(name.removeprefix("local:")).name
-        return f"local:{beside}" if is_regular(beside) else name
-    if ":" not in name and any(record.called(name) for record in records()):
+        sibling = Path(reference.removeprefix("local:")).parent / Path(name.removeprefix("local:")).name
+        return f"local:{sibling}" if is_regular(sibling) else name
+    if ":" not in name and any(record.is_named(name) for record in records()):
         return name
     raise UsageError(
         f"{reference} names '{name}' as a model that it needs, which is neither a known one nor a local file.",

@@ -162,16 +162,16 @@ def paced(pieces: Iterator[bytes], most: int) -> Iterator[bytes]:
     Raises:
         RefusedError: they are more than `most` bytes, or come too slowly.
     """
-    begun, since, total = time.monotonic(), 0, 0
+    started, since, total = time.monotonic(), 0, 0
     for piece in pieces:
         total, since = total + len(piece), since + len(piece)
         if total > most:
             raise RefusedError(f"the server sends more than the {most:,} bytes that are taken")
-        waited = time.monotonic() - begun
+        waited = time.monotonic() - started
         if waited > PATIENCE:
             if since < SLOWEST * waited:
                 raise RefusedError(f"the server sends {since / waited:.0f} bytes a second")
-            begun, since = time.monotonic(), 0
+            started, since = time.monotonic(), 0
         yield piece
 
 

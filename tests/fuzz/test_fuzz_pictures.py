@@ -17,7 +17,7 @@ from test_picture_fuzz import VALID, damaged
 
 from irtool.errors import PictureError, UnavailableError
 from irtool.picture import encode, read
-from irtool.picture.exif import block_of, directories, fitted, parse, settle, with_dimensions
+from irtool.picture.exif import block_of, directories, fitted, parse, reset_orientation, with_dimensions
 
 SECONDS = float(os.environ.get("IRTOOL_FUZZ_SECONDS", "60"))
 SLOWEST = 20.0
@@ -44,7 +44,7 @@ def exif(rng: np.random.Generator) -> None:
     """EXIF blocks: patched, parsed, written anew and cut to a size."""
     block = damaged(make.exif_block(int(rng.integers(1, 9)), note=rng.bytes(int(rng.integers(1, 400)))), rng)
     try:
-        out, orientation = settle(block)
+        out, orientation = reset_orientation(block)
         assert len(out) == len(block)
         assert 1 <= orientation <= 8
         assert len(with_dimensions(out, 5, 6)) == len(block)

@@ -227,7 +227,7 @@ def targets(folder: Path) -> Iterator[tuple[str, Callable[[Any], None], st.Searc
     """Name, target and inputs of everything that strangers write."""
     whole = to_safetensors({"fc1.weight": torch.zeros(4, 384)}, metadata={"architecture": "compact", "config": "{}"})
     yield "safetensors", loaded(folder), st.one_of(mutated([whole]), described())
-    yield "shapes", loading.recognise, shaped()
+    yield "shapes", loading.recognize, shaped()
     yield "pickles", opened(folder), mutated(pickled())
     yield "recipes", checked, recipes()
     yield "records", text_of(registry.parse), mutated(TOML)

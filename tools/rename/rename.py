@@ -3,8 +3,10 @@
 
     python rename.py TREE [--map rename.toml] [--check] [--no-moves]
 
-What a name means is asked of mypy (which class an attribute belongs to, which function a keyword argument goes to) and of
-the scopes of the syntax tree (locals, parameters). The edits are made at exact positions, so formatting and comments stay.
+What a name means is asked of mypy (which class an attribute belongs to, which function a keyword argument goes to) and
+of
+the scopes of the syntax tree (locals, parameters). The edits are made at exact positions, so formatting and comments
+stay.
 Rules whose symbol is not in the tree are counted as gone. A rename that would collide with a name of the same scope is
 left out and printed. Afterwards every file is parsed again and its tree compared with the old one: identifiers may
 differ only where an edit was made.

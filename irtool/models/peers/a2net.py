@@ -94,7 +94,7 @@ def to_rgb(yuv: Tensor) -> Tensor:
     return torch.stack([red, (y - LUMA[0] * red - LUMA[2] * blue) / LUMA[1], blue], dim=1)
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `A2Net` from its tensors, None where these are not its."""
     if shapes["outc_UV.0.weight"][0] != 2:
         return None

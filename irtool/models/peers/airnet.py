@@ -79,8 +79,8 @@ class Deformable(nn.Module):
 
     def forward(self, x: Tensor, inner: Tensor) -> Tensor:
         h, w = x.shape[-2:]
-        told = self.conv_offset_mask(torch.cat([x, inner], dim=1))
-        offsets, mask = told[:, :18].unflatten(1, (9, 2)), torch.sigmoid(told[:, 18:])
+        offset_and_mask = self.conv_offset_mask(torch.cat([x, inner], dim=1))
+        offsets, mask = offset_and_mask[:, :18].unflatten(1, (9, 2)), torch.sigmoid(offset_and_mask[:, 18:])
         rows = torch.arange(h, device=x.device, dtype=x.dtype)[:, None]
         columns = torch.arange(w, device=x.device, dtype=x.dtype)[None, :]
         out = torch.zeros_like(x)
@@ -89,8 +89,8 @@ class Deformable(nn.Module):
             z = columns + tap % 3 - 1 + offsets[:, tap, 1]
             # Pixel centres to [-1, 1] with the corners at the edges, so that sides of one pixel work too.
             grid = torch.stack([(2 * z + 1) / w - 1, (2 * y + 1) / h - 1], dim=-1)
-            seen = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-            out = out + F.conv2d(seen * mask[:, tap : tap + 1], self.weight[:, :, tap // 3, tap % 3, None, None])
+            sampled = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+            out = out + F.conv2d(sampled * mask[:, tap : tap + 1], self.weight[:, :, tap // 3, tap % 3, None, None])
         return out
 
 
@@ -179,7 +179,7 @@ class AirNet(nn.Module):
         return self.R(image, self.E.get_submodule("E.encoder_q.E_pre")(image))
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `AirNet` from its tensors, None where these are not its."""
     width = shapes["R.head.0.weight"][0]
     if shapes["R.head.0.weight"] != (width, 3, 3, 3) or shapes["R.tail.0.weight"] != (3, width, 3, 3):

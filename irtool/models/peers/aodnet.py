@@ -36,7 +36,7 @@ class AODNet(nn.Module):
         return torch.relu(k * hazy - k + 1)
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """No configuration to read: {} where these are the tensors of `AODNet`, else None."""
     fits = shapes["e_conv1.weight"] == (3, 3, 1, 1) and shapes["e_conv5.weight"] == (3, 12, 3, 3)
     return {} if fits else None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...synth.tools import pad_reflect
+from ...synth.ops import pad_reflect
 from ..base import SinglePassModel
 from .wrap import info
 
@@ -60,7 +60,7 @@ class DeblurGAN(nn.Module):
         return restored[..., :height, :width]
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `DeblurGAN` from its tensors, None where these are not its."""
     width = shapes["model.1.weight"][0]
     blocks = sum(name.endswith(".conv_block.1.weight") for name in shapes)

@@ -130,7 +130,7 @@ class DeblurGANv2(nn.Module):
         return restored[..., :height, :width]
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `DeblurGANv2` from its tensors, None where these are not its."""
     width, pyramid = shapes["head1.block0.weight"][:2]
     return {"width": width, "pyramid": pyramid}

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...synth.tools import pad_reflect
+from ...synth.ops import pad_reflect
 from ..base import SinglePassModel
 from .dehaze_unet import named
 from .wrap import info
@@ -89,7 +89,7 @@ def halve(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 2)
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `DeepDeblur` from its tensors, None where these are not its."""
     width, _, side, _ = shapes["body_models.0.body.0.weight"]
     blocks = sum(n.startswith("body_models.0.body.") and n.count(".body.") == 2 for n in shapes) // 4

@@ -35,8 +35,8 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.heads = heads
         at = torch.stack(torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij"), dim=-1).view(-1, 2)
-        apart = (at[:, None] - at[None]).float()
-        self.register_buffer("relative_positions", apart.sign() * apart.abs().log1p())
+        offsets = (at[:, None] - at[None]).float()
+        self.register_buffer("relative_positions", offsets.sign() * offsets.abs().log1p())
         self.meta = nn.Sequential(nn.Linear(2, 256), nn.ReLU(), nn.Linear(256, heads))
 
     def forward(self, qkv: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class DehazeFormer(DehazeUNet):
         super().__init__(width, row, least=4 * window)
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `DehazeFormer` from its tensors, None where these are not its."""
     width, blocks = shapes["patch_embed.proj.weight"][0], depths(shapes)
     place = "layer{}.blocks.{}."

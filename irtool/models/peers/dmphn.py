@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...synth.tools import pad_reflect
+from ...synth.ops import pad_reflect
 from ..base import SinglePassModel
 from .wrap import info
 
@@ -104,7 +104,7 @@ class DMPHN(nn.Module):
         return y
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `DMPHN` from its tensors, None where these are not its."""
     levels = next(i for i in range(1, 99) if f"encoder_lv{i + 1}.layer1.weight" not in shapes)
     return {"levels": levels, "width": shapes["encoder_lv1.layer1.weight"][0]} if levels > 1 else None

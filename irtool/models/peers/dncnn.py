@@ -40,7 +40,7 @@ class DnCNN(nn.Module):
         return noisy - x
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `DnCNN` from its tensors, None where these are not its."""
     width, depth = shapes["conv0.weight"][0], len(shapes) // 2
     ends = shapes["conv0.weight"] == (width, 3, 3, 3) and shapes.get(f"conv{depth - 1}.weight") == (3, width, 3, 3)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...synth.tools import pad_reflect
+from ...synth.ops import pad_reflect
 from ..base import SinglePassModel
 from .wrap import info
 
@@ -69,7 +69,7 @@ class EnlightenGAN(nn.Module):
         return x if norm is None else norm(x)
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `EnlightenGAN` from its tensors, None where these are not its."""
     width = shapes["conv1_1.weight"][0]
     return {"width": width} if shapes["conv1_1.weight"] == (width, 4, 3, 3) else None

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...synth.tools import luminance, pad_reflect
+from ...synth.ops import luminance, pad_reflect
 from ..base import SinglePassModel
 from .dehaze_unet import named
 from .wrap import info
@@ -161,7 +161,7 @@ def signal_to_noise(image: Tensor) -> Tensor:
     return (ratio / (ratio.amax(dim=(1, 2, 3), keepdim=True) + 1e-4)).clamp(0, 1)
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `FLOL` from its tensors, None where these are not its."""
     return {"width": shapes["conv_first_1.weight"][0], "light": shapes["AmpNet.0.conv_init.weight"][0]}
 

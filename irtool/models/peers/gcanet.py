@@ -106,7 +106,7 @@ def edges(x: Tensor) -> Tensor:
     return total.mean(dim=1, keepdim=True) / 4
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `GCANet` from its tensors, None where these are not its."""
     width = shapes["conv1.weight"][0]
     if shapes["conv1.weight"] != (width, 4, 3, 3) or shapes["gate.weight"] != (3, 3 * width, 3, 3):

@@ -86,15 +86,17 @@ class GridDehazeNet(nn.Module):
         for i in range(1, self.rows):
             column.append(self.downsample_module[f"{i - 1}_0"](column[-1]))
         for j in range(1, self.columns):
-            beside = [self.rdb_module[f"{i}_{j - 1}"](x) for i, x in enumerate(column)]
+            row_outputs = [self.rdb_module[f"{i}_{j - 1}"](x) for i, x in enumerate(column)]
             if j < self.columns // 2:
                 for i in range(1, self.rows):
-                    beside[i] = self._join(i, j, beside[i], self.downsample_module[f"{i - 1}_{j}"](beside[i - 1]))
+                    row_outputs[i] = self._join(
+                        i, j, row_outputs[i], self.downsample_module[f"{i - 1}_{j}"](row_outputs[i - 1])
+                    )
             else:
                 for i in range(self.rows - 2, -1, -1):
-                    above = self.upsample_module[f"{i}_{j}"](beside[i + 1], column[i])
-                    beside[i] = self._join(i, j, beside[i], above)
-            column = beside
+                    above = self.upsample_module[f"{i}_{j}"](row_outputs[i + 1], column[i])
+                    row_outputs[i] = self._join(i, j, row_outputs[i], above)
+            column = row_outputs
         return torch.relu(self.conv_out(self.rdb_out(column[0])))
 
     def _join(self, i: int, j: int, along: Tensor, across: Tensor) -> Tensor:
@@ -102,7 +104,7 @@ class GridDehazeNet(nn.Module):
         return weights[0] * along + weights[1] * across
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `GridDehazeNet` from its tensors, None where these are not its."""
     rows, columns, _, _ = shapes["coefficient"]
     layers = sum(name.startswith("rdb_in.residual_dense_layers.") and name.endswith(".weight") for name in shapes)

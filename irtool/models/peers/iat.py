@@ -20,7 +20,7 @@ from .wrap import info
 HEADS, DARKEST = 4, 1e-8
 
 
-class ColourNorm(nn.Module):
+class ColorNorm(nn.Module):
     """In place of a layer norm: channels mixed by a matrix, scaled and shifted; tokens (N, P, C)."""
 
     def __init__(self, width: int) -> None:
@@ -48,7 +48,7 @@ class LocalBlock(nn.Module):
         super().__init__()
         self.gamma_1, self.gamma_2 = (nn.Parameter(torch.ones(1, width, 1, 1)) for _ in range(2))
         self.pos_embed = nn.Conv2d(width, width, 3, padding=1, groups=width)
-        self.norm1, self.norm2 = ColourNorm(width), ColourNorm(width)
+        self.norm1, self.norm2 = ColorNorm(width), ColorNorm(width)
         self.conv1, self.conv2 = nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 1)
         self.attn = nn.Conv2d(width, width, 5, padding=2, groups=width)
         self.mlp = ConvMLP(width, ratio * width)
@@ -112,8 +112,8 @@ class QueryAttention(nn.Module):
             return t.unflatten(2, (HEADS, -1)).transpose(1, 2)
 
         q = self.q.expand(x.shape[0], -1, -1)
-        seen = F.scaled_dot_product_attention(heads(q), heads(self.k(x)), heads(self.v(x)))
-        return self.proj(seen.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(heads(q), heads(self.k(x)), heads(self.v(x)))
+        return self.proj(attended.transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
@@ -149,9 +149,9 @@ class GlobalNet(nn.Module):
         self.gamma_linear, self.color_linear = nn.Linear(width, 1), nn.Linear(width, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        seen = self.generator(self.conv_large(image))
-        gamma = self.gamma_linear(seen[:, :1]).flatten(1) + self.gamma_base
-        return gamma, self.color_linear(seen[:, 1:]).flatten(1) + self.color_base.flatten()
+        features = self.generator(self.conv_large(image))
+        gamma = self.gamma_linear(features[:, :1]).flatten(1) + self.gamma_base
+        return gamma, self.color_linear(features[:, 1:]).flatten(1) + self.color_base.flatten()
 
 
 class IAT(nn.Module):
@@ -176,9 +176,9 @@ class IAT(nn.Module):
         return image * times + plus
 
     @staticmethod
-    def develop(image: Tensor, gamma: Tensor, colour: Tensor) -> Tensor:
+    def develop(image: Tensor, gamma: Tensor, color: Tensor) -> Tensor:
         """Colour matrix (N, 9), clip, gamma (N, 1)."""
-        mixed = torch.einsum("noc,nchw->nohw", colour.reshape(-1, 3, 3), image).clamp(DARKEST, 1)
+        mixed = torch.einsum("noc,nchw->nohw", color.reshape(-1, 3, 3), image).clamp(DARKEST, 1)
         return mixed ** gamma[:, :, None, None]
 
 
@@ -188,14 +188,14 @@ class IATModel(SinglePassModel):
     def prepare(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The image, and its gamma and color matrix (1, 10)."""
         with torch.inference_mode():
-            seen = image.to(self.placed.device, self.placed.dtype)
-            return image, torch.cat(self.net.global_net(seen), dim=1).float()
+            placed = image.to(self.placed.device, self.placed.dtype)
+            return image, torch.cat(self.net.global_net(placed), dim=1).float()
 
     def forward(self, tile: Tensor, context: Tensor) -> Tensor:
         return IAT.develop(self.net.local(tile).float(), context[:, :1], context[:, 1:])
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `IAT` from its tensors, None where these are not its."""
     width, wide = shapes["local_net.conv1.weight"][0], shapes["global_net.gamma_linear.weight"][1]
     if shapes["global_net.generator.attn.q"] != (1, 10, wide):

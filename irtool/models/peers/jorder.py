@@ -53,7 +53,7 @@ class JORDER(nn.Module):
         return y + conv(self.layers, 0.5 * first + 0.5 * x)
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `JORDER` from its tensors, None where these are not its."""
     layers = next(i for i in range(1, len(shapes) + 1) if f"Convolution{i + 1}.weight" not in shapes)
     width = shapes["Convolution1.weight"][0]

@@ -73,7 +73,7 @@ class LKDNet(DehazeUNet):
         super().__init__(width, lambda wide, i: Row([Block(wide, ratio) for _ in range(depths[i])]), least=40)
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `LKDNet` from its tensors, None where these are not its."""
     width = shapes["patch_embed.proj.weight"][0]
     ratio = shapes["layer1.blocks.0.cemlp.mlp.mlp.0.weight"][0] // width

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...synth.tools import pad_reflect
+from ...synth.ops import pad_reflect
 from ..base import SinglePassModel
 from .flax import use_flax_names
 from .maxim_blocks import CrossGating, Level, Size, conv, double, merge, named, pointwise, spatial
@@ -147,7 +147,7 @@ class MAXIM(nn.Module):
         return (pictures if self.all_heads or not last else pictures[:1]), (features, decoded, attended)
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `MAXIM` from its tensors, None where these are not its.
 
     Of windows only the number of pixels is told: they are taken to be square, or as nearly so as that number allows.

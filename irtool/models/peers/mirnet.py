@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...synth.tools import pad_reflect
+from ...synth.ops import pad_reflect
 from ..base import SinglePassModel
 from .dehaze_unet import named
 from .wrap import info
@@ -54,8 +54,8 @@ class Dual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.body(x)
-        seen = torch.cat([y.amax(1, keepdim=True), y.mean(1, keepdim=True)], dim=1)
-        spatial = y * torch.sigmoid(self.SA.spatial.conv(seen))
+        pooled = torch.cat([y.amax(1, keepdim=True), y.mean(1, keepdim=True)], dim=1)
+        spatial = y * torch.sigmoid(self.SA.spatial.conv(pooled))
         channel = y * self.CA.conv_du(y.mean(dim=(2, 3), keepdim=True))
         return self.conv1x1(torch.cat([spatial, channel], dim=1)) + x
 
@@ -181,7 +181,7 @@ class MIRNet(nn.Module):
         return (x + self.conv_out(self.body(self.conv_in(x))))[..., :height, :width]
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `MIRNet` from its tensors, None where these are not its."""
     blocks = sum(name.startswith("body.0.body.") and name.endswith(".blocks.0.0.conv1x1.weight") for name in shapes)
     columns = sum(name.startswith("body.0.body.0.blocks.0.") and name.endswith(".conv1x1.weight") for name in shapes)

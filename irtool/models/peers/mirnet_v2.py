@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...synth.tools import pad_reflect
+from ...synth.ops import pad_reflect
 from ..base import SinglePassModel
 from .dehaze_unet import named
 from .mirnet import Fusion, Group, conv, point
@@ -113,7 +113,7 @@ class MIRNetV2(nn.Module):
         return restored[..., :height, :width]
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `MIRNetV2` from its tensors, None where these are not its."""
     count = len({name.split(".")[1] for name in shapes if name.startswith("body.")})
     convs = [shapes[f"body.{i}.body.0.dau_top.body.0.weight"] for i in range(count)]

@@ -60,7 +60,7 @@ class PairLIE(nn.Module):
         return self.L_net(clean) ** self.exponent * self.R_net(clean)
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `PairLIE` from its tensors, None where these are not its."""
     width = shapes["L_net.L_net.1.weight"][0]
     if shapes["L_net.L_net.13.weight"] != (1, width, 3, 3) or shapes["N_net.N_net.13.weight"] != (3, width, 3, 3):

@@ -50,25 +50,25 @@ class PReNet(nn.Module):
 
     def stages(self, rainy: Tensor) -> list[Tensor]:
         """(N, 3, H, W) in [0, 1] -> what each pass made of it, the last one best; same shape, not clipped."""
-        made, stages = rainy, []
+        output, stages = rainy, []
         h = c = rainy.new_zeros(rainy.shape[0], self.width, *rainy.shape[2:])
         for _ in range(self.passes):
-            x = self.conv0(torch.cat([rainy, made], dim=1))
+            x = self.conv0(torch.cat([rainy, output], dim=1))
             if self.lstm:
                 both = torch.cat([x, h], dim=1)
                 c = self.conv_f(both) * c + self.conv_i(both) * self.conv_g(both)
                 x = h = self.conv_o(both) * torch.tanh(c)
             for name in self.names:
                 x = torch.relu(getattr(self, name)(x) + x)
-            made = self.conv(x) + rainy
-            stages.append(made)
+            output = self.conv(x) + rainy
+            stages.append(output)
         return stages
 
     def forward(self, rainy: Tensor) -> Tensor:
         return self.stages(rainy)[-1]
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `PReNet` from its tensors, None where these are not its."""
     width, channels, *kernel = shapes["conv0.0.weight"]
     if channels != 6 or kernel != [3, 3] or shapes["conv.0.weight"] != (3, width, 3, 3):

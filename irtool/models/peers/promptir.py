@@ -201,7 +201,7 @@ class PromptIR(nn.Module):
         return (self.output(x) + padded)[..., :height, :width]
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `PromptIR` from its tensors, None where these are not its."""
     dim = shapes["patch_embed.proj.weight"][0]
     if shapes["reduce_noise_level3.weight"][0] != 4 * dim or shapes["prompt1.prompt_param"][0] != 1:

@@ -121,7 +121,7 @@ def brightest(x: Tensor) -> Tensor:
     return F.max_pool2d(F.pad(x, (0, 1, 0, 1)), 2, stride=1)
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `RUAS` from its tensors, None where these are not its."""
     width = shapes["denoise_net.stem.weight"][0]
     if shapes["enhance_net.iems.0.cell.c5.weight"] != (3, 12, 1, 1):

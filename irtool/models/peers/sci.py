@@ -66,7 +66,7 @@ class SCI(nn.Module):
         return (dark / self.enhance(dark)).clamp(0, 1)
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `SCI` from its tensors, None where these are not its."""
     width, other = shapes["enhance.in_conv.0.weight"][0], shapes["calibrate.in_conv.0.weight"][0]
     if shapes["enhance.out_conv.0.weight"] != (3, width, 3, 3):

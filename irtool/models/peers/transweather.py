@@ -79,8 +79,8 @@ class Attention(nn.Module):
         return self._heads(self.q(x))
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        seen = self.norm(tokens(self.sr(image(x, size)))) if self.reduction > 1 else x
-        k, v = (self._heads(part) for part in self.kv(seen).chunk(2, dim=2))
+        keys = self.norm(tokens(self.sr(image(x, size)))) if self.reduction > 1 else x
+        k, v = (self._heads(part) for part in self.kv(keys).chunk(2, dim=2))
         out = F.scaled_dot_product_attention(self.queries(x, k.shape[2]), k, v)
         return self.proj(out.transpose(1, 2).flatten(2))
 
@@ -129,8 +129,8 @@ class Encoder(nn.Module):
         for i, width in enumerate(widths, 1):
             setattr(self, f"patch_embed{i}", PatchEmbed(channels[i - 1], width, 7 if i == 1 else 3, 4 if i == 1 else 2))
             heads, reduction = HEADS[i - 1], REDUCTIONS[i - 1]
-            made = (Block(width, Attention(width, heads, reduction), RATIO) for _ in range(DEPTH))
-            setattr(self, f"block{i}", nn.ModuleList(made))
+            blocks = (Block(width, Attention(width, heads, reduction), RATIO) for _ in range(DEPTH))
+            setattr(self, f"block{i}", nn.ModuleList(blocks))
             setattr(self, f"norm{i}", nn.LayerNorm(width, eps=EPS))
         for i, (a, b) in enumerate(pairwise(widths), 1):
             setattr(self, f"mini_patch_embed{i}", PatchEmbed(a, b, 3, 2))
@@ -157,10 +157,10 @@ class Decoder(nn.Module):
     def __init__(self, width: int, queries: int) -> None:
         super().__init__()
         self.patch_embed1 = PatchEmbed(width, width, 3, 2)
-        made = (
+        blocks = (
             Block(width, QueryAttention(width, DECODER_HEADS, queries), DECODER_RATIO) for _ in range(DECODER_DEPTH)
         )
-        self.block1 = nn.ModuleList(made)
+        self.block1 = nn.ModuleList(blocks)
         self.norm1 = nn.LayerNorm(width, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -259,7 +259,7 @@ class TransWeatherModel(SinglePassModel):
         return restored
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `TransWeather` from its tensors, None where these are not its."""
     widths = [shapes[f"Tenc.patch_embed{i}.proj.weight"][0] for i in range(1, 5)]
     if shapes["Tenc.patch_embed1.proj.weight"] != (widths[0], 3, 7, 7) or shapes["clean.conv2d.weight"][0] != 3:

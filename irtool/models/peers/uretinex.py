@@ -132,7 +132,7 @@ class URetinexNet(nn.Module):
             r, light = self.R(p, q), self.L(q)
         return r, light
 
-    def forward(self, dark: Tensor, truth: Tensor | None = None) -> Tensor:
+    def forward(self, dark: Tensor, reference: Tensor | None = None) -> Tensor:
         """(N, 3, H, W) in [0, 1] -> the same shape, not clipped.
 
         Args:
@@ -140,15 +140,15 @@ class URetinexNet(nn.Module):
             truth: what it should become, to take the ratio from (the authors' `evaluate.py`): no blind result.
         """
         r, light = self.unfold(dark)
-        if truth is None:
+        if reference is None:
             ratio = torch.full_like(light, self.ratio)
         else:
-            bright = self.decom_high(truth)[1]
+            bright = self.decom_high(reference)[1]
             ratio = torch.ones_like(light) / ((light / (bright + 1e-4)).mean() + 1e-4)
         return self.A(light, ratio) * r
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """No configuration to read: {} where these are the tensors of `URetinexNet`, else None."""
     fits = shapes["decom_low.decom.0.weight"] == (32, 3, 3, 3) and shapes["A.conv1.weight"] == (32, 2, 5, 5)
     return {} if fits else None

@@ -46,7 +46,7 @@ class ZeroDCE(nn.Module):
         return image
 
 
-def recognise(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     """Configuration of `ZeroDCE` from its tensors, None where these are not its."""
     width, out = shapes["e_conv1.weight"][0], shapes["e_conv7.weight"][0]
     if shapes["e_conv1.weight"] != (width, 3, 3, 3) or shapes["e_conv7.weight"] != (out, 2 * width, 3, 3) or out % 3:

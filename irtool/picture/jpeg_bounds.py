@@ -12,10 +12,10 @@ import numpy as np
 
 from .model import JpegSettings
 
-SHARE = 0.25
+STEP_FRACTION = 0.25
 """How far from what is decoded a coefficient may be, as a share of its table's entry. Half is certain to hold the
 truth; less is nearer to it in the mean, since most coefficients were rounded by less (the narrow constraint set of
-Park and Lee, IEEE TCSVT 1999), and since a network errs most where the file errs least (docs/experiments.md)."""
+Park and Lee, IEEE TCSVT 1999), and since a network errs most where the file errs least (docs/lab/experiments.md)."""
 _ROWS = 128  # worked on at a time, in a processor's cache; a multiple of the 16 rows that 4:2:0 puts in one block
 
 _FREQUENCY, _PLACE = np.mgrid[:8, :8]
@@ -25,7 +25,7 @@ _COSINES = _COSINES.astype(np.float32)
 _EIGHT = np.kron(np.eye(8, dtype=np.float32), _COSINES)  # of eight blocks side by side: larger products are faster
 
 
-def within(restored: np.ndarray, decoded: np.ndarray, settings: JpegSettings) -> np.ndarray:
+def project_to_jpeg_bounds(restored: np.ndarray, decoded: np.ndarray, settings: JpegSettings) -> np.ndarray:
     """A restored picture, no further from the decoded one than the file allows.
 
     Colours of a profile are compared as sRGB, which is near enough: the differences are small.
@@ -42,11 +42,11 @@ def within(restored: np.ndarray, decoded: np.ndarray, settings: JpegSettings) ->
     if not settings.orientation:
         return restored
     result = restored.astype(np.float32)  # a copy
-    held, given = (_as_stored(pixels, settings.orientation) for pixels in (result, decoded))
-    for top in range(0, held.shape[1], _ROWS):
+    restored_stored, decoded_stored = (_as_stored(pixels, settings.orientation) for pixels in (result, decoded))
+    for top in range(0, restored_stored.shape[1], _ROWS):
         rows = slice(top, top + _ROWS)
-        allowed = _held(held[:, rows] - given[:, rows], settings)
-        for plane, before, change in zip(held[:, rows], given[:, rows], allowed, strict=True):
+        allowed = _clamp_change(restored_stored[:, rows] - decoded_stored[:, rows], settings)
+        for plane, before, change in zip(restored_stored[:, rows], decoded_stored[:, rows], allowed, strict=True):
             np.clip(before + change, 0, 1, out=plane)
     return result
 
@@ -60,7 +60,7 @@ def _as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
     return upright.swapaxes(1, 2) if orientation >= 5 else upright
 
 
-def _held(change: np.ndarray, settings: JpegSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _clamp_change(change: np.ndarray, settings: JpegSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A change (3, H, W) of colours, held to what the tables allow."""
     red, green, blue = change
     y = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601, as JFIF has it
@@ -83,13 +83,13 @@ def _chroma(plane: np.ndarray, down: int, right: int, table: tuple[int, ...]) ->
 
 
 def _clamped(plane: np.ndarray, table: tuple[int, ...]) -> np.ndarray:
-    """A plane (H, W) whose blocks have no coefficient beyond `SHARE` of a table's entry."""
+    """A plane (H, W) whose blocks have no coefficient beyond `STEP_FRACTION` of a table's entry."""
     height, width = plane.shape
     padded = np.pad(plane, ((0, -height % 8), (0, -width % 64)), mode="edge")
     tall, wide = padded.shape
-    limit = np.tile(np.float32(SHARE / 255) * np.asarray(table, np.float32).reshape(8, 8), wide // 8)
+    limit = np.tile(np.float32(STEP_FRACTION / 255) * np.asarray(table, np.float32).reshape(8, 8), wide // 8)
     # Columns of every block, then its rows.
     frequencies = (_COSINES @ padded.reshape(-1, 8, wide)).reshape(-1, 64) @ _EIGHT.T
-    held = np.clip(frequencies.reshape(-1, 8, wide), -limit, limit)
-    back = _COSINES.T @ (held.reshape(-1, 64) @ _EIGHT).reshape(-1, 8, wide)
+    clamped = np.clip(frequencies.reshape(-1, 8, wide), -limit, limit)
+    back = _COSINES.T @ (clamped.reshape(-1, 64) @ _EIGHT).reshape(-1, 8, wide)
     return back.reshape(tall, wide)[:height, :width]

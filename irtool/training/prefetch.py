@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-_AHEAD = 2
+_READ_AHEAD = 2
 
 
-def feed(pools: Dataset[Any], first: int, device: torch.device) -> Generator[Any, None, None]:
+def prefetch(pools: Dataset[Any], first: int, device: torch.device) -> Generator[Any, None, None]:
     """Pools `first`, `first` + 1, ... without end; close the iterator when done with it.
 
     On a CPU a worker process makes them (several where there are many cores). On a GPU a thread makes them on the GPU,
@@ -31,7 +31,7 @@ def _by_workers(pools: Dataset[Any], first: int) -> Generator[Any, None, None]:
         batch_size=None,
         sampler=range(first, 1 << 40),
         num_workers=workers,
-        prefetch_factor=_AHEAD,
+        prefetch_factor=_READ_AHEAD,
         worker_init_fn=_begin_worker,
     )
     yield from loader
@@ -45,13 +45,13 @@ def _begin_worker(number: int) -> None:
 
 
 def _by_thread(pools: Dataset[Any], first: int) -> Generator[Any, None, None]:
-    made: queue.Queue[Any] = queue.Queue(_AHEAD)
+    ready: queue.Queue[Any] = queue.Queue(_READ_AHEAD)
     done = threading.Event()
 
     def put(item: Any) -> None:
         while not done.is_set():
             try:
-                made.put(item, timeout=0.1)
+                ready.put(item, timeout=0.1)
                 return
             except queue.Full:
                 continue
@@ -69,7 +69,7 @@ def _by_thread(pools: Dataset[Any], first: int) -> Generator[Any, None, None]:
     thread.start()
     try:
         while True:
-            item = made.get()
+            item = ready.get()
             if isinstance(item, BaseException):
                 raise item
             yield item

@@ -32,21 +32,21 @@ def show_summary(out: Output, title: str, head: Record, summary: Record, rows: S
     out.result(subtitle(head, summary))
     for line in table(lines):
         out.result(line)
-    told = [*cost(summary), *(["input as published"] if summary.get("input_as_published") else [])]
-    if told:
-        out.result("; ".join(told))
+    parts = [*cost(summary), *(["input as published"] if summary.get("input_as_published") else [])]
+    if parts:
+        out.result("; ".join(parts))
     if summary.get("scored"):
         out.result(f"quote: {summary['cite']}")
     for note in summary["notes"]:
         out.note(f"warning: {note}")
     if rows:
-        ours = measured(head, summary)
+        own_row = measured(head, summary)
         out.result("beside the literature, as its authors print it:")
-        told_rows = [["", "PSNR", "SSIM", "protocol", "remarks"]]
-        for row in sorted([*rows, ours], key=lambda row: -(row.psnr or 0)):
+        table_rows = [["", "PSNR", "SSIM", "protocol", "remarks"]]
+        for row in sorted([*rows, own_row], key=lambda row: -(row.psnr or 0)):
             figures = ["" if v is None else f"{v:.{n}f}" for v, n in ((row.psnr, 2), (row.ssim, 3))]
-            told_rows.append([f"> {row.method}" if row is ours else row.method, *figures, row.protocol, row.remark])
-        for line in table(told_rows):
+            table_rows.append([f"> {row.method}" if row is own_row else row.method, *figures, row.protocol, row.remark])
+        for line in table(table_rows):
             out.result(line)
 
 
@@ -54,23 +54,23 @@ def show_comparison(out: Output, first: Path, second: Path) -> int:
     """Two runs, picture by picture."""
     from ..evaluation.summary import compare, read_run
 
-    told = compare(read_run(first), read_run(second))
-    out.record(told)
-    for key in told["differ"]:
+    comparison = compare(read_run(first), read_run(second))
+    out.record(comparison)
+    for key in comparison["differ"]:
         out.note(f"warning: the runs differ in {key}")
-    if told["content_differs"]:
-        out.note(f"warning: {told['content_differs']} pictures have other files")
-    for run, alone in zip((first, second), told["alone"], strict=True):
+    if comparison["content_differs"]:
+        out.note(f"warning: {comparison['content_differs']} pictures have other files")
+    for run, alone in zip((first, second), comparison["alone"], strict=True):
         if alone:
             out.note(f"note: left out, since in {run} alone: {alone}")
-    lines = [["", told["models"][0], told["models"][1], "difference", "95 % interval", "higher", "lower"]]
-    for metric, m in told["metrics"].items():
+    lines = [["", comparison["models"][0], comparison["models"][1], "difference", "95 % interval", "higher", "lower"]]
+    for metric, m in comparison["metrics"].items():
         places = 2 if metric == "psnr" else 4
         d = m["difference"]
         span = f"{d['low']:+.{places}f} to {d['high']:+.{places}f}"
         figures = [f"{m['first']:.{places}f}", f"{m['second']:.{places}f}", f"{d['mean']:+.{places}f}", span]
         lines.append([name_of(metric), *figures, str(m["higher"]), str(m["lower"])])
-    out.result(f"pictures in both runs: {told['pictures']}")
+    out.result(f"pictures in both runs: {comparison['pictures']}")
     for line in table(lines):
         out.result(line)
     return EXIT_OK
@@ -81,7 +81,7 @@ def show_list(out: Output, what: str) -> int:
     from dataclasses import asdict
 
     from ..data import PROTOCOLS, datasets
-    from ..metrics.extra import ABOUT, METRICS
+    from ..metrics.extra import DESCRIPTIONS, METRICS
 
     if what == "datasets":
         for known in datasets():
@@ -89,9 +89,9 @@ def show_list(out: Output, what: str) -> int:
         rows = [["name", "task", "pairs", "input dB", "protocol", "licence", "suites", "origin"]]
         for d in datasets():
             figure = f"{d.input.psnr:.2f}" if d.input else ""
-            licence = "not stated" if d.licence == "NOASSERTION" else d.licence.removeprefix("LicenseRef-")
+            license = "not stated" if d.licence == "NOASSERTION" else d.licence.removeprefix("LicenseRef-")
             origin = f"irtool download {d.name}" if d.archive else d.page
-            rows.append([d.name, d.task, str(d.pairs), figure, d.protocol, licence, " ".join(d.suites), origin])
+            rows.append([d.name, d.task, str(d.pairs), figure, d.protocol, license, " ".join(d.suites), origin])
     elif what == "protocols":
         for p in PROTOCOLS.values():
             out.record({"type": "protocol"} | p.to_dict())
@@ -99,9 +99,9 @@ def show_list(out: Output, what: str) -> int:
         rows += [[p.id, p.summary, p.source] for p in PROTOCOLS.values()]
     else:
         for name in METRICS:
-            out.record({"type": "metric", "id": name, "about": ABOUT[name]})
+            out.record({"type": "metric", "id": name, "about": DESCRIPTIONS[name]})
         rows = [["name", "what it is"], ["psnr, ssim", "always; by scikit-image, as the protocol has it"]]
-        rows += [[name, ABOUT[name]] for name in METRICS]
+        rows += [[name, DESCRIPTIONS[name]] for name in METRICS]
     for line in table(rows):
         out.result(line)
     return EXIT_OK

@@ -56,9 +56,9 @@ class _Power:
         curved = (np.maximum(y - self.e, 0) ** (1 / self.g) - self.b) / self.a
         if self.d <= 0:
             return curved
-        knee = float(self.linear(np.array(self.d)))
+        linear_threshold = float(self.linear(np.array(self.d)))
         straight = (y - self.f) / self.c if self.c > 0 else np.zeros_like(y)
-        return np.where(y >= knee, curved, straight)
+        return np.where(y >= linear_threshold, curved, straight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +161,8 @@ def _parse(icc: bytes) -> Profile:
         name, where, size = struct.unpack_from(">4sII", icc, at)
         tags[name] = view[where : where + size]
     if channels(icc) == 1:
-        grey = Profile((_curve(tags[b"kTRC"]),), None, None)
-        return Profile(grey.curves, None, None, plain=_is_plain(grey, 1))
+        gray = Profile((_curve(tags[b"kTRC"]),), None, None)
+        return Profile(gray.curves, None, None, plain=_is_plain(gray, 1))
     if channels(icc) != 3:
         raise ValueError("neither RGB nor grey")
     columns = [[v / 65536 for v in struct.unpack_from(">3i", tags[name], 8)] for name in (b"rXYZ", b"gXYZ", b"bXYZ")]

@@ -12,17 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..synth.tools import gaussian_blur
+from ..synth.ops import gaussian_blur
 
 TOLERANCE = 2.5 / 255  # what 8-bit rounding, and a careful JPEG, leave of a constant colour
-LEAST = 0.002  # share of the picture in one flat colour below which there is no hole to speak of
+MIN_PIXELS = 0.002  # share of the picture in one flat colour below which there is no hole to speak of
 # What JPEG leaves at the rim of a hole, between the colours of both sides: how far it reaches (a block), and how near
 # to the hole's colour it stays. A picture is taken to have been a JPEG where more than a share of what lies around its
 # holes is nearer still: 0 to 5 % in the public masks on Kodak as they are, 18 % and more from quality 98 down.
-_REACH, _NEAR, _NEARER, _SOFT = 8, 40 / 255, 24 / 255, 0.12
+_REACH, _NEAR_RADIUS, _NEARER, _SOFT = 8, 40 / 255, 24 / 255, 0.12
 # A colour that goes over smoothly into what is around it belongs to the picture, such as the flat blocks that JPEG
 # makes of a dark wall; then the next commonest colours are tried.
-_OWN, _COLOURS = 0.6, 4
+_OWN, _COLORS = 0.6, 4
 # The filling. Scales smaller than `_LARGE` pixels are smoothed a few times alike in all directions. In the others the
 # directions are a mean over `_SPREAD` pixels; next to nothing (`_FAINT`) is no edge; `_CLEARLY` says how steeply the
 # exchange across falls as an edge gets clearer, `_LEAK` what is left of it. Half or twice of each changes 0.05 dB.
@@ -52,55 +52,55 @@ def find_holes(pixels: Tensor) -> Tensor:
         return holes
     for picture, hole in zip(pixels, holes, strict=True):
         # One channel after the other, here and below: the pictures of large cameras would take gigabytes otherwise.
-        flat = torch.stack([_spread(channel) < 1 / 512 for channel in picture.split(1)]).all(0)[0]
+        flat = torch.stack([_local_range(channel) < 1 / 512 for channel in picture.split(1)]).all(0)[0]
         levels = (picture[:, :-1, :-1][:, flat] * 255).round().int()
         values, counts = ((levels[0] * 256 + levels[1]) * 256 + levels[2]).unique(return_counts=True)
         common = counts.argsort(descending=True)
-        tried: list[Tensor] = []
-        for value in values[common[counts[common] >= LEAST * height * width]].tolist():
-            colour = torch.tensor([value >> bits & 255 for bits in (16, 8, 0)]) / 255
-            if len(tried) == _COLOURS or any((colour - other).abs().max() <= TOLERANCE for other in tried):
+        rejected: list[Tensor] = []
+        for value in values[common[counts[common] >= MIN_PIXELS * height * width]].tolist():
+            color = torch.tensor([value >> bits & 255 for bits in (16, 8, 0)]) / 255
+            if len(rejected) == _COLORS or any((color - other).abs().max() <= TOLERANCE for other in rejected):
                 continue
-            tried.append(colour)
-            found = _of_colour(picture, colour.tolist())
+            rejected.append(color)
+            found = _hole_of_color(picture, color.tolist())
             if found is not None:
                 hole.copy_(found)
                 break
     return holes
 
 
-def _of_colour(picture: Tensor, colour: Sequence[float]) -> Tensor | None:
+def _hole_of_color(picture: Tensor, color: Sequence[float]) -> Tensor | None:
     """The holes (1, H, W) of one colour in a picture (3, H, W); None where that colour is one of the picture's own."""
     height, width = picture.shape[-2:]
-    near = _near(picture, colour, TOLERANCE)
-    squares = -_highest(-near, 2)  # 1 where a whole square is near
-    hole = near * _highest(F.pad(squares, (2, 2, 2, 2)), 4)[:, :height, :width]
-    around = _wider(hole, _REACH + 3) - _wider(hole, _REACH)
-    if float((around * _near(picture, colour, _NEAR)).sum()) > _OWN * float(around.sum()):
+    near = _within_tolerance(picture, color, TOLERANCE)
+    squares = -_max_filter(-near, 2)  # 1 where a whole square is near
+    hole = near * _max_filter(F.pad(squares, (2, 2, 2, 2)), 4)[:, :height, :width]
+    ring = _dilate(hole, _REACH + 3) - _dilate(hole, _REACH)
+    if float((ring * _within_tolerance(picture, color, _NEAR_RADIUS)).sum()) > _OWN * float(ring.sum()):
         return None
-    rim = _wider(hole, 3) - hole
-    if float((rim * _near(picture, colour, _NEARER)).sum()) > _SOFT * float(rim.sum()):
-        hole = torch.maximum(hole, _near(picture, colour, _NEAR) * _wider(hole, _REACH))
+    rim = _dilate(hole, 3) - hole
+    if float((rim * _within_tolerance(picture, color, _NEARER)).sum()) > _SOFT * float(rim.sum()):
+        hole = torch.maximum(hole, _within_tolerance(picture, color, _NEAR_RADIUS) * _dilate(hole, _REACH))
     return hole
 
 
-def _near(picture: Tensor, colour: Sequence[float], tolerance: float) -> Tensor:
+def _within_tolerance(picture: Tensor, color: Sequence[float], tolerance: float) -> Tensor:
     """1 where a picture (3, H, W) has a colour: (1, H, W)."""
-    near = torch.stack([(a - b).abs() <= tolerance for a, b in zip(picture.split(1), colour, strict=True)])
+    near = torch.stack([(a - b).abs() <= tolerance for a, b in zip(picture.split(1), color, strict=True)])
     return near.all(0).float()
 
 
-def _wider(mask: Tensor, by: int) -> Tensor:
+def _dilate(mask: Tensor, by: int) -> Tensor:
     """A mask (1, H, W) and all that is no more than `by` pixels from it, along rows and columns."""
-    return _highest(F.pad(mask, (by, by, by, by)), 2 * by + 1)
+    return _max_filter(F.pad(mask, (by, by, by, by)), 2 * by + 1)
 
 
-def _spread(channel: Tensor) -> Tensor:
+def _local_range(channel: Tensor) -> Tensor:
     """How far apart the values of every square of 2 x 2 pixels lie: (1, H, W) -> (1, H - 1, W - 1)."""
-    return _highest(channel, 2) + _highest(-channel, 2)
+    return _max_filter(channel, 2) + _max_filter(-channel, 2)
 
 
-def _highest(x: Tensor, side: int) -> Tensor:
+def _max_filter(x: Tensor, side: int) -> Tensor:
     """The highest value of every square of `side` pixels: (1, H, W) -> (1, H - side + 1, W - side + 1).
 
     What two neighbours have is known for four after one comparison, and so on: ten times as fast as max_pool2d.
@@ -149,11 +149,11 @@ def fill_holes(pixels: Tensor, holes: Tensor) -> Tensor:
 
 
 def _diffuse(filled: Tensor, known: Tensor) -> None:
-    """`_diffused` in place and by tiles, those without a hole left out; each sees all that has a say in it."""
+    """`_diffuse_tile` in place and by tiles, those without a hole left out; each sees all that has a say in it."""
     height, width = known.shape[-2:]
     above = filled[..., :0, :]  # of the rows above the tiles, as they were
     for top in range(0, height, _TILE):
-        seen = torch.cat([above, filled[..., top : top + _TILE + _SIGHT, :]], dim=2)
+        strip = torch.cat([above, filled[..., top : top + _TILE + _SIGHT, :]], dim=2)
         first = top - above.shape[2]
         above = filled[..., max(0, top + _TILE - _SIGHT) : top + _TILE, :].clone()
         for left in range(0, width, _TILE):
@@ -161,25 +161,25 @@ def _diffuse(filled: Tensor, known: Tensor) -> None:
             if not bool((known[inner] == 0).any()):
                 continue
             columns = slice(max(0, left - _SIGHT), left + _TILE + _SIGHT)
-            piece = _diffused(seen[..., columns], known[..., first : first + seen.shape[2], columns])
+            piece = _diffuse_tile(strip[..., columns], known[..., first : first + strip.shape[2], columns])
             filled[inner] = piece[..., top - first :, left - columns.start :][..., :_TILE, :_TILE]
 
 
-def _diffused(filled: Tensor, known: Tensor) -> Tensor:
+def _diffuse_tile(filled: Tensor, known: Tensor) -> Tensor:
     """What lies in holes, diffused along the edges that are there: (N, 3, H, W), known (N, 1, H, W).
 
     The diffusion is solved for its end by Chebyshev iteration over the eight neighbours of every pixel.
     """
-    neighbours = _conductances(filled)
-    total = torch.stack(list(neighbours.values())).sum(0)
-    shares = {step: weight / total for step, weight in neighbours.items()}
+    neighbors = _conductances(filled)
+    total = torch.stack(list(neighbors.values())).sum(0)
+    shares = {step: weight / total for step, weight in neighbors.items()}
     low, high = filled.amin((2, 3), keepdim=True), filled.amax((2, 3), keepdim=True)
     before, current, pace = filled, filled, 1.0
     for _ in range(_STEPS):
         padded = F.pad(current, (1, 1, 1, 1), mode="replicate")
         mean = torch.zeros_like(current)
         for step, share in shares.items():
-            mean.addcmul_(_moved(padded, step), share)
+            mean.addcmul_(_shifted(padded, step), share)
         ahead = torch.where(known > 0, filled, torch.lerp(before, mean, pace))
         before, current = current, ahead
         pace = 1 / (1 - _RADIUS**2 * pace / 4) if pace != 1 else 1 / (1 - _RADIUS**2 / 2)
@@ -194,8 +194,8 @@ def _conductances(picture: Tensor) -> dict[tuple[int, int], Tensor]:
     less the clearer the edge is; it is taken apart into four pairs of neighbours with no negative weight.
     """
     padded = F.pad(picture, (1, 1, 1, 1), mode="replicate")
-    x = (_moved(padded, (0, 1)) - _moved(padded, (0, -1))) / 2
-    y = (_moved(padded, (1, 0)) - _moved(padded, (-1, 0))) / 2
+    x = (_shifted(padded, (0, 1)) - _shifted(padded, (0, -1))) / 2
+    y = (_shifted(padded, (1, 0)) - _shifted(padded, (-1, 0))) / 2
     products = torch.cat([(x * x).sum(1, True), (x * y).sum(1, True), (y * y).sum(1, True)], dim=1)
     xx, xy, yy = gaussian_blur(products, _SPREAD).split(1, dim=1)
     clear = ((xx - yy) ** 2 + 4 * xy**2).sqrt()  # difference of the eigenvalues; their sum is xx + yy
@@ -203,22 +203,22 @@ def _conductances(picture: Tensor) -> dict[tuple[int, int], Tensor]:
     cos, sin = (xx - yy) / (clear + 1e-12), 2 * xy / (clear + 1e-12)  # of twice the angle across the edge
     mean, half = (across + 1) / 2, (across - 1) / 2
     parts = F.pad(torch.cat([mean + half * cos, half * sin, mean - half * cos], 1), (1, 1, 1, 1), mode="replicate")
-    here, found = _moved(parts, (0, 0)), {}
+    center, found = _shifted(parts, (0, 0)), {}
     for step in ((0, 1), (1, 0), (1, 1), (1, -1)):
         for way in (step, (-step[0], -step[1])):
-            a, b, c = ((here + _moved(parts, way)) / 2).split(1, dim=1)
+            a, b, c = ((center + _shifted(parts, way)) / 2).split(1, dim=1)
             sides = {(0, 1): a - b.abs(), (1, 0): c - b.abs(), (1, 1): b, (1, -1): -b}
             found[way] = sides[step].clamp_min(_LEAK / 100)
     return found
 
 
-def _moved(padded: Tensor, step: tuple[int, int]) -> Tensor:
+def _shifted(padded: Tensor, step: tuple[int, int]) -> Tensor:
     """The neighbours (rows, columns) away, of a picture padded by one."""
     height, width = padded.shape[-2] - 2, padded.shape[-1] - 2
     return padded[..., 1 + step[0] : 1 + step[0] + height, 1 + step[1] : 1 + step[1] + width]
 
 
-def filled(pixels: Tensor, asked: Tensor) -> Tensor:
+def fill_detected_holes(pixels: Tensor, enabled: Tensor) -> Tensor:
     """Pictures as a network is to see them.
 
     Args:
@@ -229,8 +229,8 @@ def filled(pixels: Tensor, asked: Tensor) -> Tensor:
         (N, 4, H, W): with the holes filled of those that ask for it, the last channel 1 in a hole.
     """
     holes = torch.zeros_like(pixels[:, :1])
-    if asked.any():
-        holes[asked] = find_holes(pixels[asked])
+    if enabled.any():
+        holes[enabled] = find_holes(pixels[enabled])
         pixels = pixels.clone()
-        pixels[asked] = fill_holes(pixels[asked], holes[asked])
+        pixels[enabled] = fill_holes(pixels[enabled], holes[enabled])
     return torch.cat([pixels, holes], dim=1)

@@ -30,7 +30,7 @@ def overlay(pixels: np.ndarray, diagnosis: Diagnosis) -> np.ndarray:
     """
     h, w = pixels.shape[:2]
     drawn = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
-    shown = [i for i in (*diagnosis.present, *diagnosis.perhaps) if i in diagnosis.maps]
+    shown = [i for i in (*diagnosis.present, *diagnosis.uncertain) if i in diagnosis.maps]
     for kind in shown:
         cells = diagnosis.maps[kind].float()[None, None]
         hit = F.interpolate(cells, (h, w), mode="bilinear", align_corners=False)[0, 0, :, :, None]
@@ -39,9 +39,9 @@ def overlay(pixels: np.ndarray, diagnosis: Diagnosis) -> np.ndarray:
     image = Image.fromarray((drawn.clamp(0, 1) * 255).round().byte().numpy())
     size = max(10, min(h, w) // 28)
     font, draw, left = ImageFont.load_default(size), ImageDraw.Draw(image), size // 2
-    for kind in (*diagnosis.present, *diagnosis.perhaps):
+    for kind in (*diagnosis.present, *diagnosis.uncertain):
         text = f"{DEGRADATIONS[INDEX[kind]].name} {diagnosis.scores[kind]:.2f}"
-        text = f"perhaps {text}" if kind in diagnosis.perhaps else text
+        text = f"perhaps {text}" if kind in diagnosis.uncertain else text
         wide = font.getlength(text)
         draw.rectangle((left - 3, 2, left + wide + 3, size * 1.5), fill=COLORS.get(kind, (90, 90, 90)))
         draw.text((left, 2), text, fill=(255, 255, 255), font=font)

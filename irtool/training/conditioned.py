@@ -23,29 +23,29 @@ from ..models import loading
 from ..models.daclip import DaCLIP, preprocess
 from ..models.irsde_unet import ContextUNet
 from ..models.nafnet_daclip import ContextNAFNet
-from .checks import misfits
-from .data import Sample, cut, source
-from .jobs import Preview, Share, Source
+from .checks import recipe_problems
+from .data import Sample, cut, training_data
 from .recipe import Recipe
 from .restorer import psnr
+from .tasks import Preview, Shard, TrainingData
 
 PROCESS: Mapping[str, Any] = {"max_sigma": 50, "steps": 100, "schedule": "cosine", "eps": 0.005}
 """The published process of the universal net."""
 
 
-class SteeredJob:
+class ConditionedTask:
     """The common part of both kinds. The metric is PSNR in dB of held-out samples."""
 
-    figure = "psnr"
+    figure_of_merit = "psnr"
     network: type[nn.Module]
     architecture: str
-    known: tuple[str, ...] = ("controller", "loss")
+    known_settings: tuple[str, ...] = ("controller", "loss")
 
     def __init__(self) -> None:
         self.controller: DaCLIP | None = None
 
     def problems(self, recipe: Recipe) -> list[str]:
-        problems = misfits(self.network, recipe, self.known)
+        problems = recipe_problems(self.network, recipe, self.known_settings)
         if not recipe.settings.get("controller"):
             problems.append("settings: 'controller' must name a DA-CLIP, such as daclip-vit-b-32.universal")
         if recipe.settings.get("loss", "l1") not in ("l1", "l2"):
@@ -65,10 +65,10 @@ class SteeredJob:
             raise UsageError(f"{reference} holds a {header['architecture']}, not a DA-CLIP.")
         self.controller = controller.drop_text_tower()
         net = self.network(**recipe.model)
-        width, wanted = controller.clip.visual.output_dim, net.context_dim
-        if width != wanted:
+        width, expected = controller.clip.visual.output_dim, net.context_dim
+        if width != expected:
             raise UsageError(
-                f"{reference} makes embeddings of {width} numbers, the network takes {wanted}.",
+                f"{reference} makes embeddings of {width} numbers, the network takes {expected}.",
                 f"Set model.context_dim={width}.",
             )
         for name, parameter in net.named_parameters():
@@ -77,8 +77,8 @@ class SteeredJob:
                 parameter.requires_grad_(False)
         return net
 
-    def dataset(self, recipe: Recipe, root: Path, share: Share) -> Source[Sample]:
-        return source(recipe, root, share)
+    def dataset(self, recipe: Recipe, root: Path, shard: Shard) -> TrainingData[Sample]:
+        return training_data(recipe, root, shard)
 
     def batch(self, pool: Sample, row: int, rows: int, crop: int, generator: torch.Generator) -> Sample:
         return cut(pool, row, rows, crop, generator)
@@ -96,11 +96,11 @@ class SteeredJob:
         """(N, 3, H, W) -> the same shape."""
         raise NotImplementedError
 
-    def preview(self, net: nn.Module, held: Sample, recipe: Recipe) -> Preview:
-        degraded, clean = held.degraded, held.clean
+    def preview(self, net: nn.Module, held_out: Sample, recipe: Recipe) -> Preview:
+        degraded, clean = held_out.degraded, held_out.clean
         restored = torch.cat([self.restore(net, d[None], recipe).float().clamp(0, 1) for d in degraded])
         before, after = psnr(degraded, clean), psnr(restored, clean)
-        names = held.names()
+        names = held_out.names()
         figures = {"psnr": float(after.mean()), "psnr_gain": float((after - before).mean())}
         for name in dict.fromkeys(names):
             figures[f"psnr/{name}"] = float(after[[i for i, n in enumerate(names) if n == name]].mean())
@@ -114,35 +114,37 @@ class SteeredJob:
 
     def export(self, net: nn.Module, recipe: Recipe, target: Path, notes: Mapping[str, str]) -> None:
         tasks = [i for i in IDS if recipe.weights.get(i, 0) > 0] or list(IDS)
-        told = {
+        header = {
             "tasks": json.dumps(tasks),
             "needs": json.dumps([recipe.settings["controller"]]),
             "settings": json.dumps(self.settings(recipe)),
         }
-        loading.save(net, target, architecture=self.architecture, config=recipe.model, notes={**told, **notes})
+        loading.save(net, target, architecture=self.architecture, config=recipe.model, notes={**header, **notes})
 
     def settings(self, recipe: Recipe) -> Mapping[str, Any]:
         """Settings of the restorer beside the weights, for the header."""
         return {}
 
 
-class UniversalJob(SteeredJob):
-    """The `Job` of the kind "universal-ir": the noise predictor of `ContextUNet`, wild ones too.
+class UniversalTask(ConditionedTask):
+    """The `TrainingTask` of the kind "universal-ir": the noise predictor of `ContextUNet`, wild ones too.
 
     Settings: controller; max_sigma, steps, schedule, eps of the process; loss "l1" or "l2"; preview_steps of the
     posterior sampler for held-out samples.
     """
 
     network, architecture = ContextUNet, "universal-unet"
-    known = (*SteeredJob.known, *PROCESS, "preview_steps")
+    known_settings = (*ConditionedTask.known_settings, *PROCESS, "preview_steps")
 
     def problems(self, recipe: Recipe) -> list[str]:
         problems = super().problems(recipe)
-        said = self.settings(recipe)
-        if said["schedule"] not in SCHEDULES:
-            problems.append(f"settings: schedule is one of {', '.join(SCHEDULES)}, not '{said['schedule']}'")
-        wrong = [k for k in ("max_sigma", "steps", "eps") if not isinstance(said[k], (int, float)) or said[k] <= 0]
-        problems += [f"settings: {key} is a number above 0, not {said[key]!r}" for key in wrong]
+        settings = self.settings(recipe)
+        if settings["schedule"] not in SCHEDULES:
+            problems.append(f"settings: schedule is one of {', '.join(SCHEDULES)}, not '{settings['schedule']}'")
+        wrong = [
+            k for k in ("max_sigma", "steps", "eps") if not isinstance(settings[k], (int, float)) or settings[k] <= 0
+        ]
+        problems += [f"settings: {key} is a number above 0, not {settings[key]!r}" for key in wrong]
         return problems
 
     def settings(self, recipe: Recipe) -> Mapping[str, Any]:
@@ -164,11 +166,11 @@ class UniversalJob(SteeredJob):
         return loss, {"noise_error": (predicted.detach() - noise).abs().mean(dim=(1, 2, 3))}
 
     def restore(self, net: Any, degraded: Tensor, recipe: Recipe) -> Tensor:
-        p, told = self.process(recipe), self.embeddings(degraded)
+        p, embeddings = self.process(recipe), self.embeddings(degraded)
         generator = torch.Generator().manual_seed(0)
-        route = times(p.T, min(p.T, int(recipe.settings.get("preview_steps", 10))))
+        timesteps = times(p.T, min(p.T, int(recipe.settings.get("preview_steps", 10))))
         return irsde.sample(
-            p, lambda x, mu, t: net(x, mu, t, *told).float(), degraded, route, "posterior",
+            p, lambda x, mu, t: net(x, mu, t, *embeddings).float(), degraded, timesteps, "posterior",
             lambda: torch.randn(degraded.shape, generator=generator).to(degraded.device),
         )  # fmt: skip
 
@@ -177,8 +179,8 @@ class UniversalJob(SteeredJob):
         super().export(net, recipe, target, notes)
 
 
-class SteeredNAFNetJob(SteeredJob):
-    """The `Job` of the kind "nafnet-daclip": one pass of `ContextNAFNet`, compared with the reference.
+class ConditionedNAFNetTask(ConditionedTask):
+    """The `TrainingTask` of the kind "nafnet-daclip": one pass of `ContextNAFNet`, compared with the reference.
 
     Settings: controller; loss "l1" or "l2".
     """

@@ -58,7 +58,7 @@ def streaks(
         share = x - column
         value = light[part, None] * (along * (1 - along) * 4).clamp(min=0) ** 0.4
         base = sample[part, None] * (h * w) + rows * w
-        seen = (rows >= 0) & (rows < h) & (along < 1)
+        visible = (rows >= 0) & (rows < h) & (along < 1)
         for offset, weight in ((0, 1 - share), (1, share)):
-            inside = seen & (column + offset >= 0) & (column + offset < w)
+            inside = visible & (column + offset >= 0) & (column + offset < w)
             flat.index_add_(0, (base + column + offset)[inside], (value * weight)[inside])

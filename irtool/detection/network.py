@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..degradation import IDS
 from .efficientnet import FEATURES, STRIDE16_CHANNELS, EfficientNetLite0
 
-FINE = 96  # side of a crop at native resolution: noise and JPEG blocks vanish when a picture is shrunk
+CROP_SIDE = 96  # side of a crop at native resolution: noise and JPEG blocks vanish when a picture is shrunk
 GRID = 3  # such crops per axis
 WHOLE_AREA = 256 * 256  # pixels of the reduced view of the whole picture
 CROP_AREA = 512 * 512  # pixels to which a larger picture is reduced before crops of middle size are cut from it
@@ -44,7 +44,7 @@ class Views(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What `DetectorNet.look` returns, all before the sigmoid.
+    """What `DetectorNet.features` returns, all before the sigmoid.
 
     Attributes:
         kinds: (N, 10) one logit for each of `IDS`, independent of each other.
@@ -72,11 +72,11 @@ def fine_crops(pixels: Tensor) -> Tensor:
 
     Sides under FINE are continued by repetition.
     """
-    down, right = (max(0, FINE - side) for side in pixels.shape[-2:])
+    down, right = (max(0, CROP_SIDE - side) for side in pixels.shape[-2:])
     if down or right:
         pixels = F.pad(pixels, (0, right, 0, down), mode="replicate")
-    tops, lefts = ([round(i * (s - FINE) / (GRID - 1)) for i in range(GRID)] for s in pixels.shape[-2:])
-    crops = [pixels[..., top : top + FINE, left : left + FINE] for top in tops for left in lefts]
+    tops, lefts = ([round(i * (s - CROP_SIDE) / (GRID - 1)) for i in range(GRID)] for s in pixels.shape[-2:])
+    crops = [pixels[..., top : top + CROP_SIDE, left : left + CROP_SIDE] for top in tops for left in lefts]
     return torch.stack(crops, dim=1)
 
 
@@ -185,9 +185,9 @@ class DetectorNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """pixels (N, 3, H, W) in [0, 1], any size -> logits (N, 10)."""
-        return self.look(pixels).kinds
+        return self.features(pixels).kinds
 
-    def look(self, pixels: Tensor) -> Findings:
+    def features(self, pixels: Tensor) -> Findings:
         """pixels (N, 3, H, W) in [0, 1], any size; see `Findings`."""
         return self.judge(self.see(pixels, middle_crops(pixels)))
 

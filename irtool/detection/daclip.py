@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..degradation import DEGRADATIONS, IDS
-from ..models.daclip import look, tokens
+from ..models.daclip import embed_whole_image, tokens
 from .detector import Diagnosis
 
 SCALE = 100.0
@@ -33,7 +33,7 @@ class DaclipDetector:
 
     def diagnose(self, pixels: Tensor) -> Diagnosis:
         """Diagnose a picture: (3, H, W) sRGB in [0, 1], any size; of a wide or tall one the centre square is seen."""
-        degradation = F.normalize(look(self.net, pixels)[1], dim=-1)
+        degradation = F.normalize(embed_whole_image(self.net, pixels)[1], dim=-1)
         shares = (SCALE * degradation @ self.words.T)[0].softmax(-1).tolist()
         scores = dict(zip(IDS, shares, strict=True))
         return Diagnosis(scores, (max(scores, key=lambda i: scores[i]),), exclusive=True)

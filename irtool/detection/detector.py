@@ -42,7 +42,7 @@ class Diagnosis:
 
     scores: dict[str, float]
     present: tuple[str, ...]
-    perhaps: tuple[str, ...] = ()
+    uncertain: tuple[str, ...] = ()
     exclusive: bool = False
     severity: Mapping[str, float] = field(default_factory=dict)
     maps: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
@@ -69,10 +69,10 @@ class Diagnosis:
         The severities are those of what is present or perhaps there.
         """
         scores = {k: round(v, 4) for k, v in {**self.scores, CLEAN: self.clean}.items()}
-        severity = {k: round(self.severity[k], 3) for k in (*self.present, *self.perhaps) if k in self.severity}
+        severity = {k: round(self.severity[k], 3) for k in (*self.present, *self.uncertain) if k in self.severity}
         return {
             "present": list(self.present) or [CLEAN],
-            "perhaps": list(self.perhaps),
+            "perhaps": list(self.uncertain),
             "scores": scores,
             "severity": severity,
         }
@@ -85,7 +85,8 @@ class Detector:
         net: in evaluation mode; its normalisations are folded into its convolutions.
         thresholds: score from which a degradation is present; 1 switches a kind off.
         device: where to compute.
-        checks: its diagnoses carry the features by which results are checked (`irtool.detect.gate`, whose bounds were
+        checks: its diagnoses carry the features by which results are checked (`irtool.detection.gate`, whose bounds
+        were
             measured with calibrated detectors).
     """
 
@@ -99,7 +100,7 @@ class Detector:
     def diagnose(self, pixels: Tensor) -> Diagnosis:
         """Diagnose a picture: (3, H, W) sRGB in [0, 1], any size."""
         with torch.inference_mode():
-            found = self.net.look(pixels[None].float().to(self.device))
+            found = self.net.features(pixels[None].float().to(self.device))
         scores = dict(zip(IDS, found.kinds[0].float().sigmoid().tolist(), strict=True))
         severity = dict(zip(IDS, found.severity[0].float().sigmoid().tolist(), strict=True))
         whole = found.whole_map[0].float().sigmoid().cpu()

@@ -24,13 +24,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..synth.tools import fast_size, luminance, pad_reflect, to_linear, to_srgb
+from ..synth.ops import fast_size, luminance, pad_reflect, to_linear, to_srgb
 
 SIZE = 31  # side of the kernels looked for, pixels
 WINDOW = 448 * 448  # pixels of the part of a picture that the path is estimated from
 # Of a start: how much an edge must be worth at first, and how smooth the kernel is. None does for all pictures; every
 # other begins upright instead of level.
-_STARTS = (
+_INITIALIZATIONS = (
     (4e-3, 50.0),
     (4e-3, 50.0),
     (8e-3, 50.0),
@@ -40,13 +40,13 @@ _STARTS = (
     (8e-3, 200.0),
     (3.2e-2, 100.0),
 )
-_LEAST = 1e-4
-_TURNS = 5
-_FASTER = 3
+_MIN_LAMBDA = 1e-4
+_ALTERNATIONS = 5
+_BETA_GROWTH = 3
 _TILE, _MARGIN = 1024, 8 * SIZE
-_FINISH = 2  # starts that are carried on to the full resolution
-_LIGHT = 3e-3  # regularisation of a picture without noise but for its rounding
-OUTSIDE = 7e-4  # mean light outside [0, 1] above which a guess is dismissed
+_KEPT_CANDIDATES = 2  # starts that are carried on to the full resolution
+_BASE_REGULARIZATION = 3e-3  # regularisation of a picture without noise but for its rounding
+MAX_OUT_OF_RANGE = 7e-4  # mean light outside [0, 1] above which a guess is dismissed
 
 
 def deconvolve(pixels: Tensor, kernel: Tensor) -> Tensor:
@@ -59,45 +59,45 @@ def deconvolve(pixels: Tensor, kernel: Tensor) -> Tensor:
     Returns:
         (N, 3, H, W) sRGB in [0, 1].
     """
-    return to_srgb(_light(to_linear(pixels), kernel, _smoothness(pixels)))
+    return to_srgb(_deconvolve_linear(to_linear(pixels), kernel, _smoothness(pixels)))
 
 
-def noise_of(pixels: Tensor) -> Tensor:
+def noise_std(pixels: Tensor) -> Tensor:
     """Standard deviation of white noise (N,) in pictures (N, 3, H, W), as the calmest fifth of their blocks shows it.
 
     Blocks that are all but black or white say nothing: noise is clipped there.
     """
-    grey = pixels.mean(1, keepdim=True)
-    mixed = grey[..., :-1:2, :-1:2] - grey[..., :-1:2, 1::2] - grey[..., 1::2, :-1:2] + grey[..., 1::2, 1::2]
+    gray = pixels.mean(1, keepdim=True)
+    mixed = gray[..., :-1:2, :-1:2] - gray[..., :-1:2, 1::2] - gray[..., 1::2, :-1:2] + gray[..., 1::2, 1::2]
     power = F.avg_pool2d(mixed.square(), 8, ceil_mode=True).flatten(1)
-    mean = F.avg_pool2d(F.avg_pool2d(grey, 2), 8, ceil_mode=True).flatten(1)
+    mean = F.avg_pool2d(F.avg_pool2d(gray, 2), 8, ceil_mode=True).flatten(1)
     power = torch.where((mean > 0.02) & (mean < 0.97), power, torch.nan)
-    calm = power.nanquantile(0.2, dim=1).nan_to_num(0)
-    return (3 * calm).sqrt() / 2
+    low_quantile = power.nanquantile(0.2, dim=1).nan_to_num(0)
+    return (3 * low_quantile).sqrt() / 2
 
 
 def _smoothness(pixels: Tensor) -> Tensor:
     """The weight (N, 1, 1, 1) of the squared gradient: the power of the noise over that of a picture's gradients."""
-    noise = noise_of(pixels)
-    grey = pixels.mean(1)
-    power = _right(grey).square().mean((1, 2)) + _down(grey).square().mean((1, 2)) - 4 / 3 * noise**2
-    return (_LIGHT + noise**2 / power.clamp_min(1e-4)).view(-1, 1, 1, 1)
+    noise = noise_std(pixels)
+    gray = pixels.mean(1)
+    power = _diff_x(gray).square().mean((1, 2)) + _diff_y(gray).square().mean((1, 2)) - 4 / 3 * noise**2
+    return (_BASE_REGULARIZATION + noise**2 / power.clamp_min(1e-4)).view(-1, 1, 1, 1)
 
 
-def _light(light: Tensor, kernel: Tensor, smoothness: Tensor) -> Tensor:
+def _deconvolve_linear(light: Tensor, kernel: Tensor, smoothness: Tensor) -> Tensor:
     """`deconvolve` for light, not clamped: what lies outside [0, 1] tells of a wrong kernel."""
     kernel = kernel.expand(len(light), *kernel.shape[-2:])
     (high, wide), reach = light.shape[-2:], kernel.shape[-1]
     height, width = fast_size(high + 2 * reach), fast_size(wide + 2 * reach)
     padded = pad_reflect(light, reach, width - wide - reach, reach, height - high - reach)
     transfer = _transfer(kernel, height, width)[:, None]
-    padded = _tapered(padded, transfer, reach)
-    power = transfer.abs().square() + smoothness * _roughness(height, width, light.device)
+    padded = _edgetaper(padded, transfer, reach)
+    power = transfer.abs().square() + smoothness * _gradient_power(height, width, light.device)
     sharp = torch.fft.irfft2(transfer.conj() * torch.fft.rfft2(padded) / power, s=(height, width))
     return sharp[..., reach : reach + high, reach : reach + wide]
 
 
-def _tapered(picture: Tensor, transfer: Tensor, reach: int) -> Tensor:
+def _edgetaper(picture: Tensor, transfer: Tensor, reach: int) -> Tensor:
     """Pictures (..., H, W) with borders, `reach` pixels wide, that go over into what a filter makes of them.
 
     A transform takes a picture to go on at its other side; blurred borders make that side fit.
@@ -109,8 +109,8 @@ def _tapered(picture: Tensor, transfer: Tensor, reach: int) -> Tensor:
 
 
 def _ramp(size: int, reach: int, like: Tensor) -> Tensor:
-    place = torch.arange(size, device=like.device)
-    return (torch.minimum(place, size - 1 - place) / reach).clamp(max=1)
+    position = torch.arange(size, device=like.device)
+    return (torch.minimum(position, size - 1 - position) / reach).clamp(max=1)
 
 
 def _transfer(kernel: Tensor, height: int, width: int) -> Tensor:
@@ -121,28 +121,28 @@ def _transfer(kernel: Tensor, height: int, width: int) -> Tensor:
 
 
 @lru_cache(16)
-def _roughness(height: int, width: int, device: torch.device) -> Tensor:
+def _gradient_power(height: int, width: int, device: torch.device) -> Tensor:
     """Squared transfer of the two first differences, (H, W // 2 + 1)."""
     down = 2 - 2 * torch.cos(2 * math.pi * torch.fft.fftfreq(height, device=device))
     right = 2 - 2 * torch.cos(2 * math.pi * torch.fft.rfftfreq(width, device=device))
     return down[:, None] + right
 
 
-def _right(x: Tensor) -> Tensor:
+def _diff_x(x: Tensor) -> Tensor:
     return x.roll(-1, -1) - x
 
 
-def _down(x: Tensor) -> Tensor:
+def _diff_y(x: Tensor) -> Tensor:
     return x.roll(-1, -2) - x
 
 
-def guess(pixels: Tensor, added: Tensor) -> bool:
-    """Write into `added` what undoing its blur adds to a picture, both (3, H, W), in tiles that bound the memory.
+def add_deblurred(pixels: Tensor, residual: Tensor) -> bool:
+    """Write into `residual` what undoing its blur adds to a picture, both (3, H, W), in tiles that bound the memory.
 
     Returns:
         False where no one path explains the blur; then nothing is written.
     """
-    kernel = estimate(pixels)
+    kernel = estimate_kernel(pixels)
     if kernel is None:
         return False
     smoothness = _smoothness(pixels[None])  # not tile by tile, or tiles would differ
@@ -151,52 +151,54 @@ def guess(pixels: Tensor, added: Tensor) -> bool:
         for left in range(0, width, _TILE):
             first, start = max(0, top - _MARGIN), max(0, left - _MARGIN)
             tile = pixels[None, :, first : top + _TILE + _MARGIN, start : left + _TILE + _MARGIN]
-            light = _light(to_linear(tile), kernel, smoothness)[0, :, top - first :, left - start :][:, :_TILE, :_TILE]
-            here = (slice(None), slice(top, top + _TILE), slice(left, left + _TILE))
-            added[here] = to_srgb(light) - pixels[here]
+            light = _deconvolve_linear(to_linear(tile), kernel, smoothness)[0, :, top - first :, left - start :][
+                :, :_TILE, :_TILE
+            ]
+            region = (slice(None), slice(top, top + _TILE), slice(left, left + _TILE))
+            residual[region] = to_srgb(light) - pixels[region]
     return True
 
 
-def estimate(pixels: Tensor) -> Tensor | None:
+def estimate_kernel(pixels: Tensor) -> Tensor | None:
     """The kernel (SIZE, SIZE) that blurred a picture (3, H, W), of unit sum and centred; None where none fits."""
-    part = _window(pixels)
+    part = _most_textured_window(pixels)
     if min(part.shape[-2:]) < 2 * SIZE:
         return None
-    grey = luminance(part[None])[0, 0]
-    smooth = grey.numel() / (768 * 512)  # the starts were found on pictures of this size
+    gray = luminance(part[None])[0, 0]
+    smooth = gray.numel() / (768 * 512)  # the starts were found on pictures of this size
     sizes = [SIZE]
     while sizes[-1] > 5:
         sizes.append(max(3, round(SIZE * 2 ** (-len(sizes) / 2)) | 1))
     light, smoothness = to_linear(part[None]), _smoothness(part[None])
 
-    def carried(kernel: Tensor, worth: float, gamma: float, scales: Sequence[int]) -> tuple[float, Tensor, float]:
+    def refine(kernel: Tensor, lam: float, gamma: float, scales: Sequence[int]) -> tuple[float, Tensor, float]:
         for size in scales:
-            kernel, worth = _scale(grey, kernel, size, worth, gamma * smooth)
-        kernel = _centred(kernel) if scales[-1] == SIZE else kernel
-        return _outside(light, _resize(kernel, SIZE), smoothness), kernel, worth
+            kernel, lam = _refine_at_scale(gray, kernel, size, lam, gamma * smooth)
+        kernel = _centered(kernel) if scales[-1] == SIZE else kernel
+        return _out_of_range(light, _resize(kernel, SIZE), smoothness), kernel, lam
 
     coarse, fine = sizes[:1:-1], sizes[1::-1]
-    begun = _side_by_side(
+    coarse_results = _run_parallel(
         [
-            partial(carried, _first(sizes[-1], number % 2 == 1, grey), edge, gamma, coarse)
-            for number, (edge, gamma) in enumerate(_STARTS)
+            partial(refine, _initial_kernel(sizes[-1], number % 2 == 1, gray), edge, gamma, coarse)
+            for number, (edge, gamma) in enumerate(_INITIALIZATIONS)
         ]
     )
-    best = sorted(range(len(begun)), key=lambda i: begun[i][0])[:_FINISH]
-    done = _side_by_side([partial(carried, *begun[i][1:], _STARTS[i][1], fine) for i in best])
-    outside, kernel, _ = min(done, key=lambda d: d[0])
-    return kernel if outside < OUTSIDE else None
+    best = sorted(range(len(coarse_results)), key=lambda i: coarse_results[i][0])[:_KEPT_CANDIDATES]
+    fine_results = _run_parallel([partial(refine, *coarse_results[i][1:], _INITIALIZATIONS[i][1], fine) for i in best])
+    out_of_range, kernel, _ = min(fine_results, key=lambda d: d[0])
+    return kernel if out_of_range < MAX_OUT_OF_RANGE else None
 
 
-def spread(kernel: Tensor) -> float:
+def kernel_spread(kernel: Tensor) -> float:
     """How far a kernel (k, k) of unit sum scatters light: the root mean square distance from its mean, in pixels."""
-    place = _places(kernel)
-    square = (kernel * (place[:, None] ** 2 + place**2)).sum()
+    position = _offsets_from_center(kernel)
+    square = (kernel * (position[:, None] ** 2 + position**2)).sum()
     down, right = _centroid(kernel)
     return max(0.0, float(square) - down**2 - right**2) ** 0.5
 
 
-def _side_by_side(jobs: Sequence[Callable[[], tuple[float, Tensor, float]]]) -> list[tuple[float, Tensor, float]]:
+def _run_parallel(jobs: Sequence[Callable[[], tuple[float, Tensor, float]]]) -> list[tuple[float, Tensor, float]]:
     """What jobs give, each done in one thread: their arrays are too small to be shared among threads."""
     threads = torch.get_num_threads()
     try:
@@ -206,20 +208,20 @@ def _side_by_side(jobs: Sequence[Callable[[], tuple[float, Tensor, float]]]) -> 
         torch.set_num_threads(threads)
 
 
-def _first(size: int, upright: bool, like: Tensor) -> Tensor:
+def _initial_kernel(size: int, vertical: bool, like: Tensor) -> Tensor:
     """The shortest of paths: half of the light falls on the next pixel."""
     kernel = torch.zeros(size, size, device=like.device)
     kernel[size // 2, size // 2 - 1 : size // 2 + 1] = 0.5
-    return kernel.T.contiguous() if upright else kernel
+    return kernel.T.contiguous() if vertical else kernel
 
 
-def _outside(light: Tensor, kernel: Tensor, smoothness: Tensor) -> float:
+def _out_of_range(light: Tensor, kernel: Tensor, smoothness: Tensor) -> float:
     """Mean light outside [0, 1] after a deconvolution."""
-    sharp = _light(light, kernel, smoothness)
+    sharp = _deconvolve_linear(light, kernel, smoothness)
     return float((sharp - sharp.clamp(0, 1)).abs().mean())
 
 
-def _window(pixels: Tensor) -> Tensor:
+def _most_textured_window(pixels: Tensor) -> Tensor:
     """The part of a picture (3, H, W) of at most `WINDOW` pixels with the most edges."""
     height, width = pixels.shape[-2:]
     if height * width <= WINDOW:
@@ -227,48 +229,48 @@ def _window(pixels: Tensor) -> Tensor:
     shrink = (WINDOW / (height * width)) ** 0.5
     tall, wide = max(round(height * shrink), min(height, 256)), max(round(width * shrink), min(width, 256))
     tall, wide = min(tall, WINDOW // wide), min(wide, WINDOW // tall)
-    grey = pixels.mean(0)
+    gray = pixels.mean(0)
     # Lamps and skies that are white all over tell nothing of the path, and their rims mislead.
-    edges = (_right(grey).abs() + _down(grey).abs()) * (grey < 0.95)
+    edges = (_diff_x(gray).abs() + _diff_y(gray).abs()) * (gray < 0.95)
     tops, lefts = ([*range(0, s - p, max(1, p // 4)), s - p] for s, p in ((height, tall), (width, wide)))
     places = [(float(edges[y : y + tall, x : x + wide].mean()), y, x) for y in tops for x in lefts]
     _, top, left = max(places)
     return pixels[:, top : top + tall, left : left + wide]
 
 
-def _scale(grey: Tensor, kernel: Tensor, size: int, worth: float, gamma: float) -> tuple[Tensor, float]:
+def _refine_at_scale(gray: Tensor, kernel: Tensor, size: int, lam: float, gamma: float) -> tuple[Tensor, float]:
     """Better a kernel at the scale at which it is `size` pixels wide; also how much an edge is worth afterwards."""
-    share = size / SIZE
-    shape = [max(2 * size, round(s * share)) for s in grey.shape]
-    seen = F.interpolate(grey[None, None], size=shape, mode="bilinear", antialias=True)[0, 0] if share < 1 else grey
-    box = seen.new_full((2 * size + 1, 2 * size + 1), 1 / (2 * size + 1) ** 2)
-    seen = _tapered(seen, _transfer(box, *shape), size)
-    kernel = _moved(_tidy(_resize(kernel, size), 0)) if len(kernel) != size else kernel
-    gradients = torch.fft.rfft2(torch.stack([_right(seen), _down(seen)]))
-    for _ in range(_TURNS):
-        sharp = _few_edges(seen, kernel, worth)
-        edges = torch.fft.rfft2(torch.stack([_right(sharp), _down(sharp)]))
-        fitted = (edges.conj() * gradients).sum(0) / (edges.abs().square().sum(0) + gamma)
-        fitted = torch.fft.irfft2(fitted, s=shape).roll((size // 2, size // 2), (0, 1))[:size, :size]
-        kernel = _moved(_tidy(fitted, 0.05))
-        worth = max(worth / 1.1, _LEAST)
-    return kernel, worth
+    ratio = size / SIZE
+    shape = [max(2 * size, round(s * ratio)) for s in gray.shape]
+    scaled = F.interpolate(gray[None, None], size=shape, mode="bilinear", antialias=True)[0, 0] if ratio < 1 else gray
+    box = scaled.new_full((2 * size + 1, 2 * size + 1), 1 / (2 * size + 1) ** 2)
+    scaled = _edgetaper(scaled, _transfer(box, *shape), size)
+    kernel = _centered_to_pixel(_clean_kernel(_resize(kernel, size), 0)) if len(kernel) != size else kernel
+    gradients = torch.fft.rfft2(torch.stack([_diff_x(scaled), _diff_y(scaled)]))
+    for _ in range(_ALTERNATIONS):
+        sharp = _l0_latent_image(scaled, kernel, lam)
+        edges = torch.fft.rfft2(torch.stack([_diff_x(sharp), _diff_y(sharp)]))
+        estimate = (edges.conj() * gradients).sum(0) / (edges.abs().square().sum(0) + gamma)
+        estimate = torch.fft.irfft2(estimate, s=shape).roll((size // 2, size // 2), (0, 1))[:size, :size]
+        kernel = _centered_to_pixel(_clean_kernel(estimate, 0.05))
+        lam = max(lam / 1.1, _MIN_LAMBDA)
+    return kernel, lam
 
 
-def _few_edges(grey: Tensor, kernel: Tensor, worth: float) -> Tensor:
+def _l0_latent_image(gray: Tensor, kernel: Tensor, lam: float) -> Tensor:
     """The picture (H, W) of few edges that, blurred by the kernel, is near to `grey` (Xu et al. 2013)."""
-    shape = grey.shape
+    shape = gray.shape
     transfer = _transfer(kernel, *shape)
-    power, rough = transfer.abs().square(), _roughness(*shape, grey.device)
-    data = transfer.conj() * torch.fft.rfft2(grey)
-    sharp, pull = grey, 2 * worth
-    while pull < 1e5:
-        right, down = _right(sharp), _down(sharp)
-        weak = right.square() + down.square() < worth / pull
-        right, down = right.masked_fill(weak, 0), down.masked_fill(weak, 0)
-        towards = right.roll(1, 1) - right + down.roll(1, 0) - down
-        sharp = torch.fft.irfft2((data + pull * torch.fft.rfft2(towards)) / (power + pull * rough), s=shape)
-        pull *= _FASTER
+    power, rough = transfer.abs().square(), _gradient_power(*shape, gray.device)
+    data = transfer.conj() * torch.fft.rfft2(gray)
+    sharp, beta = gray, 2 * lam
+    while beta < 1e5:
+        right, down = _diff_x(sharp), _diff_y(sharp)
+        below_threshold = right.square() + down.square() < lam / beta
+        right, down = right.masked_fill(below_threshold, 0), down.masked_fill(below_threshold, 0)
+        divergence = right.roll(1, 1) - right + down.roll(1, 0) - down
+        sharp = torch.fft.irfft2((data + beta * torch.fft.rfft2(divergence)) / (power + beta * rough), s=shape)
+        beta *= _BETA_GROWTH
     return sharp
 
 
@@ -277,41 +279,44 @@ def _resize(kernel: Tensor, size: int) -> Tensor:
     return kernel / kernel.sum()
 
 
-def _tidy(kernel: Tensor, least: float) -> Tensor:
-    """Positive, without what is under a share `least` of its peak or apart from the rest and slight, of unit sum."""
+def _clean_kernel(kernel: Tensor, threshold: float) -> Tensor:
+    """Positive, without what is under a share `threshold` of its peak or apart from the rest and slight, of unit
+    sum."""
     kernel = kernel.clamp_min(0)
-    kernel = torch.where(kernel < least * kernel.max(), 0, kernel)
+    kernel = torch.where(kernel < threshold * kernel.max(), 0, kernel)
     from skimage.measure import label  # half a second to import, and few pictures need it
 
-    parts = torch.from_numpy(label((kernel > 0).cpu().numpy(), connectivity=2)).to(kernel.device)
-    sums = torch.zeros(int(parts.max()) + 1, device=kernel.device).index_add_(0, parts.flatten(), kernel.flatten())
-    kernel = kernel * (sums >= 0.1 * kernel.sum())[parts]
+    components = torch.from_numpy(label((kernel > 0).cpu().numpy(), connectivity=2)).to(kernel.device)
+    sums = torch.zeros(int(components.max()) + 1, device=kernel.device).index_add_(
+        0, components.flatten(), kernel.flatten()
+    )
+    kernel = kernel * (sums >= 0.1 * kernel.sum())[components]
     if not float(kernel.sum()) > 0:  # nothing fits at all
         kernel = torch.zeros_like(kernel)
         kernel[len(kernel) // 2, len(kernel) // 2] = 1
     return kernel / kernel.sum()
 
 
-def _places(kernel: Tensor) -> Tensor:
+def _offsets_from_center(kernel: Tensor) -> Tensor:
     """Of each row, or column, of a kernel: how far it lies from the middle."""
     return torch.arange(len(kernel), device=kernel.device, dtype=kernel.dtype) - len(kernel) // 2
 
 
 def _centroid(kernel: Tensor) -> tuple[float, float]:
     """How far the mean of a kernel lies from its middle, down and right."""
-    place = _places(kernel)
-    return float((kernel.sum(1) * place).sum()), float((kernel.sum(0) * place).sum())
+    position = _offsets_from_center(kernel)
+    return float((kernel.sum(1) * position).sum()), float((kernel.sum(0) * position).sum())
 
 
-def _moved(kernel: Tensor) -> Tensor:
+def _centered_to_pixel(kernel: Tensor) -> Tensor:
     """A kernel with its mean in the middle, to the pixel."""
     down, right = _centroid(kernel)
     return kernel.roll((-round(down), -round(right)), (0, 1))
 
 
-def _centred(kernel: Tensor) -> Tensor:
+def _centered(kernel: Tensor) -> Tensor:
     """A kernel without its faintest parts, its mean in the middle, to a fraction of a pixel."""
-    kernel = _tidy(kernel, 0.08)
+    kernel = _clean_kernel(kernel, 0.08)
     down, right = _centroid(kernel)
     return shifted(kernel[None], kernel.new_tensor([[-right, -down]]))[0]
 

@@ -17,10 +17,10 @@ from ..errors import UnavailableError
 from ..fileio import atomic_write
 from ..picture import Picture, encode, sheet
 from .curve import chart
-from .jobs import Preview
+from .tasks import Preview
 
 
-class Watcher:
+class Callback:
     """Callbacks of a run; these do nothing. The command line draws a progress bar."""
 
     def step(self, step: int, progress: float) -> None:
@@ -46,8 +46,8 @@ class Meter:
 
     def _clear(self) -> None:
         self.losses: list[Tensor] = []
-        self.kept: list[tuple[Sequence[str], dict[str, Tensor]]] = []
-        self.samples, self.waited, self.seconds = 0, 0.0, 0.0
+        self.figures: list[tuple[Sequence[str], dict[str, Tensor]]] = []
+        self.samples, self.data_seconds, self.seconds = 0, 0.0, 0.0
         self._busy: list[float] = []
         self._checked = 0
 
@@ -56,12 +56,12 @@ class Meter:
         """Measures the time spent waiting for data."""
         before = time.monotonic()
         yield
-        self.waited += time.monotonic() - before
+        self.data_seconds += time.monotonic() - before
 
     def add(self, loss: Tensor, figures: Mapping[str, Tensor], names: Sequence[str]) -> None:
         """Add a step: its loss, and metrics by name, scalars or (N,) for samples called `names`."""
         self.losses.append(loss)
-        self.kept.append((names, {k: v.detach() for k, v in figures.items()}))
+        self.figures.append((names, {k: v.detach() for k, v in figures.items()}))
         self.samples += len(names)
 
     def lap(self) -> float:
@@ -88,7 +88,7 @@ class Meter:
         """[sum, count] of the loss and of each figure, also by the samples' names ("psnr/noise"); begins anew."""
         sums: dict[str, list[float]] = {}
         _add(sums, "loss", [float(loss) for loss in self.losses])
-        for names, figures in self.kept:
+        for names, figures in self.figures:
             for key, value in figures.items():
                 numbers = value.float().reshape(-1).tolist()
                 _add(sums, key, numbers)
@@ -96,7 +96,7 @@ class Meter:
                     for name, number in zip(names, numbers, strict=True):
                         if "+" not in name:
                             _add(sums, f"{key}/{name}", [number])
-        _add(sums, "waited", [self.waited / max(self.seconds, 1e-9)])
+        _add(sums, "waited", [self.data_seconds / max(self.seconds, 1e-9)])
         _add(sums, "samples_per_s", [self.samples / max(self.seconds, 1e-9)])
         if self._busy:
             _add(sums, "gpu_busy", [sum(self._busy) / len(self._busy) / 100])
@@ -105,8 +105,8 @@ class Meter:
 
 
 def _add(sums: dict[str, list[float]], key: str, numbers: Sequence[float]) -> None:
-    held = sums.setdefault(key, [0.0, 0.0])
-    held[0], held[1] = held[0] + sum(numbers), held[1] + len(numbers)
+    entry = sums.setdefault(key, [0.0, 0.0])
+    entry[0], entry[1] = entry[0] + sum(numbers), entry[1] + len(numbers)
 
 
 def means(shares: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]:
@@ -114,15 +114,15 @@ def means(shares: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]:
     total: dict[str, list[float]] = {}
     for sums in shares:
         for key, (value, count) in sums.items():
-            held = total.setdefault(key, [0.0, 0.0])
-            held[0], held[1] = held[0] + value, held[1] + count
+            entry = total.setdefault(key, [0.0, 0.0])
+            entry[0], entry[1] = entry[0] + value, entry[1] + count
     mean = {key: value / count for key, (value, count) in total.items() if count}
     mean["samples_per_s"] = total["samples_per_s"][0]
     ordered = ("loss", "waited", "samples_per_s", "gpu_busy")
     return {k: mean[k] for k in (*(o for o in ordered if o in mean), *sorted(set(mean) - set(ordered)))}
 
 
-class Journal:
+class TrainingLog:
     """Writes the log, the curves and the sheets of a run.
 
     Args:
@@ -143,14 +143,14 @@ class Journal:
 
     def add(self, line: Mapping[str, Any]) -> None:
         """One line of the log, which holds "step"."""
-        told = {k: round(v, 5) if isinstance(v, float) else v for k, v in line.items()}
-        self.lines.append(told)
+        rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in line.items()}
+        self.lines.append(rounded)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(told) + "\n")
+            file.write(json.dumps(rounded) + "\n")
         if self.board is not None:
-            for key, value in told.items():
+            for key, value in rounded.items():
                 if key != "step" and isinstance(value, (int, float)):
-                    self.board.add_scalar(key, value, told["step"])
+                    self.board.add_scalar(key, value, rounded["step"])
 
     def show(self, preview: Preview, step: int) -> None:
         """The sheet of a preview."""

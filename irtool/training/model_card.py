@@ -11,18 +11,23 @@ from typing import Any
 from .. import __version__
 from ..fileio import atomic_write
 from .recipe import Recipe
-from .state import LAST, State, held_by
+from .state import LAST, TrainState, trainable_parameters
 
 
 def write(
-    out: Path, recipe: Recipe, told: Mapping[str, Any], state: State, lines: Sequence[Mapping[str, Any]], figure: str
+    out: Path,
+    recipe: Recipe,
+    description: Mapping[str, Any],
+    state: TrainState,
+    lines: Sequence[Mapping[str, Any]],
+    figure_of_merit: str,
 ) -> Path:
     """Write ``card.md`` into the folder of a run that has ended.
 
     Args:
         out: folder of the run.
         recipe: what was run.
-        told: of the data (`jobs.Source.told`).
+        told: of the data (`tasks.TrainingData.told`).
         state: at the end.
         lines: of the log.
         figure: the held-out metric that chose the best checkpoint.
@@ -30,10 +35,14 @@ def write(
     Raises:
         OSError: it cannot be written.
     """
-    looks = [line for line in lines if f"held_out/{figure}" in line]
-    last = looks[-1] if looks else {}
-    best = max(looks, key=lambda line: line[f"held_out/{figure}"]) if looks else {}
-    on = f"on {told['held_out']} pictures kept back" if told.get("held_out") else "on training pictures: none kept back"
+    previews = [line for line in lines if f"held_out/{figure_of_merit}" in line]
+    last = previews[-1] if previews else {}
+    best = max(previews, key=lambda line: line[f"held_out/{figure_of_merit}"]) if previews else {}
+    on = (
+        f"on {description['held_out']} pictures kept back"
+        if description.get("held_out")
+        else "on training pictures: none kept back"
+    )
     text = [
         f"# {out.name}: draft of a model card",
         "",
@@ -42,18 +51,18 @@ def write(
         "",
         "## Training",
         "",
-        f"- kind: {recipe.kind}, {held_by(state.net):,} trained parameters",
+        f"- kind: {recipe.kind}, {trainable_parameters(state.net):,} trained parameters",
         f"- {state.step:,} steps, {state.seconds / 60:.1f} minutes, precision {recipe.precision}",
         f"- recipe sha256: {recipe.sha256}",
         f"- irtool {__version__}; checkpoint {LAST}",
         "",
         "## Data",
         "",
-        *_data(told),
+        *_data(description),
         "",
         f"## Figures, {on}",
         "",
-        *(_table(last, best) if looks else ["None were made."]),
+        *(_table(last, best) if previews else ["None were made."]),
         "",
         "## Recipe",
         "",
@@ -67,11 +76,11 @@ def write(
     return path
 
 
-def _data(told: Mapping[str, Any]) -> list[str]:
-    lines = [f"- {key}: {value}" for key, value in told.items() if key not in ("licences", "pairs", "data")]
-    lines += [f"- real pairs in {place}: {count}" for place, count in told.get("pairs", {}).items()]
-    lines += ["", "| licence | files |", "|---|---|"] if told.get("licences") else []
-    return lines + [f"| {name} | {count} |" for name, count in told.get("licences", {}).items()]
+def _data(description: Mapping[str, Any]) -> list[str]:
+    lines = [f"- {key}: {value}" for key, value in description.items() if key not in ("licences", "pairs", "data")]
+    lines += [f"- real pairs in {place}: {count}" for place, count in description.get("pairs", {}).items()]
+    lines += ["", "| licence | files |", "|---|---|"] if description.get("licences") else []
+    return lines + [f"| {name} | {count} |" for name, count in description.get("licences", {}).items()]
 
 
 def _table(last: Mapping[str, Any], best: Mapping[str, Any]) -> list[str]:

@@ -71,7 +71,7 @@ def read_caffe(path: Path) -> Arrays:
     return arrays
 
 
-def _fields(message: bytes, wanted: int) -> Iterator[bytes]:
+def _fields(message: bytes, number: int) -> Iterator[bytes]:
     """Every length-delimited field of one number in a protocol buffer message."""
     at = 0
     while at < len(message):
@@ -88,7 +88,7 @@ def _fields(message: bytes, wanted: int) -> Iterator[bytes]:
             raise ValueError(f"field kind {kind}")
         if end > len(message):
             raise ValueError("a field goes past the end")
-        if tag >> 3 == wanted and kind == 2:
+        if tag >> 3 == number and kind == 2:
             yield message[at:end]
         at = end
 

@@ -1,7 +1,7 @@
 """Kinds of training: the interface that the loop uses.
 
-Pictures, tasks and losses are the affair of a `Job`, one for each `kind` of a recipe. A new kind is one
-module with one class and one line in `JOBS` (docs/training.md, "Add a kind of training in five steps").
+Pictures, tasks and losses are the affair of a `TrainingTask`, one for each `kind` of a recipe. A new kind is one
+module with one class and one line in `TASKS` (docs/training.md, "Add a kind of training in five steps").
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from .recipe import Recipe
 
 # kind -> "module:class", under irtool; imported when first used, so that listing recipes does not import torch.
-JOBS: dict[str, str] = {
-    "restorer": "training.restorer:RestorerJob",
-    "detector": "training.detector:DetectorJob",
-    "add-task": "training.addtask:AddTaskJob",
-    "instruct-ipt": "training.instruct_ipt:InstructIPTJob",
-    "daclip-controller": "training.controller:ControllerJob",
-    "universal-ir": "training.steered:UniversalJob",
-    "nafnet-daclip": "training.steered:SteeredNAFNetJob",
-    "diffusion-prior": "training.prior:PriorJob",
-    "rl-i2it": "training.rl_i2it:StepwiseJob",
-    "lm4lv": "training.lm4lv:LM4LVJob",
-    "ir-sde": "training.irsde:IRSDEJob",
+TASKS: dict[str, str] = {
+    "restorer": "training.restorer:RestorerTask",
+    "detector": "training.detector:DetectorTask",
+    "add-task": "training.addtask:AddTask",
+    "instruct-ipt": "training.instruct_ipt:InstructIPTTask",
+    "daclip-controller": "training.controller:ControllerTask",
+    "universal-ir": "training.conditioned:UniversalTask",
+    "nafnet-daclip": "training.conditioned:ConditionedNAFNetTask",
+    "diffusion-prior": "training.prior:PriorTask",
+    "rl-i2it": "training.rl_i2it:StepwiseTask",
+    "lm4lv": "training.lm4lv:LM4LVTask",
+    "ir-sde": "training.irsde:IRSDETask",
 }
 
 
@@ -54,20 +54,21 @@ B = TypeVar("B", bound=Batch)
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """Rank and world size of this process, and its device."""
 
     rank: int
-    ranks: int
+    world_size: int
     device: torch.device
 
 
 @dataclass(frozen=True)
-class Source(Generic[B]):
+class TrainingData(Generic[B]):
     """The data of a run.
 
     Attributes:
-        pools: item `i`, for any i >= 0, is this process's share of pool `i`: `recipe.pool / share.ranks` samples that
+        pools: item `i`, for any i >= 0, is this process's share of pool `i`: `recipe.pool / share.world_size` samples
+        that
             follow from the recipe, `i` and the share alone. That is what makes a run resume with the very samples
             it would have seen.
         held: fixed samples that are never trained on, or None.
@@ -77,9 +78,9 @@ class Source(Generic[B]):
     """
 
     pools: Dataset[B]
-    held: B | None = None
+    held_out: B | None = None
     samples: int = 0
-    told: Mapping[str, Any] = field(default_factory=dict)
+    description: Mapping[str, Any] = field(default_factory=dict)
     skipped: Sequence[str] = ()
 
 
@@ -88,7 +89,7 @@ class Preview:
     """Metrics and pictures of a network on the held-out samples.
 
     Attributes:
-        figures: by name; `Job.figure` must be one of them.
+        figures: by name; `TrainingTask.figure_of_merit` must be one of them.
         rows: pictures of the sheet, (H, W, 3) in [0, 1], row by row; empty where there is nothing to see.
         titles: one per column.
         captions: one per picture.
@@ -100,14 +101,14 @@ class Preview:
     captions: Sequence[Sequence[str]] = ()
 
 
-class Job(Protocol[B]):
+class TrainingTask(Protocol[B]):
     """One kind of training.
 
     Attributes:
         figure: name of the held-out metric that chooses the best checkpoint; higher is better.
     """
 
-    figure: str
+    figure_of_merit: str
 
     def problems(self, recipe: Recipe) -> list[str]:
         """What is wrong with `recipe.model` and `recipe.settings`, a phrase each; allocates nothing large."""
@@ -118,7 +119,7 @@ class Job(Protocol[B]):
         `requires_grad` off. Several networks are one module that holds them."""
         ...
 
-    def dataset(self, recipe: Recipe, root: Path, share: Share) -> Source[B]:
+    def dataset(self, recipe: Recipe, root: Path, shard: Shard) -> TrainingData[B]:
         """Find and prepare the data below `root`.
 
         Raises:
@@ -141,7 +142,7 @@ class Job(Protocol[B]):
         """
         ...
 
-    def preview(self, net: nn.Module, held: B, recipe: Recipe) -> Preview:
+    def preview(self, net: nn.Module, held_out: B, recipe: Recipe) -> Preview:
         """Look at the held-out samples with the averaged network, in inference mode."""
         ...
 
@@ -150,8 +151,8 @@ class Job(Protocol[B]):
         ...
 
 
-def job(kind: str) -> Job[Any]:
-    """The job of a kind; raises KeyError for one that `JOBS` does not have."""
-    module, _, name = JOBS[kind].partition(":")
-    made: Job[Any] = getattr(import_module(f"irtool.{module}"), name)()
-    return made
+def training_task(kind: str) -> TrainingTask[Any]:
+    """The job of a kind; raises KeyError for one that `TASKS` does not have."""
+    module, _, name = TASKS[kind].partition(":")
+    task: TrainingTask[Any] = getattr(import_module(f"irtool.{module}"), name)()
+    return task

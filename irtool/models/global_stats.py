@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 QUANTILES = (0.01, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
-THUMB = 32
+THUMBNAIL_SIDE = 32
 CONTEXT_SIZE = 3 * len(QUANTILES) + 3 * 3
 
 
-def describe(pixels: Tensor) -> Tensor:
+def global_stats(pixels: Tensor) -> Tensor:
     """Describe light and texture of whole pictures.
 
     Args:
@@ -27,7 +27,7 @@ def describe(pixels: Tensor) -> Tensor:
     """
     x = pixels.float()
     n = x.shape[0]
-    thumb = F.adaptive_avg_pool2d(x, THUMB).flatten(2)
+    thumb = F.adaptive_avg_pool2d(x, THUMBNAIL_SIDE).flatten(2)
     q = torch.quantile(thumb, torch.tensor(QUANTILES, device=x.device), dim=2)  # (Q, N, 3)
     light = q.permute(1, 2, 0).reshape(n, -1) - 0.5
     # Rows are close to alike as samples of texture; about 512 of them keep large pictures cheap.

@@ -27,14 +27,14 @@ from ..errors import UnavailableError, UsageError
 HINT = "Give a file that irtool train --recipe add-task has led to."
 
 
-class Mixture:
+class TaskWeights:
     """The mixture (N, tasks) that all modulated layers of a network work under; None for the common weights alone."""
 
     def __init__(self) -> None:
-        self.now: Tensor | None = None
+        self.value: Tensor | None = None
 
 
-class Modulated(nn.Module):
+class AdaptedLayer(nn.Module):
     """A linear or convolution layer with one additive weight offset per task.
 
     Args:
@@ -42,10 +42,10 @@ class Modulated(nn.Module):
         mixture: shared by all layers of the network. A batch is the first dimension.
     """
 
-    def __init__(self, layer: nn.Linear | nn.Conv2d, mixture: Mixture) -> None:
+    def __init__(self, layer: nn.Linear | nn.Conv2d, task_weights: TaskWeights) -> None:
         super().__init__()
         self.layer = layer
-        self._mixture = [mixture]  # in a list, so that no one takes it for a part of this module
+        self._task_weights = [task_weights]  # in a list, so that no one takes it for a part of this module
 
     @property
     def weight(self) -> Tensor:
@@ -53,26 +53,26 @@ class Modulated(nn.Module):
 
         Raises:
             RuntimeError: the layer works under a mixture, so whoever multiplies by these weights himself would leave
-                out the offsets; such layers are for `Adapted`.
+                out the offsets; such layers are for `LoRAModel`.
         """
-        if self.mixture is not None:
+        if self.task_weights is not None:
             raise RuntimeError("The weights of a modulated layer were asked for; under a mixture they are no one's.")
         return self.layer.weight
 
     @property
-    def mixture(self) -> Tensor | None:
+    def task_weights(self) -> Tensor | None:
         """What the layer works under now."""
-        return self._mixture[0].now
+        return self._task_weights[0].value
 
-    def offset(self, mixture: Tensor) -> Tensor:
+    def delta_weight(self, task_weights: Tensor) -> Tensor:
         """Weight offsets (N, *weight.shape) of mixtures (N, tasks)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer, under every sample's own weights."""
-        if self.mixture is None:
+        if self.task_weights is None:
             return self.layer(x)
-        weight = self.layer.weight + self.offset(self.mixture)
+        weight = self.layer.weight + self.delta_weight(self.task_weights)
         if isinstance(self.layer, nn.Linear):
             y = torch.bmm(x.reshape(len(x), -1, x.shape[-1]), weight.to(x.dtype).transpose(1, 2))
             y = y.view(*x.shape[:-1], -1)
@@ -89,27 +89,27 @@ class Modulated(nn.Module):
         return y if conv.bias is None else y + conv.bias[:, None, None]
 
 
-class LowRank(Modulated):
+class LoRALayer(AdaptedLayer):
     """Offsets of constant rank: down (tasks, rank, in * k * k), small and random; up (tasks, out, rank), zero."""
 
-    def __init__(self, layer: nn.Linear | nn.Conv2d, mixture: Mixture, tasks: int, rank: int) -> None:
-        super().__init__(layer, mixture)
+    def __init__(self, layer: nn.Linear | nn.Conv2d, task_weights: TaskWeights, tasks: int, rank: int) -> None:
+        super().__init__(layer, task_weights)
         outputs, inputs = len(layer.weight), layer.weight[0].numel()
         self.down = nn.Parameter(torch.randn(tasks, rank, inputs) * inputs**-0.5)
         self.up = nn.Parameter(torch.zeros(tasks, outputs, rank))
 
-    def offset(self, mixture: Tensor) -> Tensor:
-        """As `Modulated.offset`: sum_t m_t B_t A_t."""
-        return torch.einsum("nt,tor,tri->noi", mixture, self.up, self.down).view(-1, *self.layer.weight.shape)
+    def delta_weight(self, task_weights: Tensor) -> Tensor:
+        """As `AdaptedLayer.offset`: sum_t m_t B_t A_t."""
+        return torch.einsum("nt,tor,tri->noi", task_weights, self.up, self.down).view(-1, *self.layer.weight.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """Where the layer allows it, x goes through the low-rank pair and no weight is made per sample."""
-        mixture, layer = self.mixture, self.layer
-        if mixture is None or (isinstance(layer, nn.Conv2d) and layer.groups > 1):
+        task_weights, layer = self.task_weights, self.layer
+        if task_weights is None or (isinstance(layer, nn.Conv2d) and layer.groups > 1):
             return super().forward(x)
         tasks, outputs, rank = self.up.shape
         up = self.up.transpose(0, 1).reshape(outputs, -1)
-        share = mixture.repeat_interleave(rank, dim=1)
+        share = task_weights.repeat_interleave(rank, dim=1)
         if isinstance(layer, nn.Linear):
             low = F.linear(x, self.down.flatten(0, 1)) * share.view(len(x), *[1] * (x.ndim - 2), -1)
             return layer(x) + F.linear(low, up)
@@ -118,19 +118,19 @@ class LowRank(Modulated):
         return layer(x) + F.conv2d(low, up[:, :, None, None])
 
 
-class Full(Modulated):
+class FullRankLayer(AdaptedLayer):
     """Offsets without a limit of rank, one weight tensor per task: for the sensitivity search and rank analysis."""
 
-    def __init__(self, layer: nn.Linear | nn.Conv2d, mixture: Mixture, tasks: int) -> None:
-        super().__init__(layer, mixture)
+    def __init__(self, layer: nn.Linear | nn.Conv2d, task_weights: TaskWeights, tasks: int) -> None:
+        super().__init__(layer, task_weights)
         self.delta = nn.Parameter(torch.zeros(tasks, *layer.weight.shape))
 
-    def offset(self, mixture: Tensor) -> Tensor:
-        """As `Modulated.offset`: sum_t m_t delta_t."""
-        return torch.einsum("nt,t...->n...", mixture, self.delta)
+    def delta_weight(self, task_weights: Tensor) -> Tensor:
+        """As `AdaptedLayer.offset`: sum_t m_t delta_t."""
+        return torch.einsum("nt,t...->n...", task_weights, self.delta)
 
 
-class Sparse(Full):
+class SparseLayer(FullRankLayer):
     """Offsets on chosen kernels only (ADMS): `mask` (tasks, out, in / groups) is 1 where a task has its own kernel.
 
     For a linear layer a kernel is a single weight.
@@ -138,36 +138,36 @@ class Sparse(Full):
 
     mask: Tensor
 
-    def __init__(self, layer: nn.Linear | nn.Conv2d, mixture: Mixture, mask: Tensor) -> None:
-        super().__init__(layer, mixture, len(mask))
+    def __init__(self, layer: nn.Linear | nn.Conv2d, task_weights: TaskWeights, mask: Tensor) -> None:
+        super().__init__(layer, task_weights, len(mask))
         self.register_buffer("mask", mask.float())
 
-    def offset(self, mixture: Tensor) -> Tensor:
-        """As `Modulated.offset`: sum_t m_t mask_t delta_t."""
+    def delta_weight(self, task_weights: Tensor) -> Tensor:
+        """As `AdaptedLayer.offset`: sum_t m_t mask_t delta_t."""
         mask = self.mask.view(*self.mask.shape, *[1] * (self.delta.ndim - 3))
-        return torch.einsum("nt,t...->n...", mixture, self.delta * mask)
+        return torch.einsum("nt,t...->n...", task_weights, self.delta * mask)
 
 
-Wrap = Callable[[str, "nn.Linear | nn.Conv2d", Mixture], Modulated]
+LayerFactory = Callable[[str, "nn.Linear | nn.Conv2d", TaskWeights], AdaptedLayer]
 
 
-def modulate(
-    net: nn.Module, wrap: Wrap, chosen: Callable[[str, nn.Module], bool] = lambda name, layer: True
-) -> Mixture:
+def add_adapters(
+    net: nn.Module, wrap: LayerFactory, chosen: Callable[[str, nn.Module], bool] = lambda name, layer: True
+) -> TaskWeights:
     """Put offsets on the chosen linear and convolution layers of a network, in place.
 
     Args:
         net: any network.
-        wrap: makes a `Modulated` of (name, layer, mixture).
+        wrap: makes a `AdaptedLayer` of (name, layer, mixture).
         chosen: which layers, by name.
 
     Returns:
-        The mixture they share, to be set by `under`.
+        The mixture they share, to be set by `task_weights_as`.
 
     Raises:
         UsageError: no layer was chosen.
     """
-    mixture = Mixture()
+    task_weights = TaskWeights()
     found = [(n, m) for n, m in net.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d)) and chosen(n, m)]
     if not found:
         raise UsageError(
@@ -176,24 +176,24 @@ def modulate(
         )
     for name, layer in found:
         owner, _, last = name.rpartition(".")
-        made = wrap(name, layer, mixture).to(device=layer.weight.device, dtype=layer.weight.dtype)
-        setattr(net.get_submodule(owner), last, made)
-    return mixture
+        adapted = wrap(name, layer, task_weights).to(device=layer.weight.device, dtype=layer.weight.dtype)
+        setattr(net.get_submodule(owner), last, adapted)
+    return task_weights
 
 
 @contextmanager
-def under(mixture: Mixture, now: Tensor | None) -> Iterator[None]:
+def task_weights_as(holder: TaskWeights, value: Tensor | None) -> Iterator[None]:
     """Within the block the network works under `now`, (N, tasks)."""
-    before, mixture.now = mixture.now, now
+    previous, holder.value = holder.value, value
     try:
         yield
     finally:
-        mixture.now = before
+        holder.value = previous
 
 
-def layers(net: nn.Module) -> dict[str, Modulated]:
+def layers(net: nn.Module) -> dict[str, AdaptedLayer]:
     """The modulated layers of a network by name."""
-    return {n: m for n, m in net.named_modules() if isinstance(m, Modulated)}
+    return {n: m for n, m in net.named_modules() if isinstance(m, AdaptedLayer)}
 
 
 def parameters(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -204,17 +204,17 @@ def parameters(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
 
 
 @torch.no_grad()
-def merge(net: nn.Module, now: Tensor | None) -> nn.Module:
+def merge(net: nn.Module, task_weights: Tensor | None) -> nn.Module:
     """Fold the offsets of one mixture (tasks,) into the weights and put the plain layers back; returns the network."""
     for name, module in layers(net).items():
-        if now is not None:
-            module.weight.add_(module.offset(now[None].to(module.weight))[0])
+        if task_weights is not None:
+            module.weight.add_(module.delta_weight(task_weights[None].to(module.weight))[0])
         owner, _, last = name.rpartition(".")
         setattr(net.get_submodule(owner), last, module.layer)
     return net
 
 
-class Adapted(nn.Module):
+class LoRAModel(nn.Module):
     """A network and low-rank offsets for batches of one task each, put on weights instead of layers.
 
     It takes any network, also one that multiplies by the weights of its layers itself, as the attention of the
@@ -246,11 +246,11 @@ class Adapted(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """As `save` writes them."""
-        told: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name, up, down in zip(self.names, self.up, self.down, strict=True):
             layer = name.removesuffix(".weight")
-            told[f"{layer}.down"], told[f"{layer}.up"] = down, up
-        return told
+            tensors[f"{layer}.down"], tensors[f"{layer}.up"] = down, up
+        return tensors
 
 
 def save(
@@ -259,19 +259,19 @@ def save(
     """Write the low-rank offsets of a network as float16 safetensors, without the network.
 
     Args:
-        net: has `LowRank` layers, or is `Adapted`.
+        net: has `LoRALayer` layers, or is `LoRAModel`.
         path: target, replaced atomically.
         tasks: a name for each, in order.
         base: id of the model that they belong to.
         notes: further header entries.
     """
-    tensors = net.tensors() if isinstance(net, Adapted) else {}
+    tensors = net.tensors() if isinstance(net, LoRAModel) else {}
     for name, module in layers(net).items():
-        assert isinstance(module, LowRank)
+        assert isinstance(module, LoRALayer)
         tensors[f"{name}.down"], tensors[f"{name}.up"] = module.down, module.up
-    told = {"architecture": "offsets", "tasks": json.dumps(list(tasks)), "base": base, **(notes or {})}
+    header = {"architecture": "offsets", "tasks": json.dumps(list(tasks)), "base": base, **(notes or {})}
     partial = path.with_suffix(".partial")
-    partial.write_bytes(serialise({k: v.detach().cpu().half().contiguous() for k, v in tensors.items()}, told))
+    partial.write_bytes(serialise({k: v.detach().cpu().half().contiguous() for k, v in tensors.items()}, header))
     partial.replace(path)
 
 
@@ -294,7 +294,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, header
 
 
-def begins(path: Path) -> str:
+def base_task(path: Path) -> str:
     """The task of the model that the offsets of a file begin as.
 
     Raises:
@@ -329,8 +329,8 @@ def apply(net: nn.Module, path: Path, weights: Mapping[str, float] | None = None
         UnavailableError: the file is no offsets, or does not fit the network.
         UsageError: a task is not in the file, or none was named of several.
     """
-    tensors, told = read(path)
-    tasks: list[str] = json.loads(told["tasks"])
+    tensors, header = read(path)
+    tasks: list[str] = json.loads(header["tasks"])
     if weights is None:
         if len(tasks) > 1:
             raise UsageError(f"{path} has several tasks.", "Name one of: " + ", ".join(tasks) + ".")
@@ -346,14 +346,14 @@ def apply(net: nn.Module, path: Path, weights: Mapping[str, float] | None = None
         fits = weight is not None and down is not None and up is not None
         if not fits or up.shape[1] * down.shape[2] != weight.numel():  # type: ignore[union-attr]
             raise UnavailableError(
-                f"{path} does not fit the network: {name}.", f"It was learned on {told.get('base', 'another one')}."
+                f"{path} does not fit the network: {name}.", f"It was learned on {header.get('base', 'another one')}."
             )
         weight.add_(torch.einsum("t,tor,tri->oi", share, up, down).view(weight.shape).to(weight))  # type: ignore
     return net
 
 
 @torch.no_grad()
-def energy(delta: Tensor) -> Tensor:
+def rank_energy(delta: Tensor) -> Tensor:
     """How much of an offset its leading ranks hold: E(r) = sum_{k<=r} s_k^2 / sum_k s_k^2.
 
     Args:

@@ -14,14 +14,14 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 
-AHEAD = 1
-BEHIND = 1
+READ_AHEAD = 1
+WRITE_BEHIND = 1
 """Pictures decoded ahead of the network and waiting behind it: more would cost memory and gain nothing, since the
 slowest of the three stages sets the pace."""
 
 
 @dataclass(frozen=True)
-class Done(Generic[J, C]):
+class JobResult(Generic[J, C]):
     """What became of an item.
 
     Attributes:
@@ -35,14 +35,14 @@ class Done(Generic[J, C]):
     error: Exception | None = None
 
 
-def overlap(
+def pipelined(
     items: Iterable[J],
     read: Callable[[J], A],
-    work: Callable[[J, A], B],
+    process: Callable[[J, A], B],
     write: Callable[[J, B], C],
     *,
-    ahead: int = AHEAD,
-) -> Generator[Done[J, C], None, None]:
+    ahead: int = READ_AHEAD,
+) -> Generator[JobResult[J, C], None, None]:
     """Carry items through three stages that run at the same time on successive items.
 
     `read` and `write` run in a thread each, `work` in the caller's, so that an interruption reaches it. The error of an
@@ -52,10 +52,10 @@ def overlap(
     With `ahead` 0 the stages take turns: where memory is bounded, one item is held at a time.
 
     Yields:
-        One `Done` per item, in order.
+        One `JobResult` per item, in order.
     """
     if not ahead:
-        yield from _in_turn(items, read, work, write)
+        yield from _in_turn(items, read, process, write)
         return
     waiting = iter(items)
     reading: deque[tuple[J, Future[A]]] = deque()
@@ -75,7 +75,7 @@ def overlap(
             read_ahead()
             if failed is None:
                 try:
-                    future = writer.submit(write, item, work(item, ready.result()))
+                    future = writer.submit(write, item, process(item, ready.result()))
                 except Exception as error:
                     failed = error
             if failed is not None:
@@ -85,7 +85,7 @@ def overlap(
                 future.set_exception(failed)
             del ready
             writing.append((item, future))
-            while len(writing) > BEHIND or (writing and writing[0][1].done()):
+            while len(writing) > WRITE_BEHIND or (writing and writing[0][1].done()):
                 yield _finished(*writing.popleft())
         while writing:
             yield _finished(*writing.popleft())
@@ -95,18 +95,18 @@ def overlap(
 
 
 def _in_turn(
-    items: Iterable[J], read: Callable[[J], A], work: Callable[[J, A], B], write: Callable[[J, B], C]
-) -> Generator[Done[J, C], None, None]:
+    items: Iterable[J], read: Callable[[J], A], process: Callable[[J, A], B], write: Callable[[J, B], C]
+) -> Generator[JobResult[J, C], None, None]:
     for item in items:
         try:
-            done = Done(item, write(item, work(item, read(item))))
+            done = JobResult(item, write(item, process(item, read(item))))
         except Exception as error:
-            done = Done(item, error=error)
+            done = JobResult(item, error=error)
         yield done
 
 
-def _finished(item: J, future: Future[C]) -> Done[J, C]:
+def _finished(item: J, future: Future[C]) -> JobResult[J, C]:
     try:
-        return Done(item, future.result())
+        return JobResult(item, future.result())
     except Exception as error:
-        return Done(item, error=error)
+        return JobResult(item, error=error)
