@@ -72,7 +72,7 @@ class Variant:
         model: changes to `SMALL`.
         loss: of restored and clean.
         crop: side; the batch is as large as keeps the pixels.
-        told: what of the task the network has: "both", "offsets", "features" or "nothing".
+        task_input: what of the task the network has: "both", "offsets", "features" or "nothing".
         classify: share of the steps that first learn to name the degradation.
         full: no half-resolution stem.
         teacher: width of a larger net trained first on the same samples, whose output is half of the target.

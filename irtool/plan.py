@@ -43,12 +43,12 @@ class Step:
     """One pass of one network.
 
     Attributes:
-        mixture: degradation id -> weight in (0, 1], in `RESTORE_ORDER`.
+        task_weights: degradation id -> weight in (0, 1], in `RESTORE_ORDER`.
         model: id of a record in weights.toml, or ``local:PATH``.
         strength: share of the result in the output; the rest is the input. In [0, 1].
         sampling: how a diffusion model is sampled; None for its own way, and for all other models.
         controller: reference of the DA-CLIP that steers the model; empty for the one that belongs to it.
-        offsets: path of a file of weight offsets (`irtool.models.lora`) to be merged into the model; or empty.
+        adapter: path of a file of weight offsets (`irtool.models.lora`) to be merged into the model; or empty.
     """
 
     task_weights: Mapping[str, float]
@@ -264,7 +264,7 @@ def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT
 
     Args:
         words: ids, task verbs, names or synonyms ("denoise", "fog"); each may be a comma-separated list.
-        strength, model, more: attributes of the step.
+        strength, model, step_options: attributes of the step.
 
     Raises:
         UsageError: a word is unknown, or there is none.

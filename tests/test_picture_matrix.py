@@ -158,7 +158,7 @@ LOSSLESS = ["PNG", "TIFF", "BMP"]
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("gray", [False, True])
 @pytest.mark.parametrize("transparent", [False, True])
 @pytest.mark.parametrize("format", LOSSLESS)
 def test_lossless_round_trip(format: str, transparent: bool, gray: bool, bits: int) -> None:
@@ -240,7 +240,7 @@ def test_png_uses_every_row_filter_rightly(dtype: type) -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "WEBP", "AVIF"])
-@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("gray", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (7, 3), (48, 64)])
 def test_lossy_round_trip_is_close(format: str, gray: bool, size: tuple[int, int]) -> None:
     small = make.noise(2, 2, 3)

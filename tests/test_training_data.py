@@ -237,14 +237,14 @@ def test_processes_share_the_batches_that_one_would_have(photos, ranks, batch):
         together = data.join([batch_of(s) for s in shares])
         alone = batch_of(whole)
         assert len(alone) == batch and len(shares[0]) == 32 // ranks
-        for name in ("degraded", "clean", "context", "labels", "asked"):
+        for name in ("degraded", "clean", "context", "labels", "task_weights"):
             assert torch.equal(getattr(together, name), getattr(alone, name)), name
 
 
 def test_the_batches_of_a_pool_use_every_sample_once(photos):
     made = tiny()
     pool = data.Pools(pictures.gather(made, photos), made)[0]
-    marked = data.Sample(*(getattr(pool, n) for n in ("degraded", "clean", "context", "labels", "asked")))
+    marked = data.Sample(*(getattr(pool, n) for n in ("degraded", "clean", "context", "labels", "task_weights")))
     number = torch.arange(32.0)
     mask = number.view(-1, 1, 1, 1).expand(32, 2, 48, 48)
     marked = data.Sample(

@@ -94,7 +94,7 @@ def restore(
     if offsets is not None:
         from ..models.lora import base_task
 
-        decision = JobPlan(plan_tasks([base_task(offsets)], strength, model, offsets=str(offsets), **more))
+        decision = JobPlan(plan_tasks([base_task(offsets)], strength, model, adapter=str(offsets), **more))
     elif task:
         plan = plan_tasks(task, strength, model, **more)
         if mask is not None and not any("missing" in step.task_weights for step in plan.steps):

@@ -43,7 +43,7 @@ class Pair:
     Attributes:
         name: of the degraded picture, with the folders above it that tell pictures apart, without suffix.
         degraded: its file; None where it is to be made from the truth.
-        truth: the file it is held against; None where none was found.
+        reference: the file it is held against; None where none was found.
     """
 
     name: str
@@ -139,7 +139,7 @@ def match(degraded: Mapping[str, Path], references: Mapping[str, Path], layout: 
     """Pair files by the rule under which most degraded ones find a truth.
 
     Args:
-        degraded, truths: name -> file, of `unique_names`; a name may have folders before it, which must then agree.
+        degraded, references: name -> file, of `unique_names`; a name may have folders before it, which must then agree.
             Where truths share a stem, the one with the suffix of the degraded picture is its own.
         layout: where they were found, for people.
     """

@@ -32,7 +32,7 @@ class Diagnosis:
         present: ids whose score reaches its threshold, strongest first; empty means clean. The thresholds are those at
             which undoing what is found does more good than harm among pictures most of which are clean
             (`irtool.training.calibrate`, docs/detection.md).
-        perhaps: ids that are more likely there than not, but not sure enough to be present; strongest first.
+        uncertain: ids that are more likely there than not, but not sure enough to be present; strongest first.
         exclusive: the scores sum to one, of a detector that takes every picture for degraded in one way.
         severity: how strong each degradation is where it is present, from 0 to 1; empty where the detector does not
             tell.

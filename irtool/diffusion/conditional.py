@@ -123,7 +123,7 @@ def ddrm(
         draw: see `Draw`.
         eta: share of fresh noise where nothing is seen, or less clearly than the state.
         eta_b: weight of the observation where it is clearer than the state.
-        seen: see `Seen`.
+        callback: see `Seen`.
     """
     z = draw()
     s, y_bar = A.singular.to(z.device), A.observed(y)
@@ -182,7 +182,7 @@ def dps(
     """Chung et al., "Diffusion Posterior Sampling for General Noisy Inverse Problems", ICLR 2023, algorithm 1.
 
     Args:
-        prior, y, times, draw, seen: as `ddrm`.
+        prior, y, times, draw, callback: as `ddrm`.
         A: any differentiable operator.
         zeta: step size, in units of the distance to the observation.
     """
@@ -213,7 +213,7 @@ def diffpir(
     """Zhu et al., "Denoising Diffusion Models for Plug-and-Play Image Restoration", CVPRW 2023, algorithm 1.
 
     Args:
-        prior, A, y, sigma, times, draw, seen: as `ddrm`.
+        prior, A, y, sigma, times, draw, callback: as `ddrm`.
         strength: lambda, the weight of the prior against the observation.
         zeta: share of fresh noise.
     """

@@ -76,7 +76,7 @@ def sample(
         net: ``(x_t, x_t, t) -> noise``, called as that of `irtool.diffusion.irsde.sample` is.
         x: noisy pictures (N, C, H, W).
         times: from the time whose noise is as strong as theirs (`optimum_time`) down to 0.
-        sampler, draw, seen: as `irtool.diffusion.irsde.sample`.
+        sampler, draw, callback: as `irtool.diffusion.irsde.sample`.
 
     Returns:
         x_0, not clamped.

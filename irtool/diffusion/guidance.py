@@ -205,7 +205,7 @@ def gdp(
         draw: standard noise for step i, shaped as x.
         how: `PUBLISHED` or `PAPER`.
         constancy: see `gradient`.
-        seen: shown every step.
+        callback: shown every step.
 
     Returns:
         (N, 3, H, W), not clamped.
@@ -256,7 +256,7 @@ def gdp_unknown(
         operators: one for each observation; where sampling starts.
         patch, stride: of the grid, pixels; patch at most the picture's sides.
         how: `PUBLISHED` or `PAPER`; the published grid counts some patches twice.
-        seen: shown every step, and the operators after it.
+        callback: shown every step, and the operators after it.
 
     Returns:
         (N, 3, H, W), not clamped, and the operators learned.

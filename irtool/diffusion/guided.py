@@ -57,7 +57,7 @@ def sample(
         generator: on the CPU.
         strength: zeta of dps, lambda of diffpir; None for what is published. The others have none.
         particles: of twisted and joint.
-        seen: shown every time reached and the picture there.
+        callback: shown every time reached and the picture there.
 
     Returns:
         (N, 3, H, W), about [0, 1].
@@ -101,5 +101,5 @@ def sample(
         methods: dict[str, Callable[..., Tensor]] = {
             "ddrm": conditional.ddrm, "ddnm": conditional.ddnm, "diffpir": conditional.diffpir
         }  # fmt: skip
-        u = methods[guidance](prior, A, y, sigma, times, draw, seen=shown, **more)
+        u = methods[guidance](prior, A, y, sigma, times, draw, callback=shown, **more)
     return offset + scale * u

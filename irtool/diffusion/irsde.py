@@ -135,7 +135,7 @@ def sample(
         times: from T down to 0.
         sampler: "posterior", "sde" or "ode".
         draw: gives standard noise shaped as mu; called once for the start and once per step that needs it.
-        seen: is shown every time reached and the state there.
+        callback: is shown every time reached and the state there.
 
     Returns:
         x_0, not clamped.

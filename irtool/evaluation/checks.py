@@ -22,7 +22,7 @@ def remarks(
         known: the set they are of, where it has a name.
         protocol: they were scored under.
         whole: pairs there were before some of them were chosen.
-        made: the degraded pictures were made of the true ones.
+        synthetic: the degraded pictures were made of the true ones.
     """
     return [*_broken(summary), *(_against(summary, found, known, protocol, whole, synthetic) if known else ())]
 

@@ -63,7 +63,7 @@ def score(reference: np.ndarray, image: np.ndarray, protocol: Protocol, *, store
     """PSNR in dB (infinite where equal) and SSIM.
 
     Args:
-        truth, image: (H, W, 3) float of one size, [0, 1].
+        reference, image: (H, W, 3) float of one size, [0, 1].
         protocol: how.
         stored: the image comes from a file as well: its 8-bit values are exact however they are reached, and cutting
             them off must not make them one less.

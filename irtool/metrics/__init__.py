@@ -16,7 +16,7 @@ def psnr(reference: np.ndarray, image: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB, over all pixels and channels at once; infinite where equal.
 
     Args:
-        truth, image: (H, W, 3) uint8 of the same size.
+        reference, image: (H, W, 3) uint8 of the same size.
 
     Raises:
         ValueError: the sizes or types differ from that.
@@ -33,7 +33,7 @@ def ssim(reference: np.ndarray, image: np.ndarray) -> float:
     """Structural similarity (Wang et al. 2004): Gaussian window of 11, sigma 1.5, mean over the channels.
 
     Args:
-        truth, image: (H, W, 3) uint8 of the same size, sides of at least `SSIM_SMALLEST` pixels.
+        reference, image: (H, W, 3) uint8 of the same size, sides of at least `SSIM_SMALLEST` pixels.
 
     Raises:
         ValueError: the sizes or types differ from that.

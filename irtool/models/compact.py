@@ -288,7 +288,7 @@ class CompactNet(nn.Module):
                 W
                 are multiples of `multiple`.
             context: (N, CONTEXT_SIZE) from `irtool.models.global_stats.global_stats`.
-            mixture: (N, tasks) weights of the tasks, or None once `merge` has folded them in.
+            task_weights: (N, tasks) weights of the tasks, or None once `merge` has folded them in.
 
         Returns:
             (N, 3, H, W), about [0, 1], not clamped.

@@ -223,7 +223,7 @@ def fill_detected_holes(pixels: Tensor, enabled: Tensor) -> Tensor:
 
     Args:
         pixels: (N, 3, H, W) in [0, 1].
-        asked: (N,) bool, whether missing regions are to be restored.
+        enabled: (N,) bool, whether missing regions are to be restored.
 
     Returns:
         (N, 4, H, W): with the holes filled of those that ask for it, the last channel 1 in a hole.

@@ -64,7 +64,7 @@ class InstructIPT(nn.Module):
 
         Args:
             x: (N, 3, H, W) in [0, 1], both sides at least a patch; larger ones are done in blended patches.
-            mixture: (N, tasks).
+            task_weights: (N, tasks).
 
         Returns:
             (N, 3, H, W), about [0, 1], not clamped.

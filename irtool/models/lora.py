@@ -39,7 +39,7 @@ class AdaptedLayer(nn.Module):
 
     Args:
         layer: the common layer, (…, in) -> (…, out) or (N, in, H, W) -> (N, out, H', W').
-        mixture: shared by all layers of the network. A batch is the first dimension.
+        _task_weights: shared by all layers of the network. A batch is the first dimension.
     """
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, task_weights: TaskWeights) -> None:

@@ -19,7 +19,7 @@ class Format:
         max_side: the most pixels a side can have, in the format or in its codec.
         deep: carries 16 bits.
         alpha: carries transparency.
-        grey: carries a single channel.
+        gray: carries a single channel.
         icc: carries a colour profile; where not, colours are written as sRGB.
         writable: irtool writes it.
     """

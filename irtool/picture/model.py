@@ -34,7 +34,7 @@ class Picture:
         pixels: (H, W, 3) float32, sRGB, in [0, 1]; a grey picture has three equal channels.
         alpha: (H, W) float32 in [0, 1], not premultiplied, or None.
         bits: 8 or 16, the depth it is written with where the format allows.
-        grey: written as one channel where the format allows.
+        gray: written as one channel where the format allows.
         neutral: black and white stored in three equal channels; what is written has three equal channels too.
         format: a name in `FORMATS` that it is written as unless told otherwise: the source's format, or "PNG"
             for a source that irtool reads but does not write (GIF).
@@ -47,7 +47,7 @@ class Picture:
         lossless: a WebP source was compressed without loss.
         comment: the free comment of a JPEG or GIF.
         blocks: further named blocks kept only when the format stays the same (PNG text and colour chunks, JPEG IPTC).
-        beyond: (H, W, 3) float32 or None: what the source's gamut had outside [0, 1] of sRGB. It is added to `pixels`
+        out_of_gamut: (H, W, 3) float32 or None: what the source's gamut had outside [0, 1] of sRGB. It is added to `pixels`
             before they go back to the profile, so that a wide-gamut picture keeps its strongest colours.
         source: the file it came from, if any; `write` refuses to overwrite it.
         original: the bytes of that file as they were read; None once the pixels are no longer its.

@@ -17,9 +17,9 @@ class DecodedFile:
     """What a file holds, as stored.
 
     Attributes:
-        colour: (H, W, 1 or 3) uint8 or uint16.
+        color: (H, W, 1 or 3) uint8 or uint16.
         alpha: (H, W) of the same type, or None.
-        turned: the pixels are upright already; the EXIF orientation is only to be reset.
+        orientation_applied: the pixels are upright already; the EXIF orientation is only to be reset.
         The others are as in `Picture`.
     """
 

@@ -64,7 +64,7 @@ class Sample:
         degraded, clean: (N, 3, S, S) in [0, 1].
         context: (N, CONTEXT_SIZE) statistics of the degraded region each crop was cut from.
         labels: (N, 10) 1 where that degradation was applied.
-        asked: (N, 10) the task weights to restore with: `labels`, and for a clean sample a random task, since an
+        task_weights: (N, 10) the task weights to restore with: `labels`, and for a clean sample a random task, since an
             unnecessary task must do no harm. Drawn with the sample, so that it does not depend on the number of
             processes.
         extras: further tensors (N, ...) of a kind of training; those that end in (S, S) are cropped like the pictures.

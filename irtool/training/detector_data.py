@@ -105,7 +105,7 @@ class DetectorPools(Dataset[Sample]):
         pictures: where the content of synthetic samples comes from.
         recipe: `pool`, `group`, `region`, `weights`, `settings["real"]` (label -> weight) and `seed` are used; see
             `SHAPES`.
-        share: of this process.
+        shard: of this process.
         real: labelled photographs.
         vary: change exposure, white balance and saturation of the clean content a little.
     """

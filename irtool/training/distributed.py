@@ -31,7 +31,7 @@ class ProcessGroup:
 
     Attributes:
         rank: of this process; rank 0 writes and prints.
-        size: number of processes (world size).
+        world_size: number of processes (world size).
         device: of this process.
     """
 

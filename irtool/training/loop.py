@@ -42,7 +42,7 @@ def train(
         out: folder of the run (docs/training.md says what it will hold).
         device: where to compute.
         start: a checkpoint or an exported .safetensors whose weights a new run starts from.
-        watcher: called at every step and for every line of the log.
+        callback: called at every step and for every line of the log.
         tensorboard: also write TensorBoard's event files.
 
     Returns:

@@ -27,10 +27,10 @@ def write(
     Args:
         out: folder of the run.
         recipe: what was run.
-        told: of the data (`tasks.TrainingData.told`).
+        description: of the data (`tasks.TrainingData.told`).
         state: at the end.
         lines: of the log.
-        figure: the held-out metric that chose the best checkpoint.
+        figure_of_merit: the held-out metric that chose the best checkpoint.
 
     Raises:
         OSError: it cannot be written.

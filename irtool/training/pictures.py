@@ -69,7 +69,7 @@ class PictureSet:
 
     Attributes:
         clean: to be degraded.
-        held: clean ones that are kept back.
+        held_out: clean ones that are kept back.
         pairs: one list for each of `Recipe.pairs`.
         skipped: one sentence for each file that could not be used.
     """
@@ -226,7 +226,7 @@ def manifest(path: Path, columns_wanted: Sequence[str]) -> list[dict[str, Path]]
     Args:
         path: the table. Its columns are named in the first line; "clean" may also be called "file". Other columns are
             for other readers. A file named there is relative to the folder of the table.
-        wanted: the columns to read, of "clean" and "degraded".
+        columns_wanted: the columns to read, of "clean" and "degraded".
 
     Raises:
         FileError: it cannot be read.

@@ -71,9 +71,9 @@ class TrainingData(Generic[B]):
         that
             follow from the recipe, `i` and the share alone. That is what makes a run resume with the very samples
             it would have seen.
-        held: fixed samples that are never trained on, or None.
+        held_out: fixed samples that are never trained on, or None.
         samples: samples in an epoch, as the job defines it.
-        told: what was found, for the plan, the log and the model card: text and numbers by name.
+        description: what was found, for the plan, the log and the model card: text and numbers by name.
         skipped: one sentence for each file that could not be used.
     """
 
@@ -105,7 +105,7 @@ class TrainingTask(Protocol[B]):
     """One kind of training.
 
     Attributes:
-        figure: name of the held-out metric that chooses the best checkpoint; higher is better.
+        figure_of_merit: name of the held-out metric that chooses the best checkpoint; higher is better.
     """
 
     figure_of_merit: str

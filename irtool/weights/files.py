@@ -195,7 +195,7 @@ def compare(id: str, page: str, file: File, path: Path, *, own_conversion: bool)
         id, page: of the record or data set it belongs to, for people.
         file: size and sha256, as far as they are known.
         path: where it lies.
-        ours: irtool has fetched it: one that differs is removed, so that it is fetched again.
+        own_conversion: irtool has fetched it: one that differs is removed, so that it is fetched again.
 
     Raises:
         UnavailableError: it cannot be read, or is another file.

@@ -137,7 +137,7 @@ class URetinexNet(nn.Module):
 
         Args:
             dark: the picture.
-            truth: what it should become, to take the ratio from (the authors' `evaluate.py`): no blind result.
+            reference: what it should become, to take the ratio from (the authors' `evaluate.py`): no blind result.
         """
         r, light = self.unfold(dark)
         if reference is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from blur_samples import photograph, shaken
 from compact_samples import CONFIG, random_net
-from motion_samples import photograph, shaken
 
 from irtool import engine
 from irtool.models import blind_deblur

@@ -44,7 +44,7 @@ def test_the_rim_that_jpeg_leaves_belongs_to_the_hole(fill: str, quality: int) -
     assert (found & ~truth).sum() / truth.sum() < 0.05
 
 
-@pytest.mark.parametrize("colour", [(0.0, 0.0, 1.0), (128 / 255,) * 3])
+@pytest.mark.parametrize("color", [(0.0, 0.0, 1.0), (128 / 255,) * 3])
 def test_the_color_may_be_any(color: tuple[float, ...]) -> None:
     y = scene()
     y[:, :, 20:40, 30:50] = torch.tensor(color).view(3, 1, 1)

@@ -1,6 +1,6 @@
 """Offsets per condition on the network of a diffusion: inpainting and outpainting as two tasks.
 
-`python benchmarks/modulation.py diffusion` runs this. The network is IR-SDE's U-Net, small, with one attention head in
+`python benchmarks/lora.py diffusion` runs this. The network is IR-SDE's U-Net, small, with one attention head in
 place of four. The condition mu is a picture in which strokes (inpainting) or all around a window (outpainting) is
 missing and filled smoothly from its surroundings, as the shipped restorer does first; the network sees where, and gives
 what is to be added there. The process is the published one but for its noise. Every method has about the same number

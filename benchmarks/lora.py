@@ -1,9 +1,9 @@
 """Does it help to adapt weights per task? Small networks, five tasks, shared photographs, several seeds.
 
-    python benchmarks/modulation.py compare --data DATA --out docs/pictures --seeds 3 --steps 700
-    python benchmarks/modulation.py sensitivity --data DATA --seeds 3 --steps 200 --crops 100
-    python benchmarks/modulation.py ranks --data DATA --out docs/pictures --seeds 3 --steps 200 --crops 100
-    python benchmarks/modulation.py diffusion --data DATA --seeds 1 --steps 900 --batch 32 --crops 6000
+    python benchmarks/lora.py compare --data DATA --out docs/pictures --seeds 3 --steps 700
+    python benchmarks/lora.py sensitivity --data DATA --seeds 3 --steps 200 --crops 100
+    python benchmarks/lora.py ranks --data DATA --out docs/pictures --seeds 3 --steps 200 --crops 100
+    python benchmarks/lora.py diffusion --data DATA --seeds 1 --steps 900 --batch 32 --crops 6000
 
 Every method has about the same number of parameters in all (the table says how many), sees the same samples and takes
 the same number of steps of the same batch size; whatever must be learned in stages shares those steps out. The task is
@@ -21,11 +21,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import modulation_diffusion
+import lora_diffusion
 import numpy as np
 import torch
 import torch.nn.functional as F
-from modulation_diffusion import told
+from lora_diffusion import told
 from torch import Tensor, nn
 
 from irtool import picture, synth
@@ -503,7 +503,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.what == "diffusion":
         batch = args.batch // 2 * 2
-        modulation_diffusion.run(args.data, args.out, args.seeds, args.steps, batch, args.crops, args.only)
+        lora_diffusion.run(args.data, args.out, args.seeds, args.steps, batch, args.crops, args.only)
         return
     begun = time.monotonic()
     train = make([args.data / "train_clean"], args.crops, 1, 60, REGION - 16)
