@@ -35,8 +35,8 @@ def test_importing_irtool_loads_nothing_heavy(environment):
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
 
-def test_the_function_detect_is_not_hidden_by_the_room_of_that_name(environment):
-    code = "import irtool.detection.network, irtool; from irtool.detection import Detector; assert callable(irtool.detect)"
+def test_the_function_detect_is_not_hidden_by_a_module_of_that_name(environment):
+    code = "import irtool.detection.network, irtool; assert callable(irtool.detect)"
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
 

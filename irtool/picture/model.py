@@ -47,8 +47,8 @@ class Picture:
         lossless: a WebP source was compressed without loss.
         comment: the free comment of a JPEG or GIF.
         blocks: further named blocks kept only when the format stays the same (PNG text and colour chunks, JPEG IPTC).
-        out_of_gamut: (H, W, 3) float32 or None: what the source's gamut had outside [0, 1] of sRGB. It is added to `pixels`
-            before they go back to the profile, so that a wide-gamut picture keeps its strongest colours.
+        out_of_gamut: (H, W, 3) float32 or None: what the source's gamut had outside [0, 1] of sRGB. It is added to
+            `pixels` before they go back to the profile, so that a wide-gamut picture keeps its strongest colours.
         source: the file it came from, if any; `write` refuses to overwrite it.
         original: the bytes of that file as they were read; None once the pixels are no longer its.
         name: what messages call it.
