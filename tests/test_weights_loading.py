@@ -26,6 +26,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "refusion-nafnet": {"width": 8, "enc_blk_nums": (1,), "dec_blk_nums": (1,)},
     "latent-nafnet": {"img_channel": 8, "width": 8, "enc_blk_nums": (1,), "dec_blk_nums": (1,)},
     "nafnet": {"width": 8, "enc_blk_nums": (1,), "dec_blk_nums": (1,)},
+    "etds": {"scale": 3, "blocks": 2, "width": 8},
+    "etds-dual-stream": {"scale": 2, "blocks": 2, "width": 8, "residual": 4},
     "daclip": {
         "embed_dim": 32,
         "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "patch_size": 32},

@@ -146,6 +146,19 @@ ARCHITECTURES: dict[str, Architecture] = {
         "models.nafnet:recognize",
         "models.nafnet:restorer",
     ),
+    # Enlargement.
+    "etds": Architecture(
+        "models.etds:ETDS",
+        ("conv_first.weight", "backbone_convs.0.weight", "conv_last.weight", "conv_clip.weight"),
+        "models.etds:recognize",
+        "models.etds:restorer",
+    ),
+    "etds-dual-stream": Architecture(
+        "models.etds:DualStreamETDS",
+        ("conv_first.weight", "conv_residual_first.weight", "add_residual_convs.0.weight", "conv_residual_last.weight"),
+        "models.etds:recognize_streams",
+        "models.etds:restorer",
+    ),
     # Peers. What aodnet asks for, zerodce's files have too; which of the two it is, their shapes tell.
     "prenet": _peer("prenet:PReNet", "conv0.0.weight", "res_conv1.0.weight", "conv.0.weight"),
     "gcanet": _peer("gcanet:GCANet", "conv1.weight", "res1.pre_conv1.weight", "gate.weight", "deconv1.weight"),

@@ -47,6 +47,7 @@ class ModelInfo:
         padding: how the engine pads for exact tiling: "reflect", or "zeros" where the published inference does so.
         iterative: it evaluates its network many times (a diffusion model): it takes sampling settings and a callback.
         takes_mask: it can be told which pixels are missing.
+        scale: height and width of the result are this many times those of the image.
         assumed: hyperparameters that neither the file nor the caller gave and that tensors do not tell, with the values
             taken, such as "num_heads=12".
         remarks: sentences for whoever loads the model, such as on its license.
@@ -64,6 +65,7 @@ class ModelInfo:
     padding: Literal["reflect", "zeros"] = "reflect"
     iterative: bool = False
     takes_mask: bool = False
+    scale: int = 1
     assumed: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 

@@ -32,6 +32,7 @@ TASKS: dict[str, str] = {
     "diffusion-prior": "training.prior:PriorTask",
     "rl-i2it": "training.rl_i2it:StepwiseTask",
     "lm4lv": "training.lm4lv:LM4LVTask",
+    "upscale": "training.upscale:UpscaleTask",
     "ir-sde": "training.irsde:IRSDETask",
 }
 
