@@ -7,8 +7,8 @@ lets them go. A model of one's own is loaded by `irtool.load_model` (`irtool.loa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from os import PathLike
 from pathlib import Path
@@ -22,6 +22,8 @@ from .detection import Detector, Diagnosis, gate
 from .detection import load as load_detector
 from .diffusion.observation import tasks_of
 from .diffusion.sampling import Sampling
+from .enlarge import check as check_scale
+from .enlarge import enlarge
 from .errors import UsageError, closest
 from .inputs import Image, to_picture, to_tensor
 from .memory import RESTORED, Budget
@@ -30,7 +32,7 @@ from .models.architectures import get, names
 from .models.base import Callback, Condition, Model, ModelInfo, Progress
 from .picture import Picture, read
 from .picture.jpeg_bounds import project_to_jpeg_bounds
-from .plan import Plan, Rejected, plan_auto, plan_second_look, plan_tasks, without
+from .plan import Plan, Rejected, Upscale, plan_auto, plan_second_look, plan_tasks, without
 from .result import Result
 from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, companions, locate
 
@@ -90,11 +92,16 @@ class Wanted(Options, total=False):
         strength: share of the result in the output, in [0, 1]; the rest is the input.
         sampling: steps, sampler and seed of a diffusion model.
         controller: id or ``local:PATH`` of the DA-CLIP that steers the model; empty for its own.
+        scale: 2, 3 or 4: the result is enlarged that many times, after all else. With none of `tasks`, `plan` and
+            `planner` nothing else is done.
+        upscaler: id or ``local:PATH`` of the model that enlarges; by default the one that ships.
     """
 
     strength: float
     sampling: Sampling | None
     controller: str
+    scale: int | None
+    upscaler: str
 
 
 def detect(image: Image, *, model: str = DEFAULT_DETECTOR, device: str = "auto") -> Diagnosis:
@@ -179,7 +186,10 @@ def instruct(
     intents = parse(sentences, text_model=text_model, own=tuple(adapters or ()))
     check(intents)
     custom_tasks = {word: CustomTask(str(path), lora.base_task(Path(path))) for word, path in (adapters or {}).items()}
-    planner = partial(plan_intents, intents, model=model, own=custom_tasks, **_attributes(options))
+    upscaler = options.get("upscaler", "")
+    if options.get("scale") is None:
+        options = {**options, "upscaler": ""}
+    planner = partial(plan_intents, intents, model=model, own=custom_tasks, upscaler=upscaler, **_attributes(options))
     if needs_diagnosis(intents):
         return restore_with(cached_model, image, None, None, planner, model, options)
     return restore_with(cached_model, image, None, planner(), None, model, options)
@@ -251,12 +261,17 @@ def clear_cache() -> None:
 
 
 def prepare(
-    models: Sequence[str] = (), *, detector: str | None = None, controller: str = "", device: str = "auto"
+    models: Sequence[str] = (),
+    *,
+    detector: str | None = None,
+    controller: str = "",
+    upscales: Iterable[Upscale] = (),
+    device: str = "auto",
 ) -> dict[str, ModelInfo]:
     """Load networks ahead of a run, so that what is missing is said before any image is read.
 
     Returns:
-        What each model does and needs.
+        What each model does and needs; without those that enlarge.
 
     Raises:
         UsageError, UnavailableError: as `restore`.
@@ -264,6 +279,11 @@ def prepare(
     target_device = engine.pick_device(device)
     named = dict.fromkeys(DEFAULT_RESTORER if experts.is_best(model) else model for model in models)
     loaded = {model: cached_model(model, controller).info for model in named}
+    for model, info in loaded.items():
+        if info.scale != 1:
+            raise enlarges(model)
+    for upscale in upscales:
+        check_scale(cached_model(upscale.model), upscale)
     if detector is not None:
         _detector(detector, target_device)
     return loaded
@@ -304,6 +324,16 @@ def _planned(
     if (tasks is not None) + (plan is not None) + (planner is not None) > 1:
         raise UsageError("Give `tasks`, `plan` or `planner`, not several of them.")
     attributes = _attributes(options)
+    if (scale := options.get("scale")) is not None:
+        upscale = Upscale(scale, options.get("upscaler", ""))
+        rest: Wanted = {**options, "scale": None, "upscaler": ""}
+        alone = tasks is None and plan is None and planner is None and options.get("mask") is None
+        if alone and (rest.get("sampling") is None or not rest["sampling"].operator):  # type: ignore[union-attr]
+            return Plan(reason="as asked", upscale=upscale), None
+        plan, planner = _planned(tasks, plan, planner, model, rest)
+        return (None if plan is None else replace(plan, upscale=upscale)), planner and enlarged(planner, upscale)
+    if options.get("upscaler"):
+        raise UsageError("`upscaler` enlarges, and no `scale` was given.", "Give a `scale` of 2, 3 or 4.")
     if plan is not None or planner is not None:
         return plan, planner
     sampling = options.get("sampling")
@@ -346,6 +376,12 @@ def restore_with(
     pixels, plan, tiles, peak = _carry_out(plan, pixels, picture, missing, model_of, look, options, diagnosis)
     if plan.steps:
         picture = picture.with_pixels(pixels.permute(1, 2, 0).contiguous().numpy())
+    if plan.upscale is not None:
+        del pixels
+        model_that_enlarges = model_of(plan.upscale.model, "")
+        picture, outcome = enlarge(picture, plan.upscale, model_that_enlarges, device=look.device, **_settings(options))
+        tiles += outcome.tiles
+        peak = outcome.peak_bytes if peak is None else max(peak, outcome.peak_bytes or 0)
     seconds = time.perf_counter() - started
     return Result(picture, plan, diagnosis, seconds, tiles, peak)
 
@@ -388,12 +424,10 @@ def _carry_out(
             sampling=step.sampling,
             callback=options.get("callback"),
         )
-        outcome = engine.run(
-            model_of(step.model, step.controller).bind(condition), pixels, device=look.device,
-            dtype=options.get("dtype", "auto"), tile=options.get("tile", "auto"), max_memory=options.get("max_memory"),
-            ensemble=options.get("ensemble", False), padding=options.get("padding", "auto"),
-            on_progress=options.get("on_progress"),
-        )  # fmt: skip
+        model = model_of(step.model, step.controller)
+        if model.info.scale != 1:
+            raise enlarges(step.model)
+        outcome = engine.run(model.bind(condition), pixels, device=look.device, **_settings(options))
         restored = outcome.pixels
         if missing is not None and tuple(step.task_weights) == ("missing",):
             restored = torch.where(missing > 0, restored, pixels)
@@ -416,6 +450,31 @@ def _carry_out(
     return pixels, plan, tiles, peak
 
 
+def enlarges(model: str) -> UsageError:
+    """The error of a model that was to restore and enlarges."""
+    return UsageError(
+        f"{model} enlarges pictures and removes nothing.",
+        "Name it as `upscaler`, with a `scale`, and leave `model` out.",
+    )
+
+
+def _settings(options: Wanted) -> dict[str, Any]:
+    """What of the options `engine.run` takes."""
+    return {
+        "dtype": options.get("dtype", "auto"),
+        "tile": options.get("tile", "auto"),
+        "max_memory": options.get("max_memory"),
+        "ensemble": options.get("ensemble", False),
+        "padding": options.get("padding", "auto"),
+        "on_progress": options.get("on_progress"),
+    }
+
+
+def enlarged(planner: Planner, upscale: Upscale) -> Planner:
+    """A planner whose plans end with an enlargement."""
+    return lambda diagnosis: replace(planner(diagnosis), upscale=upscale)
+
+
 def _mask(mask: Picture, picture: Picture, plan: Plan) -> Tensor:
     """(1, H, W), 1 where a mask is white."""
     if not any("missing" in step.task_weights for step in plan.steps):
@@ -434,7 +493,7 @@ def _detector(reference: str, device: torch.device) -> Detector | DaclipDetector
     return load_detector(locate(reference), device)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=3)
 def cached_model(reference: str, controller: str = "") -> Model:
     return load_reference(reference, controller, {})
 

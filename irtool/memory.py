@@ -16,9 +16,10 @@ from .errors import PictureError
 LOADED = 300 << 20
 """What a process that has torch and a network loaded holds at least; larger builds of torch hold more."""
 
-LOOKED_AT, RESTORED, BESIDE, AS_AVIF = 40, 44, 32, 20
+LOOKED_AT, RESTORED, BESIDE, AS_AVIF, ENLARGED = 40, 44, 32, 20, 28
 """What a picture's way holds for each pixel, decoded, worked on and encoded: to be diagnosed; to be restored, tiles
-left out; and more where a page with the picture before is drawn, or AVIF is written (measured: docs/security.md)."""
+left out; more where a page with the picture before is drawn, or AVIF is written; and for each pixel of the result to
+be enlarged (measured: docs/security.md)."""
 
 
 def resident_bytes() -> int:

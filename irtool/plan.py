@@ -16,7 +16,7 @@ from . import experts
 from .degradation import RESTORE_ORDER, lookup
 from .diffusion.sampling import Sampling
 from .errors import UsageError
-from .weights.registry import DEFAULT_RESTORER, restorers
+from .weights.registry import DEFAULT_RESTORER, DEFAULT_UPSCALER, restorers
 
 if TYPE_CHECKING:
     from .detection import Diagnosis
@@ -124,6 +124,37 @@ class Rejected:
         return f"{kinds} {'removed in part' if self.strength else 'left'}: {self.reason}"
 
 
+SCALES = (2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Upscale:
+    """The enlargement that ends a plan.
+
+    Attributes:
+        scale: height and width become this many times what they were, one of `SCALES`.
+        model: id of a record in weights.toml, or ``local:PATH``; by default the one that ships for the scale.
+    """
+
+    scale: int
+    model: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.scale, bool) or self.scale not in SCALES:
+            raise UsageError(
+                f"`scale` is 2, 3 or 4, not {self.scale}.", "Other sizes: enlarge, then reduce the result."
+            )
+        if not self.model:
+            object.__setattr__(self, "model", DEFAULT_UPSCALER.format(scale=self.scale))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"enlarge {self.scale} times with {self.model}"
+
+
 @dataclass(frozen=True)
 class Plan:
     """Steps in the order they are carried out; none means that the picture is left as it is.
@@ -134,6 +165,7 @@ class Plan:
         keep: ids of degradations that are to stay; no step undoes them.
         again: what to look for once the steps are done, and how to undo what of its mixture is found then; or None.
         rejected: steps whose result was checked and not kept as it was; only in a plan that has been carried out.
+        upscale: how the picture is enlarged once all else is done; or None.
     """
 
     steps: tuple[Step, ...] = ()
@@ -141,16 +173,23 @@ class Plan:
     keep: tuple[str, ...] = ()
     again: Step | None = None
     rejected: tuple[Rejected, ...] = ()
+    upscale: Upscale | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is to be done: neither a step nor an enlargement."""
+        return not self.steps and self.upscale is None
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; `from_dict` gives an equal plan back."""
-        return {
+        record = {
             "steps": [step.to_dict() for step in self.steps],
             "reason": self.reason,
             "keep": list(self.keep),
             "again": None if self.again is None else self.again.to_dict(),
             "rejected": [one.to_dict() for one in self.rejected],
         }
+        return record if self.upscale is None else record | {"upscale": self.upscale.to_dict()}
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Plan:
@@ -163,17 +202,24 @@ class Plan:
             steps = tuple(Step.from_dict(step) for step in data["steps"])
             keep = tuple(lookup(word).id for word in data.get("keep", ()))
             again = data.get("again")
-            return Plan(steps, str(data.get("reason", "")), keep, None if again is None else Step.from_dict(again))
+            upscale = data.get("upscale")
+            return Plan(
+                steps,
+                str(data.get("reason", "")),
+                keep,
+                None if again is None else Step.from_dict(again),
+                upscale=None if upscale is None else Upscale(**upscale),
+            )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UsageError(f"This is no plan: {error}.", "A plan is what restore --dry-run --json prints.") from error
 
     def __str__(self) -> str:
-        if not self.steps:
-            text = "leave it as it is"
-        else:
-            text = ", then ".join(f"undo {step} with {step.model}" for step in self.steps)
-            if self.again is not None:
-                text += f", then look again for {', '.join(self.again.task_weights)}"
+        parts = [f"undo {step} with {step.model}" for step in self.steps]
+        if self.steps and self.again is not None:
+            parts.append(f"look again for {', '.join(self.again.task_weights)}")
+        if self.upscale is not None:
+            parts.append(str(self.upscale))
+        text = ", then ".join(parts) or "leave it as it is"
         if self.keep:
             text += f", keeping {', '.join(self.keep)}"
         text += "".join(f"; {one}" for one in self.rejected)

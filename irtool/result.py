@@ -38,13 +38,15 @@ class Result:
     peak_bytes: int | None = None
 
     def __repr__(self) -> str:
-        done = "untouched" if self.untouched else "removed " + ", then ".join(map(str, self.plan.steps))
+        parts = ["removed " + ", then ".join(map(str, self.plan.steps))] if self.plan.steps else []
+        parts += [f"enlarged {self.plan.upscale.scale} times"] if self.plan.upscale is not None else []
+        done = "untouched" if self.untouched else ", ".join(parts)
         return f"<irtool.Result {self.picture.width}x{self.picture.height}, {done}, {self.seconds:.2f} s>"
 
     @property
     def untouched(self) -> bool:
         """Nothing was to be done: the picture is as it was."""
-        return not self.plan.steps
+        return self.plan.empty
 
     @property
     def array(self) -> np.ndarray:

@@ -69,8 +69,9 @@ def test_a_question_is_answered_and_nothing_written(cli, using, photo, tmp_path)
     ("said", "answer"),
     [
         ("make me younger", "does not alter people"),
-        ("upscale 4x", "enlarges"),
-        ("remove the rain and upscale it", "rain can be undone"),
+        ("upscale it to 4k", "2, 3 or 4 times, and not to a size"),
+        ("upscale it 8x", "2, 3 or 4 times"),
+        ("remove the rain and upscale it to 8k", "rain can be undone"),
         ("xqzt vbnm", ""),
     ],
 )

@@ -658,8 +658,8 @@ def test_the_span_of_a_custom_task_has_its_word():
 
 
 def test_spans_quote_the_sentence():
-    (intent,) = parse("Upscale 4x!")
-    assert intent.outside == ("outscale",) and " ".join(h.words for h in intent.spans).startswith("upscale 4x")
+    (intent,) = parse("Upscale to 4k!")
+    assert intent.outside == ("outscale",) and " ".join(h.words for h in intent.spans).startswith("upscale to 4k")
     (intent,) = parse("remvoe the 雨")
     assert [h.kind for h in intent.spans] == ["rain"] and intent.spans[0].words.endswith("雨")
     with pytest.raises(UsageError, match="no detector"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..detection import Diagnosis
     from ..engine.pipeline import JobResult
     from ..picture import Picture
-    from ..plan import Plan
+    from ..plan import Plan, Upscale
     from ..result import Result
     from .trajectory import Trajectory
 
@@ -95,19 +95,23 @@ class Request:
         """What becomes of outputs that are there already."""
         return self.existing or ("skip" if has_folder(self.inputs) else "error")
 
-    def budget(self, fixed: int = 0) -> Budget:
-        """The memory that a picture's way may take, `fixed` bytes of it for what is loaded still."""
+    def budget(self, fixed: int = 0, scale: int = 1) -> Budget:
+        """The memory that a picture's way may take, `fixed` bytes of it for what is loaded still; it is enlarged
+        `scale` times."""
         limit = None if self.max_memory is None else options.parse_bytes(self.max_memory)
         per_pixel = memory.LOOKED_AT if self.dry_run else memory.RESTORED + memory.BESIDE * self.side_by_side
+        if scale > 1 and not self.dry_run:
+            beside = memory.BESIDE * (1 + scale**2) * self.side_by_side
+            per_pixel = max(memory.RESTORED, memory.ENLARGED * scale**2) + beside
         return Budget(limit, per_pixel=per_pixel, fixed=fixed)
 
 
-def _check_first(path: Path, request: Request) -> None:
+def _check_first(path: Path, request: Request, scale: int) -> None:
     """Refuse a picture that will not fit by its header, before torch is loaded: the refusal costs nothing."""
     from ..picture import probe
 
     _, width, height = probe(path)
-    request.budget(fixed=memory.LOADED).require(str(path), (width, height), 0.0)
+    request.budget(memory.LOADED, scale).require(str(path), (width, height), 0.0)
 
 
 @dataclass(frozen=True)
@@ -119,12 +123,18 @@ class JobPlan:
         planner: see `plan`.
         record: goes into the JSON record.
         answer: set for a question: nothing is planned or written, and this says the answer.
+        upscale: how the picture is enlarged after all else; or None.
     """
 
     plan: Plan | None = None
     planner: Callable[[Diagnosis], Plan] | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
     answer: Callable[[Diagnosis], str] | None = None
+    upscale: Upscale | None = None
+
+    def whole(self, plan: Plan) -> Plan:
+        """A plan with the enlargement at its end."""
+        return plan if self.upscale is None else replace(plan, upscale=self.upscale)
 
 
 @dataclass(frozen=True)
@@ -275,20 +285,27 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
     if request.dry_run:
         for item in items:
             if (plan := decisions[item.source].plan) is not None:
-                _report(run, item, outcome("planned", plan, decisions[item.source]))
+                _report(run, item, outcome("planned", decisions[item.source].whole(plan), decisions[item.source]))
         items = [item for item in items if decisions[item.source].plan is None]
     if not items:
         return run.summary(EXIT_OK)
+    upscales = {d.upscale for d in (decisions[item.source] for item in items) if d.upscale is not None}
+    largest = max((upscale.scale for upscale in upscales), default=1)
     if request.max_memory is not None and len(items) == 1 and items[0].source is not None:
-        _check_first(items[0].source, request)
+        _check_first(items[0].source, request, largest)
     options.set_threads(request.threads)
     restorer = _Restorer(request, decisions, run)
-    restorer.load([] if request.dry_run or len(items) == len(questions) else models, items)
+    computing = not request.dry_run and len(items) > len(questions)
+    restorer.load(models if computing else [], items, upscales if computing else ())
     if not request.dry_run:
         for folder in dict.fromkeys(item.target.parent for item in items if item.target is not None):
             make_folder(folder)
     return run.process(
-        items, restorer.work, restorer.write, lambda item, made: _report(run, item, made), request.budget()
+        items,
+        restorer.work,
+        restorer.write,
+        lambda item, made: _report(run, item, made),
+        request.budget(scale=largest),
     )
 
 
@@ -309,7 +326,7 @@ class _Restorer:
         self.mask: Picture | None = None
         self.replace = request.policy == "overwrite"
 
-    def load(self, models: Sequence[str], items: Sequence[Item]) -> None:
+    def load(self, models: Sequence[str], items: Sequence[Item], upscales: Iterable[Upscale] = ()) -> None:
         """Load what will be needed, so that what is missing is said before any picture is read."""
         from ..api import prepare
 
@@ -319,6 +336,7 @@ class _Restorer:
             models,
             detector=request.detector if needs_detector else None,
             controller=request.controller,
+            upscales=upscales,
             device=request.device,
         )
         for model, info in infos.items():
@@ -341,14 +359,16 @@ class _Restorer:
             if decision.answer is not None:
                 return _Restored(Result(picture, Plan((), decision.answer(diagnosis)), diagnosis))
             assert decision.planner is not None
-            return _Restored(Result(picture, decision.planner(diagnosis), diagnosis))
+            return _Restored(Result(picture, decision.whole(decision.planner(diagnosis)), diagnosis))
         trajectory = None
         if item.trajectory is not None:
             from .trajectory import Trajectory
 
             trajectory = Trajectory()
+        upscale = decision.upscale
+        larger: Any = {} if upscale is None else {"scale": upscale.scale, "upscaler": upscale.model}
         result = restore(
-            picture, plan=decision.plan, planner=decision.planner, mask=self.mask, detector=request.detector,
+            picture, plan=decision.plan, planner=decision.planner, mask=self.mask, detector=request.detector, **larger,
             device=request.device, dtype=request.dtype, tile=request.tile, padding=request.padding,
             max_memory=None if request.max_memory is None else options.parse_bytes(request.max_memory),
             ensemble=request.ensemble, on_progress=self.run.bar.tiles, callback=trajectory,
@@ -405,9 +425,10 @@ def outcome(status: str, plan: Plan, decision: JobPlan, result: Result | None = 
     if status == "answered":
         return StatusRecord(plan.reason, record)
     if status == "restored":
-        return StatusRecord(
-            f"undid {', then '.join(map(str, plan.steps))} in {record['seconds']:.1f} s{rejected}", record
-        )
+        done = [f"undid {', then '.join(map(str, plan.steps))}"] if plan.steps else []
+        if plan.upscale is not None:
+            done.append(f"enlarged {plan.upscale.scale} times to {record['width']}x{record['height']}")
+        return StatusRecord(f"{', then '.join(done)} in {record['seconds']:.1f} s{rejected}", record)
     return StatusRecord(str(plan), record)
 
 

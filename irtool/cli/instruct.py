@@ -37,6 +37,7 @@ def instruct(
     ] = None,
     output: options.Output = None,
     recursive: options.Recursive = False,
+    upscaler: options.Upscaler = "",
     strength: options.Strength = 1.0,
     existing: options.Existing = None,
     format: options.Format = "preserve",
@@ -118,7 +119,7 @@ def instruct(
 
     def decide(source: Path | None) -> JobPlan:
         intent_list = common if source is None or not intents else intents[source.resolve()]
-        return decision(intent_list, strength=strength, model=model, own=custom_tasks, **more)
+        return decision(intent_list, strength=strength, model=model, own=custom_tasks, upscaler=upscaler, **more)
 
     return restore_batch(request, decide, [model])
 
@@ -220,11 +221,17 @@ def read_custom_tasks(values: Sequence[str]) -> dict[str, CustomTask]:
 
 def decision(intents: Sequence[Intent], **step: Any) -> JobPlan:
     """What is to be done to a picture of which this was said; `step` are attributes of the plan (`plan_intents`)."""
-    from ..language.intent import answer, needs_diagnosis, plan_intents
+    from ..language.intent import answer, needs_diagnosis, plan_intents, scale_of
+    from ..plan import Upscale
     from .batch import JobPlan
+
+    scale = scale_of(intents)
+    upscale = None if scale is None else Upscale(scale, step.get("upscaler", ""))
 
     record = {"instruction": [intent.to_dict() for intent in intents]}
     planner = partial(plan_intents, intents, **step)
     if all(intent.question for intent in intents):
         return JobPlan(planner=planner, record=record, answer=partial(answer, intents))
-    return JobPlan(planner=planner, record=record) if needs_diagnosis(intents) else JobPlan(planner(), record=record)
+    if needs_diagnosis(intents):
+        return JobPlan(planner=planner, record=record, upscale=upscale)
+    return JobPlan(planner(), record=record, upscale=upscale)

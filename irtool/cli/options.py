@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..diffusion.sampling import GUIDANCE, SAMPLERS, Sampling
 from ..errors import UsageError, closest
+
+if TYPE_CHECKING:
+    from ..plan import Upscale
 
 EXISTING = ("skip", "overwrite", "rename", "error")
 DTYPES = ("auto", "fp32", "bf16", "fp16")
@@ -95,6 +98,20 @@ Model = Annotated[
     typer.Option(
         "--model", envvar="IRTOOL_MODEL", metavar="ID|local:PATH|hf-hub:REPO", help="The model that restores."
     ),
+]
+Scale = Annotated[
+    int | None,
+    typer.Option(
+        "--scale",
+        envvar="IRTOOL_SCALE",
+        metavar="2|3|4",
+        help="Enlarge that many times, after all else; alone, nothing else is done.",
+        show_default=False,
+    ),
+]
+Upscaler = Annotated[
+    str,
+    typer.Option("--upscaler", envvar="IRTOOL_UPSCALER", metavar="ID|local:PATH", help="The model that enlarges."),
 ]
 
 
@@ -183,6 +200,24 @@ def check_device(name: str) -> None:
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         one_of(name, ("auto", "cpu", "cuda", "cuda:N"), "--device")
+
+
+def upscale(scale: int | None, upscaler: str) -> Upscale | None:
+    """How pictures are enlarged; None where that was not asked for.
+
+    Raises:
+        UsageError: there is no such scale, or a model without one.
+    """
+    from ..plan import SCALES, Upscale
+
+    if scale is None:
+        # From the environment it is a preference for the day that something is enlarged.
+        if upscaler and upscaler != os.environ.get("IRTOOL_UPSCALER"):
+            raise UsageError("--upscaler enlarges, and no --scale was given.", "Give --scale 2, 3 or 4.")
+        return None
+    if scale not in SCALES:
+        raise UsageError(f"--scale is 2, 3 or 4, not {scale}.", "Other sizes: enlarge, then reduce the result.")
+    return Upscale(scale, upscaler)
 
 
 def set_threads(count: int | None) -> None:

@@ -30,6 +30,8 @@ def restore(
         Path | None,
         typer.Option("--mask", metavar="FILE", help="A picture of the same size, white where something is missing."),
     ] = None,
+    scale: options.Scale = None,
+    upscaler: options.Upscaler = "",
     strength: options.Strength = 1.0,
     existing: options.Existing = None,
     format: options.Format = "preserve",
@@ -65,11 +67,12 @@ def restore(
 ) -> int:
     """Find and undo what is wrong.
 
-    What is wrong is found by itself, or named with --task. A clean photograph is passed through untouched. The input
-    is never written to, and an interrupted run is resumed by the same command.
+    What is wrong is found by itself, or named with --task. A clean photograph is passed through untouched. --scale
+    enlarges, with --auto or --task after all else. The input is never written to, and an interrupted run is resumed by
+    the same command.
     """
     from ..experts import is_best
-    from ..plan import plan_auto, plan_tasks
+    from ..plan import Plan, plan_auto, plan_tasks
     from .batch import JobPlan, Request, restore_batch
 
     if auto + bool(task) + (offsets is not None) > 1:
@@ -81,6 +84,7 @@ def restore(
         from ..diffusion.observation import tasks_of
 
         task = list(tasks_of(operator))
+    upscale = options.upscale(scale, upscaler)
     if not 0 <= strength <= 1:
         raise UsageError(f"--strength lies from 0 to 1, not {strength:g}.")
     more: dict[str, Any] = {"controller": controller}
@@ -94,18 +98,23 @@ def restore(
     if offsets is not None:
         from ..models.lora import base_task
 
-        decision = JobPlan(plan_tasks([base_task(offsets)], strength, model, adapter=str(offsets), **more))
+        plan = plan_tasks([base_task(offsets)], strength, model, adapter=str(offsets), **more)
+        decision = JobPlan(plan, upscale=upscale)
     elif task:
         plan = plan_tasks(task, strength, model, **more)
         if mask is not None and not any("missing" in step.task_weights for step in plan.steps):
             raise UsageError(
                 "--mask needs --task missing, which is not among the tasks.", "Add it, or leave --task out."
             )
-        decision = JobPlan(plan)
+        decision = JobPlan(plan, upscale=upscale)
         if is_best(model):
             return restore_batch(request, lambda source: decision, [step.model for step in plan.steps])
+    elif upscale is not None and not auto:
+        decision = JobPlan(Plan(reason="as asked"), upscale=upscale)
+        return restore_batch(request, lambda source: decision, [])
     else:
-        decision = JobPlan(planner=partial(plan_auto, strength=strength, model=model, **more))
+        planner = partial(plan_auto, strength=strength, model=model, **more)
+        decision = JobPlan(planner=planner, upscale=upscale)
     return restore_batch(request, lambda source: decision, [model])
 
 

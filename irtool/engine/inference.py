@@ -27,7 +27,8 @@ class EngineResult:
     """A restored picture and what it took.
 
     Attributes:
-        pixels: (3, H, W) float32 in [0, 1], on the CPU.
+        pixels: (3, H, W) float32 in [0, 1], on the CPU; of a model that enlarges (3, scale H, scale W), laid out with
+            the channels last.
         tiles: number of tiles.
         peak_bytes: peak memory (process on a CPU, torch on CUDA), None where the system does not say.
     """
@@ -64,7 +65,7 @@ def tile_pixels(
     if device.type == "cuda":
         available = min(int(0.7 * available_bytes(device)), max_memory or 1 << 62)
     elif max_memory is not None:
-        available = max_memory - resident_bytes() - RESULT_BYTES * height * width
+        available = max_memory - resident_bytes() - RESULT_BYTES * height * width * info.scale**2
     else:
         available = min(
             GLOBAL_ACTIVATION_BYTES if info.tiling == "blended" else DEFAULT_ACTIVATION_BYTES,
@@ -126,7 +127,8 @@ def run(  # noqa: PLR0913 (the settings, as keywords)
     except TooLittleMemoryError:
         raise _too_small(pixels.shape[-1], pixels.shape[-2]) from None
     del source
-    restored = restored[0, :, : pixels.shape[-2], : pixels.shape[-1]].float().cpu()
+    height, width = (info.scale * side for side in pixels.shape[-2:])
+    restored = restored[0, :, :height, :width].float().cpu()
     if max_memory is not None:
         give_back()  # what the tiles took
     # NaN and infinity show in the extremes, which unlike isfinite take no copy of the picture.
@@ -139,7 +141,8 @@ def run(  # noqa: PLR0913 (the settings, as keywords)
         )  # fmt: skip
     if restored.is_inference():
         restored = restored.clone()  # what callers get is a tensor like any other
-    return EngineResult(restored.clamp_(0, 1).contiguous(), tiler.tiles, peak_bytes(device))
+    restored = restored.clamp_(0, 1)
+    return EngineResult(restored if info.scale > 1 else restored.contiguous(), tiler.tiles, peak_bytes(device))
 
 
 def _too_small(width: int, height: int) -> PictureError:

@@ -148,6 +148,8 @@ class Tiler:
     def __call__(self, net: Callable[..., Tensor], *images: Tensor, on_progress: Progress | None = None) -> Tensor:
         """``net(*images)`` for images (N, C, H, W) of one size -> float32, on the device of the first image.
 
+        The result of a network with a `scale` is larger by it.
+
         Raises:
             TooLittleMemoryError: not even the smallest tile fits.
         """
@@ -160,7 +162,8 @@ class Tiler:
             self.tiles = len(tiles)
             try:
                 merge = self._cropped if exact else self._blended
-                return merge(net, images, tiles, on_progress or (lambda done, total: None))[..., :height, :width]
+                merged = merge(net, images, tiles, on_progress or (lambda done, total: None))
+                return merged[..., : height * self.info.scale, : width * self.info.scale]
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -184,16 +187,22 @@ class Tiler:
         self, net: Callable[..., Tensor], images: tuple[Tensor, ...], tiles: list[Tile], on_progress: Progress
     ) -> Tensor:
         result: Tensor | None = None
+        scale = self.info.scale
         for done, t in enumerate(tiles):
             on_progress(done, len(tiles))
             part = self._evaluate(net, images, t)
             if result is None:
-                size = (*part.shape[:-2], *images[0].shape[-2:])
+                size = (*part.shape[:-2], *(scale * side for side in images[0].shape[-2:]))
                 with torch.inference_mode(False):  # so that the engine need not copy it
-                    result = torch.empty(size, dtype=torch.float32, device=images[0].device)
-            rows, columns = slice(t.keep_top, t.keep_bottom), slice(t.keep_left, t.keep_right)
+                    # An enlarged picture is large: it is laid out as files are written, so that nothing copies it.
+                    layout = torch.contiguous_format if scale == 1 else torch.channels_last
+                    result = torch.empty(size, dtype=torch.float32, device=images[0].device, memory_format=layout)
+            rows = slice(scale * t.keep_top, scale * t.keep_bottom)
+            columns = slice(scale * t.keep_left, scale * t.keep_right)
             result[..., rows, columns] = part[
-                ..., t.keep_top - t.top : t.keep_bottom - t.top, t.keep_left - t.left : t.keep_right - t.left
+                ...,
+                scale * (t.keep_top - t.top) : scale * (t.keep_bottom - t.top),
+                scale * (t.keep_left - t.left) : scale * (t.keep_right - t.left),
             ].to(result)
         on_progress(len(tiles), len(tiles))
         assert result is not None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from ..degradation import IDS, RESTORE_ORDER
 from ..errors import UsageError
-from ..plan import MAX_TASKS, Plan, Step, look_again, passes, scored
+from ..plan import MAX_TASKS, SCALES, Plan, Step, Upscale, look_again, passes, scored
 from ..weights.registry import DEFAULT_RESTORER
 from .labels import FOREIGN, OUTSIDE
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ..detection import Diagnosis
 
 ANSWERS = {
-    "outscale": "irtool has no model that enlarges pictures",
+    "outscale": "irtool enlarges whole pictures 2, 3 or 4 times, and not to a size",
     "outperson": "irtool does not alter people",
     "outedit": "irtool neither adds, removes nor replaces things in a picture",
     "outtone": "irtool does not grade colours, darken or restyle pictures",
@@ -27,8 +28,10 @@ ANSWERS = {
 """Why a request is refused, by `labels.OUTSIDE` and `labels.FOREIGN`."""
 ABLE = (
     "It undoes blur, haze, JPEG artefacts, low light, noise, raindrops, rain, shadow, snow and missing regions; "
-    'try "remove the noise" or "make it better".'
+    'try "remove the noise", "make it better" or "make it twice as large".'
 )
+UPSCALE = "upscale"
+"""Kind of a span that asks to enlarge the picture."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Span:
 
     Attributes:
         words: the text, normalized.
-        kind: a degradation id, the word of a custom task, "auto", "rest", or one of `labels.OUTSIDE`.
+        kind: a degradation id, the word of a custom task, "auto", "rest", `UPSCALE`, or one of `labels.OUTSIDE`.
         act: one of `labels.ACTS`.
         strength: share of the result in [0, 1].
     """
@@ -74,6 +77,7 @@ class Intent:
         question: the sentence only asks.
         ordered: the sentence gives an order.
         outside: requests that irtool has no model for, of `labels.OUTSIDE`; or `labels.FOREIGN`.
+        scale: how many times the picture is to be enlarged after all else; or None.
         spans: the labeled spans that this was derived from.
         text: the sentence.
     """
@@ -85,6 +89,7 @@ class Intent:
     question: bool = False
     ordered: bool = False
     outside: tuple[str, ...] = ()
+    scale: int | None = None
     spans: tuple[Span, ...] = ()
     text: str = ""
 
@@ -142,6 +147,7 @@ class Intent:
             "question": self.question,
             "asked": list(self.asked),
             "ordered": self.ordered,
+            "scale": self.scale,
             "heard": [vars(span) for span in self.spans],
         }
 
@@ -153,6 +159,7 @@ def check(intents: Sequence[Intent]) -> None:
         UsageError: a sentence asks for something that irtool has no model for, for nothing that was understood, or
             whether a custom task is needed, which no detector can tell.
     """
+    scale_of(intents)
     for intent in intents:
         if intent.outside:
             reason = intent.outside[0]
@@ -183,6 +190,19 @@ def needs_diagnosis(intents: Sequence[Intent]) -> bool:
     return any(intent.question or intent.auto is not None for intent in intents)
 
 
+def scale_of(intents: Sequence[Intent]) -> int | None:
+    """How many times the picture is to be enlarged: what the sentences ask for, multiplied.
+
+    Raises:
+        UsageError: that is more than irtool enlarges at once.
+    """
+    scales = [intent.scale for intent in intents if intent.scale is not None]
+    whole = prod(scales)
+    if scales and whole not in SCALES:
+        raise UsageError(f"Enlarged {' and '.join(map(str, scales))} times is {whole}; irtool enlarges up to 4 times.")
+    return whole if scales else None
+
+
 def plan_intents(
     intents: Sequence[Intent],
     diagnosis: Diagnosis | None = None,
@@ -190,6 +210,7 @@ def plan_intents(
     strength: float = 1.0,
     model: str = DEFAULT_RESTORER,
     own: Mapping[str, CustomTask] | None = None,
+    upscaler: str = "",
     **more: Any,
 ) -> Plan:
     """The plan of several sentences: their steps one after the other; what one of them keeps, all keep. Its reason
@@ -204,6 +225,7 @@ def plan_intents(
         strength: multiplies all strengths.
         model: the restorer.
         own: custom tasks by the words that the intents have for them.
+        upscaler: the model that enlarges; by default the one that ships.
         more: further attributes of the steps.
     """
     own = own or {}
@@ -226,7 +248,7 @@ def plan_intents(
                 steps.append(Step({task.like: 1.0}, model, s * strength, adapter=task.offsets, **more))
             else:
                 steps.append(Step(dict.fromkeys(ids, 1.0), model, s * strength, **more))
-        if intent.tasks:
+        if intent.tasks or intent.scale is not None:
             reasons.append("as asked")
         if len(groups) > 1:
             reasons.append("in the order said" if intent.ordered else "in the order that works best")
@@ -236,7 +258,10 @@ def plan_intents(
         reasons.append("to be left as it is")
     general = [intent.auto for intent in intents if intent.auto is not None]
     again = look_again(steps, kept, model, general[-1] * strength, **more) if general else None
-    return Plan(tuple(steps), "; ".join(dict.fromkeys(reasons)), tuple(i for i in IDS if i in kept), again)
+    scale = scale_of(intents)
+    upscale = None if scale is None else Upscale(scale, upscaler)
+    kept_ids = tuple(i for i in IDS if i in kept)
+    return Plan(tuple(steps), "; ".join(dict.fromkeys(reasons)), kept_ids, again, upscale=upscale)
 
 
 def _groups(

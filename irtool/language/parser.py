@@ -14,7 +14,8 @@ import numpy as np
 
 from ..errors import UsageError
 from ..weights import locate
-from .intent import Intent, Span
+from . import enlargement
+from .intent import UPSCALE, Intent, Span
 from .labels import ACTS, FOREIGN, KINDS, LEVELS, ORDERS, STRENGTHS
 from .scope import Candidate, order_of, requests
 from .tagger import Array, Tagger, Tags
@@ -242,4 +243,20 @@ def parse(text: str | Sequence[str], *, text_model: str = DEFAULT_TEXT_MODEL, ow
     """
     sentences = [text] if isinstance(text, str) else list(text)
     model = load(text_model)
-    return [model.parse(re.sub(r"\s+", " ", s).strip(), own) for s in sentences]
+    return [understand(model, re.sub(r"\s+", " ", s).strip(), own) for s in sentences]
+
+
+def understand(model: TextModel, text: str, own: Sequence[str] = ()) -> Intent:
+    """What one sentence asks for: a request to enlarge is read by rule, the rest by the text model.
+
+    Raises:
+        UsageError: as `TextModel.parse`, or it is to be enlarged by a factor that irtool has no network for.
+    """
+    found = enlargement.find(text)
+    if found is None:
+        return model.parse(text, own)
+    rest = model.parse(found.rest, own) if found.rest else Intent()
+    if rest.outside == ("outchat",) and not rest.tasks:  # "please"
+        rest = Intent()
+    spans = (*rest.spans, Span(found.words, UPSCALE, "undo"))
+    return replace(rest, scale=found.scale, spans=spans, text=text, question=False, asked=())

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from . import exif as exif_blocks
+from . import xmp as xmp_packets
+
 
 @dataclass(frozen=True)
 class JpegSettings:
@@ -105,8 +108,29 @@ class Picture:
         """
         if pixels.shape != self.pixels.shape:
             raise ValueError(f"pixels must be {self.pixels.shape}, got {pixels.shape}")
+        pixels = self._colored(pixels)
+        return replace(self, pixels=pixels, jpeg=self.jpeg and replace(self.jpeg, orientation=0), original=None)
+
+    def enlarged(self, pixels: np.ndarray, alpha: np.ndarray | None, out_of_gamut: np.ndarray | None) -> Picture:
+        """The same picture at another size: EXIF and XMP state the new one, dots per inch stay.
+
+        Args:
+            pixels, alpha, out_of_gamut: as of `Picture`, of one size.
+        """
+        height, width = pixels.shape[:2]
+        return replace(
+            self,
+            pixels=self._colored(pixels),
+            alpha=alpha,
+            out_of_gamut=out_of_gamut,
+            exif=self.exif and exif_blocks.with_dimensions(self.exif, width, height),
+            xmp=self.xmp and xmp_packets.with_dimensions(self.xmp, width, height),
+            jpeg=self.jpeg and replace(self.jpeg, orientation=0),
+            original=None,
+        )
+
+    def _colored(self, pixels: np.ndarray) -> np.ndarray:
         pixels = np.asarray(pixels, dtype=np.float32)
         if self.gray or self.neutral:
             pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
-        jpeg = self.jpeg and replace(self.jpeg, orientation=0)
-        return replace(self, pixels=pixels, jpeg=jpeg, original=None)
+        return pixels

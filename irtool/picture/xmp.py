@@ -38,6 +38,18 @@ def upright(packet: bytes) -> bytes:
     return re.sub(rb"(<tiff:Orientation>\s*)[2-8](?=\s*<)", rb"\g<1>1", packet)
 
 
+_SIDES = {True: rb"exif:PixelXDimension|tiff:ImageWidth", False: rb"exif:PixelYDimension|tiff:ImageLength"}
+
+
+def with_dimensions(packet: bytes, width: int, height: int) -> bytes:
+    """The packet with the dimensions that it states set to those given."""
+    for across, names in _SIDES.items():
+        value = str(width if across else height).encode()
+        packet = re.sub(rb"((?:" + names + rb""")\s*=\s*["'])\d+(?=["'])""", rb"\g<1>" + value, packet)
+        packet = re.sub(rb"(<(?:" + names + rb")>\s*)\d+(?=\s*<)", rb"\g<1>" + value, packet)
+    return packet
+
+
 def without_dangling(packet: bytes) -> bytes:
     """The packet without the properties that describe a video, a gain map or a further picture in the file."""
     for name in _DANGLING:

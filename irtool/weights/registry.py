@@ -18,6 +18,7 @@ from ..tables import fill, number, parse_toml
 
 DEFAULT_RESTORER = "irtool-small.v1"
 DEFAULT_DETECTOR = "irtool-detector.v2"
+DEFAULT_UPSCALER = "irtool-upscale-x{scale}.v1"
 
 # What a published pickle may name beside tensors and plain containers, where a record asks for it.
 ALLOWABLE = ("argparse.Namespace",)

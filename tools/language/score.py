@@ -4,8 +4,8 @@
 
 The file has a head line and five columns separated by tabs: split, language, kind, plan, text. A plan is written as
 ``rain lowlight@.5 -noise`` (undo rain, undo half of low light, keep noise), ``rain > haze`` (in this order), ``auto``,
-``auto@.5``, ``?blur``, ``?auto`` (questions), ``none`` (leave it) or ``oos`` (refused). A sentence counts only if the
-whole plan is right.
+``auto@.5``, ``x2`` (enlarge twice), ``?blur``, ``?auto`` (questions), ``none`` (leave it) or ``oos`` (refused). A
+sentence counts only if the whole plan is right.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from irtool.errors import UsageError
 from irtool.language import Intent, TextModel
+from irtool.language.parser import understand
 
 from .lists import LANGUAGES
 
@@ -61,6 +63,8 @@ def notation(intent: Intent) -> str:
     parts = [" > ".join(undone)] if intent.ordered else undone
     if intent.auto is not None:
         parts.append(f"auto{at(intent.auto)}")
+    if intent.scale is not None:
+        parts.append(f"x{intent.scale}")
     return " ".join(parts + [f"-{i}" for i in intent.keep]) or "none"
 
 
@@ -73,8 +77,16 @@ def same(plan: str, other: str) -> bool:
 
 def mistakes(model: TextModel, cases: Iterable[Case]) -> list[tuple[Case, str]]:
     """The cases that a model gets wrong, with what it makes of them."""
-    found = [(case, notation(model.parse(case.text))) for case in cases]
+    found = [(case, plan_of(model, case.text)) for case in cases]
     return [(case, got) for case, got in found if not same(case.plan, got)]
+
+
+def plan_of(model: TextModel, text: str) -> str:
+    """What a model, and the rules beside it, make of a sentence, in the notation of the file."""
+    try:
+        return notation(understand(model, text))
+    except UsageError:
+        return "oos"
 
 
 def table(cases: Sequence[Case], wrong: Iterable[tuple[Case, str]]) -> str:
