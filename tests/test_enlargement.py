@@ -42,8 +42,9 @@ def test_a_request_to_enlarge_is_read_beside_what_is_to_be_removed(text: str, sc
 @pytest.mark.parametrize(
     "text",
     [
-        "upscale to 4k", "make it 300 dpi", "zoom in on the face", "make his eyes twice as big", "make it half as large",
-        "add twice as many large raindrops", "don't make it twice as large", "why is it twice as large?",
+        "upscale to 4k", "make it 300 dpi", "zoom in on the face", "make his eyes twice as big",
+        "make it half as large", "add twice as many large raindrops", "don't make it twice as large",
+        "why is it twice as large?",
     ],
 )  # fmt: skip
 def test_a_size_a_part_a_denial_and_a_question_enlarge_nothing(text: str) -> None:

@@ -147,6 +147,12 @@ ARCHITECTURES: dict[str, Architecture] = {
         "models.nafnet:restorer",
     ),
     # Enlargement.
+    "etds-int8": Architecture(
+        "models.etds_int8:QuantizedETDS",
+        ("conv_first.weight", "conv_last.weight", "conv_clip.weight", "ranges"),
+        "models.etds_int8:recognize_quantized",
+        "models.etds_int8:restorer",
+    ),
     "etds": Architecture(
         "models.etds:ETDS",
         ("conv_first.weight", "backbone_convs.0.weight", "conv_last.weight", "conv_clip.weight"),

@@ -239,6 +239,7 @@ def recognize_streams(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int] |
 def restorer(net: ETDS | DualStreamETDS, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network; one in two streams is fused first."""
     plain = net if isinstance(net, ETDS) else fused(net).eval().requires_grad_(False)
+    plain = plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half as fast again on a CPU
     info = describe(
         plain,
         dict(header),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,13 +22,14 @@ from ..models import loading
 from ..models.etds import DualStreamETDS, fused
 from ..ops import downscale
 from .checks import recipe_problems
-from .data import REAL, Pools, Sample, training_data
+from .data import REAL, Pools, Sample, held_out, training_data
 from .recipe import Recipe
 from .restorer import psnr
 from .tasks import Preview, Shard, TrainingData
 
 QUALITY = (70, 98)
 """JPEG qualities of small copies that are compressed, the lower one included."""
+HELD_OUT_EACH = 24  # samples of each kind
 LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # BT.601, without its offset
 
 
@@ -61,10 +63,11 @@ class UpscaleTask:
     """
 
     figure_of_merit = "psnr"
+    network: type[nn.Module] = DualStreamETDS
     known: tuple[str, ...] = ("compressed", "alone", "luma")
 
     def problems(self, recipe: Recipe) -> list[str]:
-        problems = recipe_problems(DualStreamETDS, recipe, self.known)
+        problems = recipe_problems(self.network, recipe, self.known)
         scale = recipe.model.get("scale")
         if scale not in (2, 3, 4):
             return [*problems, f"model: scale is 2, 3 or 4, not {scale!r}"]
@@ -84,7 +87,8 @@ class UpscaleTask:
         return DualStreamETDS(**recipe.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def dataset(self, recipe: Recipe, root: Path, shard: Shard) -> TrainingData[Sample]:
-        return training_data(recipe, root, shard, SmallCopies)
+        source = training_data(recipe, root, shard, SmallCopies)
+        return replace(source, held_out=held_out(source.pools, HELD_OUT_EACH))
 
     def batch(self, pool: Sample, row: int, rows: int, crop: int, generator: torch.Generator) -> Sample:
         """The same random crop of every `rows`-th sample; it begins at whole small pixels."""

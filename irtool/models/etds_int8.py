@@ -1,0 +1,145 @@
+"""ETDS in 8-bit integers: calibration, cross-layer equalization, and the fake quantization to train it with.
+
+Weights are symmetric with a scale per output channel, activations unsigned with one scale per layer. ETDS carries the
+picture through its layers beside its features, and both share that scale: unless every channel has about the same range
+the picture is left with few levels. ReLU networks can be rescaled channel by channel without changing what they compute
+(Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019), so that range is
+made 1 everywhere, and the picture keeps its 255 levels. Gradients pass the rounding as if it were not there (Jacob et
+al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import SinglePassModel, describe
+from .etds import ETDS, RGB, output_channels, recognize
+
+QUANTILE = 0.9999
+"""Share of a channel's activations that lie within its range; the few beyond saturate."""
+LEAST_RANGE = 0.05  # a channel that hardly ever fires is not blown up
+
+
+class QuantizedETDS(ETDS):
+    """ETDS whose weights and activations are rounded as an 8-bit integer implementation rounds them.
+
+    Attributes:
+        ranges: (blocks + 2,) largest value of the activations of each layer, input left out; the last is 1.
+        calibration: small pictures (N, 3, H, W) that `adopt` takes the ranges from; not part of the state.
+    """
+
+    ranges: Tensor
+
+    def __init__(self, scale: int, blocks: int = 4, width: int = 32) -> None:
+        super().__init__(scale, blocks, width)
+        self.register_buffer("ranges", torch.ones(blocks + 2))
+        self.calibration: Tensor | None = None
+
+    def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights to begin with: those of an `ETDS` are equalized, and ranges are taken, on `calibration`.
+
+        Raises:
+            RuntimeError: there is nothing to calibrate with, or the weights are those of another network.
+        """
+        if "ranges" in weights:
+            return dict(weights)
+        config = recognize({key: tuple(value.shape) for key, value in weights.items()})
+        if config is None:
+            raise RuntimeError("these are the weights of no ETDS")
+        if self.calibration is None:
+            raise RuntimeError("there are no pictures to calibrate with")
+        net = ETDS(**config)
+        net.load_state_dict(dict(weights))
+        return dict(calibrated(net, self.calibration).state_dict())
+
+    def layers(self) -> list[nn.Conv2d]:
+        """The 3x3 convolutions in order."""
+        blocks: list[Any] = list(self.backbone_convs)
+        return [self.conv_first, *blocks, self.conv_last]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] -> (N, 3, scale H, scale W) in [0, 1], on the levels of 8 bits."""
+        x = rounded(x, x.new_ones(()))
+        for layer, most in zip(self.layers(), self.ranges, strict=True):
+            x = F.conv2d(x, rounded_weight(layer.weight), layer.bias, padding=1)
+            x = rounded(F.relu(x), most)
+        # What the 1x1 convolution and its ReLU do: the rounding above has clipped to [0, 1] already.
+        return F.pixel_shuffle(1 - x[:, : RGB * self.scale**2], self.scale)
+
+
+def rounded(x: Tensor, most: Tensor) -> Tensor:
+    """Activations on 255 steps from 0 to `most`; the gradient is that of clipping."""
+    clipped = torch.minimum(x.clamp_min(0), most)
+    step = most / 255
+    return clipped + ((clipped / step).round() * step - clipped).detach()
+
+
+def weight_scale(weight: Tensor) -> Tensor:
+    """(O,) steps of a weight (O, I, 3, 3), one per output channel."""
+    return weight.detach().abs().amax((1, 2, 3)).clamp_min(1e-8) / 127
+
+
+def rounded_weight(weight: Tensor) -> Tensor:
+    """A weight on 127 steps to either side of 0."""
+    step = weight_scale(weight)[:, None, None, None]
+    return weight + ((weight / step).round() * step - weight).detach()
+
+
+@torch.no_grad()
+def calibrated(net: ETDS, images: Tensor) -> QuantizedETDS:
+    """The quantized form of a network, equalized.
+
+    Args:
+        net: in float.
+        images: (N, 3, H, W) in [0, 1], such as it will see.
+    """
+    turned = -torch.eye(output_channels(net.scale))[..., None, None]
+    if not torch.equal(net.conv_clip.weight, turned) or not bool((net.conv_clip.bias == 1).all()):  # type: ignore[union-attr]
+        raise ValueError("its last two convolutions do not clip to [0, 1]")
+    quantized = QuantizedETDS(net.scale, net.blocks, net.width)
+    quantized.load_state_dict(net.state_dict() | {"ranges": quantized.ranges})
+    layers, x = quantized.layers(), images
+    for layer, following in itertools.pairwise(layers):
+        x = F.relu(layer(x))
+        # Sorting is for quantile(): it takes at most 16 million values.
+        values = x.transpose(0, 1).flatten(1)
+        ranges = values.kthvalue(max(1, round(QUANTILE * values.shape[1])), dim=1).values.clamp_min(LEAST_RANGE)
+        layer.weight /= ranges[:, None, None, None]
+        assert layer.bias is not None
+        layer.bias /= ranges
+        following.weight *= ranges[:, None, None]
+        x = x / ranges[:, None, None]
+    return quantized
+
+
+def recognize_quantized(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int] | None:
+    """Hyperparameters of `QuantizedETDS` from its tensors, None where these are not its."""
+    return recognize({key: shape for key, shape in shapes.items() if key != "ranges"})
+
+
+def restorer(net: QuantizedETDS, header: Mapping[str, str]) -> SinglePassModel:
+    """The model of a loaded network: what integers would give, in floating point."""
+    info = describe(
+        net,
+        dict(header),
+        "etds-int8",
+        tasks=(),
+        overlap=net.blocks + 2,
+        bytes_per_pixel=4 * 4 * max(net.width, output_channels(net.scale)),
+        gmacs=ETDS_GMACS * sum(p.numel() for p in net.parameters()),
+        padding="zeros",
+        scale=net.scale,
+        remarks=(
+            "its float32 evaluation simulates integers and is slower than the network before; export it for speed",
+        ),
+    )
+    return SinglePassModel(net, info)
+
+
+ETDS_GMACS = 1e-3  # per parameter and megapixel: every weight is used once at every pixel
