@@ -369,3 +369,20 @@ def flol(s: State, image: Tensor) -> Tensor:
     for name, skip in (("upconv1", three), ("upconv2", two)):
         y = leaky(F.pixel_shuffle(conv(s, name, torch.cat([y, skip], 1)), 2))
     return conv(s, "conv_last", leaky(conv(s, "HRconv", torch.cat([y, one], 1)))) + image
+
+
+def span(s: State, image: Tensor) -> Tensor:
+    shallow = y = conv(s, "conv_1.eval_conv", 255 * (image - torch.tensor([0.4488, 0.4371, 0.4040]).view(1, 3, 1, 1)))
+    kept = []
+    for i in range(1, 7):
+        x = y
+        y = first = F.silu(conv(s, f"block_{i}.c1_r.eval_conv", y))
+        y = F.silu(conv(s, f"block_{i}.c2_r.eval_conv", y))
+        y = conv(s, f"block_{i}.c3_r.eval_conv", y)
+        y = (y + x) * (torch.sigmoid(y) - 0.5)
+        kept.append((y, first))
+    y = conv(s, "conv_cat", torch.cat([shallow, conv(s, "conv_2.eval_conv", y), kept[0][0], kept[5][1]], 1), padding=0)
+    y = conv(s, "upsampler.0", y)
+    n, c, h, w = y.shape
+    r = round((c / 3) ** 0.5)
+    return y.view(n, 3, r, r, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, 3, h * r, w * r)

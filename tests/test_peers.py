@@ -56,6 +56,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "ratios": [2, 4, 4, 2, 2], "window": 4, "deep": False,
     },
     "flol": {"width": 6, "light": 4},
+    "span": {"scale": 2, "width": 8},
     "a2net": {"width": 6, "chroma": 4},
     "dmphn": {"levels": 3, "width": 4},
     "jorder": {"width": 4, "layers": 6},
@@ -105,18 +106,19 @@ def test_a_file_is_recognized_and_restores_any_size(name: str, tmp_path: Path) -
     restorer = loading.load(path)
     assert restorer.info.parameters == sum(p.numel() for p in net.parameters())
     assert restorer.info.gmacs_per_megapixel > 0
-    assert restorer.info.task_agnostic
-    expert = restorer.bind(Condition({restorer.info.tasks[0]: 1.0}))
+    scale = restorer.info.scale
+    assert restorer.info.task_agnostic or scale > 1
+    expert = restorer.bind(Condition(dict.fromkeys(restorer.info.tasks[:1], 1.0)))
     for height, width in ((37, 53), (16, 24)):
         pixels = torch.rand(3, height, width)
         got = engine.run(expert, pixels, device=torch.device("cpu"), dtype="fp32").pixels
-        assert got.shape == pixels.shape
+        assert got.shape == (3, scale * height, scale * width)
         assert got.isfinite().all()
         # Networks whose tiling is not exact pad by themselves.
         multiple = restorer.info.multiple if restorer.info.tiling == "exact" else 1
         padded = pad_to_multiple(pixels[None], multiple, restorer.info.padding)
         with torch.inference_mode():
-            whole = getattr(net, "restore", net)(padded)[0, :, :height, :width].clamp(0, 1)
+            whole = getattr(net, "restore", net)(padded)[0, :, : scale * height, : scale * width].clamp(0, 1)
         assert (got - whole).abs().max() < 1e-5
 
 

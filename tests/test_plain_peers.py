@@ -15,7 +15,7 @@ from irtool.models import loading
 CASES = (
     ("a2net", (24, 32)), ("dmphn", (16, 24)), ("jorder", (13, 17)), ("griddehazenet", (16, 24)),
     ("deepdeblur", (16, 24)), ("deblurgan", (16, 24)), ("enlightengan", (32, 48)), ("lkdnet", (44, 52)),
-    ("dehazeformer", (36, 44)), ("mirnet-v2", (16, 24)), ("flol", (32, 40)),
+    ("dehazeformer", (36, 44)), ("mirnet-v2", (16, 24)), ("flol", (32, 40)), ("span", (13, 17)),
 )  # fmt: skip
 
 

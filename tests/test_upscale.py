@@ -188,8 +188,11 @@ def test_reduction_is_that_of_pillow_inside_and_mirrors_at_the_edges():
     want = np.stack([np.asarray(plane) for plane in planes], -1)
     got = downscale(torch.from_numpy(codes).permute(2, 0, 1)[None].float(), 3)[0].permute(1, 2, 0).numpy()
     assert np.abs(got - want)[2:-2, 2:-2].max() < 1e-3
-    ramp = torch.arange(12.0).expand(1, 1, 12, 12)
-    assert torch.allclose(downscale(ramp, 3)[0, 0, 0, 1:3], torch.tensor([4.0, 7.0]), atol=1e-4)
+    ramp = torch.arange(30.0).expand(1, 1, 30, 30)
+    row = downscale(ramp, 3)[0, 0, 4]
+    assert torch.allclose(row[4:6], torch.tensor([13.0, 16.0]), atol=1e-4)
+    mirrored = downscale(torch.cat([ramp.flip(-1), ramp], dim=-1), 3)[0, 0, 4, 10:]
+    assert torch.allclose(row[:5], mirrored[:5], atol=1e-4)
     with pytest.raises(ValueError, match="no multiple"):
         downscale(torch.rand(1, 3, 10, 12), 3)
 

@@ -26,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "refusion-nafnet": {"width": 8, "enc_blk_nums": (1,), "dec_blk_nums": (1,)},
     "latent-nafnet": {"img_channel": 8, "width": 8, "enc_blk_nums": (1,), "dec_blk_nums": (1,)},
     "nafnet": {"width": 8, "enc_blk_nums": (1,), "dec_blk_nums": (1,)},
+    "span": {"scale": 2, "width": 8},
     "etds-int8": {"scale": 4, "blocks": 2, "width": 8},
     "etds": {"scale": 3, "blocks": 2, "width": 8},
     "etds-dual-stream": {"scale": 2, "blocks": 2, "width": 8, "residual": 4},

@@ -165,6 +165,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "models.etds:recognize_streams",
         "models.etds:restorer",
     ),
+    "span": _peer("span:SPAN", "conv_1.eval_conv.weight", "block_6.c3_r.eval_conv.weight", "upsampler.0.weight"),
     # Peers. What aodnet asks for, zerodce's files have too; which of the two it is, their shapes tell.
     "prenet": _peer("prenet:PReNet", "conv0.0.weight", "res_conv1.0.weight", "conv.0.weight"),
     "gcanet": _peer("gcanet:GCANet", "conv1.weight", "res1.pre_conv1.weight", "gate.weight", "deconv1.weight"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -72,6 +73,13 @@ def _blend(net: nn.Module, blend: Path, fraction: float, only: str) -> dict[str,
     else:
         other, recipe, _ = load_checkpoint(blend)
         notes = {"blend_recipe_sha256": recipe.sha256}
+    if type(other) is not type(net) and hasattr(net, "adopt"):  # of another form of the same network
+        try:
+            form = copy.deepcopy(net)
+            form.load_state_dict(net.adopt(other.state_dict()))
+            other = form
+        except RuntimeError as error:
+            raise UsageError(f"{blend} is of another network: {error}.", "Blend checkpoints of one network.") from error
     other_weights = dict(other.named_parameters())
     weights = {name: p for name, p in net.named_parameters() if not only or name.endswith((".up", ".down"))}
     mismatched = [n for n, p in weights.items() if n not in other_weights or other_weights[n].shape != p.shape]
