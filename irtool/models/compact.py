@@ -1,18 +1,15 @@
 """The compact all-in-one network that ships with irtool.
 
-A NAFNet-family U-net (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022) with four
-departures, each for speed or for a promise the tool makes:
+A NAFNet-family U-net (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022) with four differences:
 
 * it works on a pixel-unshuffled (half-resolution) stem, so most of its work is dense matrix products;
-* its 1x1 convolutions carry low-rank offsets per task, ``W + sum_t m_t B_t A_t`` (the weight modulation
-  of Instruct-IPT, arXiv 2407.00676, in our own reading), merged once per mixture ``m`` so that a task or
-  a mixture of tasks costs nothing at run time;
-* nothing inside it pools over the tile: the channel attention is driven by the mixture and a `global_stats`,
+* its 1x1 convolutions carry low-rank offsets per task, ``W + sum_t m_t B_t A_t`` (after the weight modulation of
+  Instruct-IPT, arXiv 2407.00676), merged once for the task weights ``m``: tasks cost nothing at run time;
+* nothing inside it pools over the tile: the channel attention is driven by the task weights and by `global_stats`,
   statistics taken once over the whole picture, so tiles agree with the whole;
-* light comes first: a gain and a shift per colour channel, read off the context, bring the picture to
-  where the convolutions work; then they predict a gain and an offset per pixel, ``y = x (1 + a) + b``.
-  Low light, haze, shadow and veils are affine, globally or locally, so the full-resolution input carries
-  the detail through.
+* first a gain and a shift per color channel, read off those statistics, bring the picture to where the convolutions
+  work; then they predict a gain and an offset per pixel, ``y = x (1 + a) + b``. Low light, haze, shadow and veils are
+  affine, globally or locally, so the full-resolution input carries the detail through.
 
 Missing regions of one flat colour are found and filled smoothly before (`irtool.models.inpaint`); the network is told
 where they were. Where one path of the camera explains a blur, the network is shown the picture with that path divided
