@@ -61,7 +61,7 @@ class Resampled(nn.Linear):
 class Pointwise(nn.Module):
     """A 1x1 convolution with one low-rank weight offset per task, on channels-last tokens.
 
-    While training, every sample of a batch has its own mixture and so its own weight. After `merge`
+    While training, every sample of a batch has its own task weights and so its own weight. After `merge`
     the offsets are folded in and a plain linear layer remains. There is no bias: the layer norms before
     it have one, and its gradient would be the dearest operation of a training step on a CPU.
     """
@@ -75,7 +75,7 @@ class Pointwise(nn.Module):
         nn.init.normal_(self.down, std=inputs**-0.5)
 
     def lora_delta(self, task_weights: Tensor) -> Tensor:
-        """Weight offsets (N, outputs, inputs) of mixtures (N, tasks)."""
+        """Weight offsets (N, outputs, inputs) of task weights (N, tasks)."""
         tasks, _, rank = self.up.shape
         up = torch.einsum("nt,tor->notr", task_weights, self.up).flatten(2)
         return up @ self.down.reshape(tasks * rank, -1)
@@ -83,7 +83,7 @@ class Pointwise(nn.Module):
     def forward(self, x: Tensor, task_weights: Tensor | None, scale: Tensor | None = None) -> Tensor:
         """x (N, H, W, inputs) -> (N, H, W, outputs).
 
-        mixture is (N, tasks), or None once merged. scale (N, inputs) multiplies the input channels. Both
+        task_weights is (N, tasks), or None once merged. scale (N, inputs) multiplies the input channels. Both
         act on the weight or on the tokens, whichever of the two is smaller.
         """
         n, h, w, c = x.shape
@@ -223,7 +223,7 @@ def _partial_conv(layer: nn.Conv2d, x: Tensor, inputs: int | None = None, output
 
 
 class CompactNet(nn.Module):
-    """Gain-and-offset restoration of a picture under a mixture of tasks.
+    """Gain-and-offset restoration of a picture under weighted tasks.
 
     Args:
         width: channels at half resolution; they double at each further level.
@@ -231,7 +231,7 @@ class CompactNet(nn.Module):
             the decoder; both have the same number of levels.
         rank: rank of the task offsets.
         hidden: size of the embedded context.
-        tasks: ids of the tasks, in the order of the mixture vectors.
+        tasks: ids of the tasks, in the order of the task-weight vectors.
         guess: whether it takes a guess at the picture without its blur.
     """
 
@@ -382,7 +382,7 @@ class CompactNet(nn.Module):
             weight.register_hook(partial(_mask_gradient, mask))
 
     def vector(self, task_weights: Mapping[str, float]) -> Tensor:
-        """The mixture as a (1, tasks) vector; raises KeyError for an unknown task."""
+        """Task weights as a (1, tasks) vector; raises KeyError for an unknown task."""
         v = torch.zeros(1, len(self.tasks))
         for task, weight in task_weights.items():
             v[0, self.tasks.index(task)] = weight
@@ -390,7 +390,7 @@ class CompactNet(nn.Module):
 
     @torch.no_grad()
     def merge(self, task_weights: Mapping[str, float]) -> None:
-        """Fold the offsets of one mixture into the weights and drop them; the net is then fixed to it."""
+        """Fold the offsets of these task weights into the weights and drop them: nothing else can be asked then."""
         v = self.vector(task_weights).to(self.stem.weight)
         self.fixed = 2 * v
         for layer in self.modules():
