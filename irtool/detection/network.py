@@ -67,8 +67,8 @@ class Findings(NamedTuple):
 SEVERE = 0.25
 """RMS change of a picture in [0, 1] that counts as the full severity of 1."""
 STOPS = 4.0
-"""Missing exposure, in stops of the mean of the sRGB values, that counts as the full severity of low light: its RMS change
-says more about how bright the picture was than about how dark it became."""
+"""Halvings of the mean sRGB value that count as the full severity of low light: its RMS change says more about how
+bright the picture was than about how dark it became."""
 
 
 def fine_crops(pixels: Tensor) -> Tensor:
