@@ -69,7 +69,7 @@ def main() -> None:
     for text in given.operators:
         parts, label = parse(text), text.replace("|", r"\|")
         found = observe(parts, clean, missing if text == "mask" else None)
-        noise = torch.randn(found.y.shape, generator=g)
+        noise = torch.randn(found.y.shape, generator=torch.Generator().manual_seed(2))
         y = found.operator(clean) + found.sigma * noise  # type: ignore[misc]
         if isinstance(found.operator, Mask):
             y = y * found.operator.keep
