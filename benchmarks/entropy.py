@@ -6,12 +6,13 @@
 Both folders hold pairs in low/ and high/. Pictures are reduced to a quarter, so that a crop of 16 pixels shows some of
 the scene. Trains a small IR-SDE (recipe ir-sde) with each loss between the predicted and the optimum reverse state,
 from the same seeds on the same samples, and restores the middle of every test picture by 10 posterior steps. Prints
-PSNR and SSIM, mean and standard deviation over the seeds. Runs that are in --runs are resumed.
+PSNR and SSIM, mean and standard deviation over the seeds. Runs that are in --runs are resumed, and measured once.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--test", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--losses", nargs="+", default=["l1", "hellinger"])
     given = parser.parse_args()
     root = reduced(given.train, given.runs / "train")
@@ -98,9 +99,13 @@ def main() -> None:
     print("| (the input) | {:.2f} | {:.3f} |".format(*scores(low, high)), flush=True)
     for loss in given.losses:
         found = []
-        for seed in range(given.seeds):
+        for seed in given.seeds:
             out = given.runs / f"{loss}-{seed}"
-            found.append(measured(loop.train(made(loss, seed, given.steps), root, out, device=CPU), low, high))
+            kept = out / f"scores-{given.steps}.json"
+            if not kept.exists():
+                checkpoint = loop.train(made(loss, seed, given.steps), root, out, device=CPU)
+                kept.write_text(json.dumps(measured(checkpoint, low, high)))
+            found.append(json.loads(kept.read_text()))
         psnr, ssim = zip(*found, strict=True)
         spread = [stdev(values) if len(values) > 1 else 0.0 for values in (psnr, ssim)]
         print(f"| {loss} | {mean(psnr):.2f} ± {spread[0]:.2f} | {mean(ssim):.3f} ± {spread[1]:.3f} |", flush=True)

@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--count", type=int, default=48, help="samples that are measured")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     given = parser.parse_args()
     phases = [{"until": 1.0, "crop": CROP, "batch": given.batch}]
     vision = given.runs / "autoencoder.safetensors"
@@ -82,7 +83,8 @@ def main() -> None:
         export(loop.train(r, given.data, given.runs / "autoencoder", device=CPU), vision)
     print("| task | input | mean color of all | through the autoencoder | LM4LV | target through the autoencoder |")
     print("|---|---|---|---|---|---|")
-    for name, changes in TASKS.items():
+    for name in given.tasks:
+        changes = TASKS[name]
         model = {"vision": str(vision), "language_model": given.language_model}
         r = made({**changes, "steps": given.steps, "phases": phases, "model": model})
         checkpoint = loop.train(r, given.data, given.runs / name.replace(" ", "-"), device=CPU)
