@@ -24,7 +24,7 @@ def load_bmp(data: bytes, guard: Guard) -> DecodedFile:
     from PIL import BmpImagePlugin
 
     try:
-        im = BmpImagePlugin.BmpImageFile(BytesIO(data))
+        file = BmpImagePlugin.BmpImageFile(BytesIO(data))
     except OSError as error:
         fields = _bit_fields(data, guard)
         if fields is not None:
@@ -32,15 +32,16 @@ def load_bmp(data: bytes, guard: Guard) -> DecodedFile:
         if "nsupported" in str(error) or "nknown" in str(error):
             raise RefusedError(f"is a BMP of a kind that irtool does not read ({error})", _CONVERT) from error
         raise
-    guard(im.size, alpha=im.mode == "RGBA")
+    guard(file.size, alpha=file.mode == "RGBA")
+    im: Image.Image = file
     if int.from_bytes(data[30:34], "little") in (_RLE8, _RLE4) and _header_size(data) >= 40:
-        im = _run_lengths(data, im)
+        im = _run_lengths(data, file)
     im.load()
     color, alpha = samples(im)
     notes: tuple[str, ...] = ()
     if data[14 + 56 : 14 + 60] == b"KNIL" and _header_size(data) >= 124:
         notes = ("the colour profile that it names lies in another file: the pixels are treated as sRGB",)
-    return DecodedFile(color, alpha, notes=notes, **{**common(im), "icc": _profile(data, color.shape[2] == 1)})
+    return DecodedFile(color, alpha, notes=notes, **{**common(file), "icc": _profile(data, color.shape[2] == 1)})
 
 
 def _run_lengths(data: bytes, im: Image.Image) -> Image.Image:
