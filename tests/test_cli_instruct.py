@@ -219,6 +219,14 @@ def test_a_list_of_any_spreadsheet_is_read(tmp_path, mark, start):
     assert read_list(tmp_path / "list.csv") == {tmp_path / "a.png": ["remove the rain", "is it, or; is it dark?"]}
 
 
+def test_a_list_nested_too_deeply_is_named(tmp_path):
+    from irtool.cli.instruct import read_list
+
+    (tmp_path / "list.jsonl").write_text("[" * 100_000)
+    with pytest.raises(UsageError, match="list.jsonl, line 1"):
+        read_list(tmp_path / "list.jsonl")
+
+
 def test_a_list_that_is_no_file_is_refused_at_once(tmp_path):
     from irtool.cli.instruct import read_list
 

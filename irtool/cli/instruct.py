@@ -174,7 +174,7 @@ def read_list(path: Path) -> dict[Path, list[str]]:
                 continue
             try:
                 rows.append((number, jsons.loads(line)))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UsageError(f"{path}, line {number}: no JSON ({error}).", hint) from error
     found: dict[Path, list[str]] = {}
     for number, row in rows:
