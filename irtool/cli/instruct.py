@@ -68,9 +68,10 @@ def instruct(
             help="What understands the words: irtool-words.v2, instructir, or any sentence encoder.",
         ),
     ] = DEFAULT_TEXT_MODEL,
-    offsets: Annotated[
+    adapter: Annotated[
         list[str] | None,
         typer.Option(
+            "--adapter",
             "--offsets",
             metavar="[WORD=]FILE",
             help="A task of your own and the word you have for it; by default the file says. Can be repeated.",
@@ -103,7 +104,7 @@ def instruct(
         raise UsageError(
             "Name a picture and say what is to be done.", 'irtool instruct photo.jpg "remove the rain and brighten it"'
         )
-    custom_tasks = read_custom_tasks(offsets or ())
+    custom_tasks = read_custom_tasks(adapter or ())
     parse_instruction = partial(parse, text_model=text_model, own=tuple(custom_tasks))
     intents = {path.resolve(): parse_instruction(instructions) for path, instructions in lists.items()}
     common = parse_instruction(sentences)
@@ -195,7 +196,7 @@ def read_custom_tasks(values: Sequence[str]) -> dict[str, CustomTask]:
 
     Raises:
         UsageError: a word is missing or named twice.
-        UnavailableError: a file is absent or holds no offsets.
+        UnavailableError: a file is absent or holds no adapter.
     """
     from ..language import CustomTask
 
@@ -210,8 +211,8 @@ def read_custom_tasks(values: Sequence[str]) -> dict[str, CustomTask]:
         word = lora.tasks(path)[0] if plain else word.strip()
         if not word or word in found:
             raise UsageError(
-                f"--offsets {text}: the word {f'{word!r} is named twice' if word else 'is missing'}.",
-                "Say which word means which file: --offsets moire=my-task.safetensors",
+                f"--adapter {text}: the word {f'{word!r} is named twice' if word else 'is missing'}.",
+                "Say which word means which file: --adapter moire=my-task.safetensors",
             )
         found[word] = CustomTask(str(path), like)
     return found
