@@ -225,7 +225,7 @@ def _format_of(data: bytes, name: str) -> str:
         known = ", ".join(FORMATS)
         what = other_kind(data)
         raise PictureError(
-            f"{name} is {what}, which irtool does not read" if what else f"{name} is not a picture of a known kind",
+            f"{name} is not a picture of a known kind" + (f", but {what}" if what else ""),
             f"Kinds that can be read: {known}.",
         )
     return format
