@@ -223,7 +223,7 @@ def test_a_list_nested_too_deeply_is_named(tmp_path):
     from irtool.cli.instruct import read_list
 
     (tmp_path / "list.jsonl").write_text("[" * 100_000)
-    with pytest.raises(UsageError, match="list.jsonl, line 1"):
+    with pytest.raises(UsageError, match=r"list\.jsonl, line 1"):
         read_list(tmp_path / "list.jsonl")
 
 
