@@ -207,6 +207,10 @@ def test_compare_asks_before_it_replaces_a_file(photo: Callable[..., Path], tmp_
         "train|validate|pipe.toml",
         "download|prenet.rain100h|--from|pipe",
         "train|export|pipe|x.safetensors",
+        "instruct|in.png|denoise|--adapter|x=pipe",
+        "instruct|in.png|denoise|--adapter|pipe",
+        "instruct|in.png|denoise|--text-model|local:pipe",
+        "instruct|--from|pipe.jsonl",
         "degrade|in.png|noise(9)|-o|pipe.png|--existing|overwrite",
         "compare|in.png|in.png|-o|pipe.png|--existing|overwrite",
         "eval|--lq|in.png|--gt|in.png|--model|none|--csv|pipe|--existing|overwrite",
@@ -215,7 +219,7 @@ def test_compare_asks_before_it_replaces_a_file(photo: Callable[..., Path], tmp_
 def test_pipes_hang_no_verb_and_are_not_replaced(line, photo, tmp_path, monkeypatch, capsys):
     photo(tmp_path / "in.png")
     monkeypatch.chdir(tmp_path)
-    for name in ("pipe", "pipe.png", "pipe.toml"):
+    for name in ("pipe", "pipe.png", "pipe.toml", "pipe.jsonl"):
         os.mkfifo(name)
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     signal.alarm(60)
