@@ -75,9 +75,19 @@ def row(megapixels: float, suffix: str, model: str, unbounded: bool) -> list[str
         kept = "yes" if code == 0 and peak <= least * 1.05e6 else f"no ({told or 'above it'})"
         free = restore(path, model, None)[1] if unbounded else 0
     return [
-        f"{megapixels:g}", suffix, str(least), f"{peak / 1e6:.0f}", kept, f"{refused / 1e6:.0f}",
+        f"{megapixels:g}", suffix, Path(model).stem, str(least), f"{peak / 1e6:.0f}", kept, f"{refused / 1e6:.0f}",
         f"{free / 1e6:.0f}" if free else "",
     ]  # fmt: skip
+
+
+HEAD = ["megapixels", "format", "model", "least, MB", "peak at that limit, MB", "kept", "refusal, MB", "no limit, MB"]
+
+
+def written(path: Path) -> dict[tuple[float, str], list[str]]:
+    """The rows of an earlier run, by size and format."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {(float(found[0]), found[1]): found for found in cells if re.fullmatch(r"[\d.]+", found[0])}
 
 
 def main() -> None:
@@ -87,26 +97,31 @@ def main() -> None:
     parser.add_argument("--model", default="irtool-nano.v1")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "memory.md")
     asked = parser.parse_args()
-    rows = []
+    rows = written(asked.output)
     for megapixels in asked.sizes:
         # The formats differ by little: above 12 megapixels the two that most people have stand for all.
         for suffix in asked.formats if megapixels <= 12 else [f for f in asked.formats if f in ("jpg", "png")]:
-            rows.append(row(megapixels, suffix, asked.model, suffix == "jpg"))
-            print(*rows[-1], flush=True)
+            rows[megapixels, suffix] = row(megapixels, suffix, asked.model, suffix == "jpg")
+            print(*rows[megapixels, suffix], flush=True)
+            write(asked.output, rows)
+    sys.exit(any(line[HEAD.index("kept")] != "yes" for line in rows.values()))
+
+
+def write(path: Path, rows: dict[tuple[float, str], list[str]]) -> None:
+    """Write the table; rows of sizes and formats that were not asked for stay."""
     build = "CUDA" if torch.version.cuda else "the CPU"
-    head = ["megapixels", "format", "least, MB", "peak at that limit, MB", "kept", "refusal, MB", "without a limit, MB"]
     lines = [
         "# Least memory of `irtool restore`",
         "",
-        f"`python benchmarks/memory.py`: {asked.model}, one thread, torch {torch.__version__} built for {build}, "
-        f"{sys.platform}. Least: what the refusal of a lower limit asks for. Refusal: the peak of the process that "
-        "refuses. MB are 10^6 bytes.",
+        f"`python benchmarks/memory.py`: one thread, torch {torch.__version__} built for {build}, {sys.platform}. Least: "
+        "what the refusal of a lower limit asks for, or more where that does not suffice. Refusal: the peak of the "
+        "process that refuses. MB are 10^6 bytes.",
         "",
-        *("| " + " | ".join(line) + " |" for line in (head, ["---:", "---", *["---:"] * 2, "---", *["---:"] * 2])),
-        *("| " + " | ".join(line) + " |" for line in rows),
+        "| " + " | ".join(HEAD) + " |",
+        "| " + " | ".join("---" if name in ("format", "model", "kept") else "---:" for name in HEAD) + " |",
+        *("| " + " | ".join(line) + " |" for _, line in sorted(rows.items())),
     ]
-    asked.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    sys.exit(any(line[4] != "yes" for line in rows))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
