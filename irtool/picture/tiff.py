@@ -32,8 +32,12 @@ def load_tiff(data: bytes, guard: Guard) -> DecodedFile:  # noqa: C901, PLR0912,
     order: exif_room.Order = "<" if data.startswith(b"II") else ">"
     pages = list(exif_room.directories(data))
     whole = [i for i, page in enumerate(pages) if not _first(order, page, 254, 0) & (_REDUCED | _MASK)]
-    if data[8:10] == b"CR" or any(50706 in page for page in pages) or not whole:
+    if data[8:10] == b"CR" or any(50706 in page for page in pages):
         raise RefusedError("is a camera raw file", "Develop it to a 16-bit TIFF or a JPEG first.")
+    if not whole:
+        raise RefusedError(
+            "is a camera raw file, or a TIFF of reduced copies alone", "Develop it to a 16-bit TIFF or a JPEG first."
+        )
     single(len(whole), "a TIFF")
     number = whole[0]
     directory = pages[number]

@@ -30,7 +30,7 @@ from irtool.weights import transfer as transfers
 
 SECONDS = float(os.environ.get("IRTOOL_FUZZ_SECONDS", "60"))
 SLOWEST = 20.0
-"""Seconds for one input, on a machine that does other things."""
+"""Seconds of CPU time for one input."""
 QUICK = 60
 
 text = st.text(max_size=30)
