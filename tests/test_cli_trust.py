@@ -230,3 +230,21 @@ def test_pipes_hang_no_verb_and_are_not_replaced(line, photo, tmp_path, monkeypa
     told = capsys.readouterr().err
     assert code in (1, 2, 3, 4) and "a bug in irtool" not in told, (code, told)
     assert all((tmp_path / name).is_fifo() for name in ("pipe", "pipe.png", "pipe.toml"))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "--max-memory|" + "9" * 400,
+        f"--threads|{2**31}",
+        f"--seed|{2**64}",
+        f"--steps|{10**12}",
+        "--tile|" + "9" * 400,
+        "--quality|" + "9" * 4000,
+    ],
+)
+def test_numbers_beyond_all_measure_are_usage_errors(more, photo, tmp_path, capsys):
+    source = photo(tmp_path / "in.png")
+    assert main(["restore", str(source), "--task", "denoise", *more.split("|")]) == 2
+    assert "a bug in irtool" not in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
