@@ -26,7 +26,7 @@ from .enlarge import check as check_scale
 from .enlarge import enlarge
 from .errors import UsageError, closest
 from .inputs import Image, to_picture, to_tensor
-from .memory import RESTORED, Budget
+from .memory import ENLARGED, RESTORED, Budget
 from .models import loading, lora
 from .models.architectures import get, names
 from .models.base import Callback, Condition, Model, ModelInfo, Progress
@@ -360,7 +360,9 @@ def restore_with(
     target_device = engine.pick_device(options.get("device", "auto"))
     limit = options.get("max_memory")
     if limit is not None and isinstance(image, (str, PathLike, bytes)):
-        image = read(image, budget=Budget(limit, per_pixel=RESTORED))  # type: ignore[arg-type]
+        scale = options.get("scale") or (1 if plan is None or plan.upscale is None else plan.upscale.scale)
+        per_pixel = RESTORED if scale == 1 else max(RESTORED, ENLARGED * scale**2)
+        image = read(image, budget=Budget(limit, per_pixel=per_pixel))  # type: ignore[arg-type]
     picture = to_picture(image)
     mask = options.get("mask")
     masking = None if mask is None else to_picture(mask, "mask")
@@ -409,7 +411,7 @@ def _carry_out(
 ) -> tuple[Tensor, Plan, int, int | None]:
     """The steps of a plan, one after the other, and those that come to light after them.
 
-    Where the plan follows from a diagnosis, `found`, every result is checked before the next step (`detect.gate`).
+    Where the plan follows from a diagnosis, `found`, every result is checked before the next step (`detection.gate`).
 
     Returns:
         The pixels (3, H, W), the plan as it was carried out, tiles and peak memory.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -76,7 +77,8 @@ def _blend(net: nn.Module, blend: Path, fraction: float, only: str) -> dict[str,
     if type(other) is not type(net) and hasattr(net, "adopt"):  # of another form of the same network
         try:
             form = copy.deepcopy(net)
-            form.load_state_dict(net.adopt(other.state_dict()))
+            adopt: Any = net.adopt
+            form.load_state_dict(adopt(other.state_dict()))
             other = form
         except RuntimeError as error:
             raise UsageError(f"{blend} is of another network: {error}.", "Blend checkpoints of one network.") from error
