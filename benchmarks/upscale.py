@@ -1,7 +1,7 @@
 """Networks that enlarge, side by side: PSNR, parameters and size of file, printed as markdown.
 
     python benchmarks/upscale.py --data DATA [--sets SETS] [--models FOLDER] [--calibrate PICTURES] [--speed]
-                                 [--out benchmarks/upscale.md]
+                                 [--scales 2 3 4] [--out benchmarks/upscale.md]
 
 Protocol "sr": the picture is cut to a multiple of the scale and reduced as MATLAB's imresize does
 (`irtool.ops.downscale`; Set5 and Set14 come with their small copies), rounded to 8 bits; what comes of it is rounded to
@@ -206,11 +206,12 @@ def main() -> None:
     parser.add_argument("--sets", type=Path)
     parser.add_argument("--models", type=Path)
     parser.add_argument("--calibrate", type=Path)
+    parser.add_argument("--scales", type=int, nargs="*", default=[2, 3, 4])
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     lines = ["# Networks that enlarge", "", "Printed by `python benchmarks/upscale.py`; the protocol is in its head."]
-    for scale in (2, 3, 4):
+    for scale in arguments.scales:
         lines += table(arguments, scale)
     if arguments.calibrate is not None:
         lines += integers(arguments)

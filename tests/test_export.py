@@ -46,7 +46,7 @@ def upscaler(scale: int = 2) -> ETDS:
     torch.manual_seed(scale)
     net = etds.fused(DualStreamETDS(scale, 2, 8))
     torch.nn.init.normal_(net.conv_last.weight[:, :5], std=0.1)
-    return net
+    return net.eval().requires_grad_(False)
 
 
 def differs(path: Path, model: Model, tasks: dict[str, float]) -> float:

@@ -246,7 +246,8 @@ def restorer(net: ETDS | DualStreamETDS, header: Mapping[str, str]) -> SinglePas
         "etds",
         tasks=(),
         overlap=plain.blocks + 2,
-        bytes_per_pixel=4 * max(2 * plain.width, 3 * output_channels(plain.scale)) + 16,
+        # Measured: input and result of a layer and its working copy, then the pixels of the result.
+        bytes_per_pixel=4 * (3 * max(plain.width, output_channels(plain.scale)) + 2 * output_channels(plain.scale)),
         padding="zeros",
         scale=plain.scale,
     )
