@@ -78,7 +78,7 @@ class Request:
             raise UsageError(f"--quality lies from 1 to 100, not {self.quality}.")
         if self.format != "preserve" and not format_named(self.format).writable:
             raise UsageError(f"irtool does not write {self.format}.", "Use --format png.")
-        if self.tile not in ("auto", "off") and not self.tile.isdecimal():
+        if self.tile not in ("auto", "off") and not (self.tile.isdecimal() and len(self.tile) < 10):
             raise UsageError(f"--tile cannot be '{self.tile}'.", "Give auto, off, or a number of pixels.")
         options.one_of(self.dtype, options.DTYPES, "--dtype")
         options.one_of(self.padding, options.PADDINGS, "--padding")
@@ -275,7 +275,7 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
     if request.dry_run:
         for item in items:
             if (plan := decisions[item.source].plan) is not None:
-                _report(run, item, outcome("planned", plan, decisions[item.source]))
+                report(run, item, outcome("planned", plan, decisions[item.source]))
         items = [item for item in items if decisions[item.source].plan is None]
     if not items:
         return run.summary(EXIT_OK)
@@ -288,7 +288,7 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
         for folder in dict.fromkeys(item.target.parent for item in items if item.target is not None):
             make_folder(folder)
     return run.process(
-        items, restorer.work, restorer.write, lambda item, made: _report(run, item, made), request.budget()
+        items, restorer.work, restorer.write, lambda item, made: report(run, item, made), request.budget()
     )
 
 
@@ -411,7 +411,7 @@ def outcome(status: str, plan: Plan, decision: JobPlan, result: Result | None = 
     return StatusRecord(str(plan), record)
 
 
-def _report(run: Run, item: Item, restored: StatusRecord) -> None:
+def report(run: Run, item: Item, restored: StatusRecord) -> None:
     """Print what became of an item."""
     out, record = run.out, restored.record
     status = record["status"]

@@ -24,7 +24,8 @@ from torch.utils.data import Dataset
 from .. import synth
 from ..degradation import CLEAN, IDS, INDEX
 from ..detection.network import LOCAL, SEVERE, STOPS
-from ..errors import UsageError
+from ..errors import FileError, UsageError, reason
+from ..fileio import read_text
 from ..weights.hub import assets_cache
 from .data import MIXED, Sample, join, seed_of, soften_optics
 from .pictures import Decoded, PictureSet, decode
@@ -75,10 +76,9 @@ def labelled(table: Path, skipped: list[str], cache: Path | None = None) -> list
         UsageError: the table is absent, lacks a column, or has a label that is none of `IDS` or "clean".
     """
     try:
-        with table.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{table} cannot be read: {error}.") from error
+        rows = list(csv.DictReader(io.StringIO(read_text(table), newline=""), delimiter="\t"))
+    except (FileError, csv.Error) as error:
+        raise UsageError(f"{table} cannot be read: {reason(error)}.") from error
     if not rows or not {"file", "label"} <= set(rows[0]):
         raise UsageError(f"{table} needs the columns 'file' and 'label', separated by tabs.")
     if unknown := {row["label"] for row in rows} - {*IDS, CLEAN}:
