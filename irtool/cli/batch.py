@@ -275,7 +275,7 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
     if request.dry_run:
         for item in items:
             if (plan := decisions[item.source].plan) is not None:
-                _report(run, item, outcome("planned", plan, decisions[item.source]))
+                report(run, item, outcome("planned", plan, decisions[item.source]))
         items = [item for item in items if decisions[item.source].plan is None]
     if not items:
         return run.summary(EXIT_OK)
@@ -288,7 +288,7 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
         for folder in dict.fromkeys(item.target.parent for item in items if item.target is not None):
             make_folder(folder)
     return run.process(
-        items, restorer.work, restorer.write, lambda item, made: _report(run, item, made), request.budget()
+        items, restorer.work, restorer.write, lambda item, made: report(run, item, made), request.budget()
     )
 
 
@@ -411,7 +411,7 @@ def outcome(status: str, plan: Plan, decision: JobPlan, result: Result | None = 
     return StatusRecord(str(plan), record)
 
 
-def _report(run: Run, item: Item, restored: StatusRecord) -> None:
+def report(run: Run, item: Item, restored: StatusRecord) -> None:
     """Print what became of an item."""
     out, record = run.out, restored.record
     status = record["status"]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..diffusion.sampling import Sampling
 from ..errors import UsageError
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
@@ -66,12 +67,23 @@ def restore(
     """Find and undo what is wrong.
 
     What is wrong is found by itself, or named with --task. A clean photograph is passed through untouched. The input
-    is never written to, and an interrupted run is resumed by the same command.
+    is never written to, and an interrupted run is resumed by the same command. --task hdr makes one picture of two or
+    three exposures of a scene instead; its --model is a diffusion prior.
     """
     from ..experts import is_best
     from ..plan import plan_auto, plan_tasks
+    from . import exposures
     from .batch import JobPlan, Request, restore_batch
 
+    if exposures.named(task):
+        others = {"--auto": auto, "--adapter": adapter, "--mask": mask, "--ask": ask, "--ensemble": ensemble,
+                  "--side-by-side": side_by_side, "--preview-steps": preview_steps, "--recursive": recursive,
+                  "--controller": controller, "--strength": strength != 1, "--max-memory": max_memory}  # fmt: skip
+        request = Request(inputs, model, detector, output=output, existing=existing, format=format, quality=quality,
+                          strip=strip, dry_run=dry_run, device=device, dtype=dtype, threads=threads, json=json,
+                          quiet=quiet, verbose=verbose)  # fmt: skip
+        settings = options.sampling(steps, sampler, seed, guidance, operator, guidance_strength, published)
+        return exposures.fuse_exposures(request, settings or Sampling(), others)
     if auto + bool(task) + (adapter is not None) > 1:
         raise UsageError("--auto, --task and --adapter exclude each other.", "Leave one of them out.")
     if mask is not None:
