@@ -107,7 +107,8 @@ def _check_first(path: Path, request: Request) -> None:
     from ..picture import probe
 
     _, width, height = probe(path)
-    request.budget(fixed=memory.LOADED).require(str(path), (width, height), 0.0)
+    loaded = 0 if "torch" in sys.modules else memory.LOADED
+    request.budget(fixed=loaded).require(str(path), (width, height), 0.0)
 
 
 @dataclass(frozen=True)
