@@ -32,7 +32,7 @@ MASKED_BY_OTHERS = ("haze", "blur")
 not there (docs/lab/experiments.md)."""
 
 
-STRENGTH_RAMP = {"haze": (0.4, 0.82)}
+STRENGTH_RAMP = {"haze": (0.58, 0.95), "lowlight": (0.0, 0.85)}
 """Severities between which the strength rises from `LEAST_STRENGTH` to 1 (read off `benchmarks/severity.md`). All other
 kinds are removed at full strength: the network itself sees how strong they are."""
 LEAST_STRENGTH = 0.25

@@ -78,7 +78,7 @@ class Request:
             raise UsageError(f"--quality lies from 1 to 100, not {self.quality}.")
         if self.format != "preserve" and not format_named(self.format).writable:
             raise UsageError(f"irtool does not write {self.format}.", "Use --format png.")
-        if self.tile not in ("auto", "off") and not self.tile.isdecimal():
+        if self.tile not in ("auto", "off") and not (self.tile.isdecimal() and len(self.tile) < 10):
             raise UsageError(f"--tile cannot be '{self.tile}'.", "Give auto, off, or a number of pixels.")
         options.one_of(self.dtype, options.DTYPES, "--dtype")
         options.one_of(self.padding, options.PADDINGS, "--padding")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json as jsons
 from collections.abc import Sequence
 from functools import partial
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import PictureError, UsageError
+from ..errors import FileError, PictureError, UsageError
+from ..fileio import read_text
+from ..tables import LARGEST_FILE, numbered_rows
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
 
@@ -161,22 +162,20 @@ def read_list(path: Path) -> dict[Path, list[str]]:
     Raises:
         UsageError: the file cannot be read, or a line of it is wrong.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--from {path} cannot be read: {error}.") from error
     hint = "A CSV has the columns picture,instruction; JSON lines have these keys."
     rows: list[tuple[int, object]] = []
-    if path.suffix.lower() == ".csv":
-        table = csv.DictReader(text.splitlines(keepends=True), skipinitialspace=True)
-        rows = [(table.line_num, row) for row in table]
-    else:
+    try:
+        text = "" if path.suffix.lower() in (".csv", ".tsv") else read_text(path, LARGEST_FILE)
+        rows = [] if text else list(numbered_rows(path))
+    except FileError as error:
+        raise UsageError(f"--from {error.message}", error.hint) from error
+    if text:
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip():
                 continue
             try:
                 rows.append((number, jsons.loads(line)))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UsageError(f"{path}, line {number}: no JSON ({error}).", hint) from error
     found: dict[Path, list[str]] = {}
     for number, row in rows:
