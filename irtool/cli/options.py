@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .. import cores
 from ..diffusion.sampling import GUIDANCE, SAMPLERS, Sampling
 from ..errors import UsageError, closest
 
@@ -186,7 +187,9 @@ def check_device(name: str) -> None:
 
 
 def set_threads(count: int | None) -> None:
-    """Limit the threads of torch."""
+    """Limit the threads of torch: to `count`, else to the cores that are free unless OMP_NUM_THREADS says otherwise."""
+    if count is None and "OMP_NUM_THREADS" not in os.environ:
+        count = cores.free()
     if count is not None:
         import torch
 
