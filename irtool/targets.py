@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .errors import NothingToDoError, PictureError, UsageError
 from .picture import FoundPicture, find, format_for, format_named, sniff, suffix_for
+from .shard import Shard
 
 STDIO = "-"
 SUFFIX = ".restored"
@@ -29,6 +30,7 @@ class Item:
         format: of the output; None keeps the input's.
         side: where a before/after picture goes, if one is wanted.
         trajectory: where a sheet of a diffusion model's steps goes, if one is wanted.
+        relative: the input below its folder, by which shards share the pictures out.
     """
 
     source: Path | None
@@ -36,6 +38,7 @@ class Item:
     format: str | None
     side: Path | None = None
     trajectory: Path | None = None
+    relative: str = ""
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -99,7 +102,7 @@ def has_folder(inputs: Iterable[str]) -> bool:
     return any(i != STDIO and Path(i).is_dir() for i in inputs)
 
 
-def make_items(
+def make_items(  # noqa: PLR0913 (the settings, as keywords)
     inputs: Sequence[str],
     *,
     output: str | None,
@@ -109,8 +112,9 @@ def make_items(
     preview_steps: bool = False,
     root: Path | None = None,
     others: Sequence[Path] = (),
+    shard: Shard | None = None,
 ) -> list[Item]:
-    """Name the output of every input.
+    """Name the output of every input, or of those of a shard.
 
     Args:
         inputs: as given.
@@ -121,6 +125,7 @@ def make_items(
         preview_steps: also name a sheet of a diffusion model's steps.
         root: an output folder mirrors the tree below it for named files too.
         others: further files that are read, such as a mask, and must not be written to.
+        shard: the share that is wanted; what is checked is checked of all.
 
     Raises:
         UsageError: two inputs share an output, an output is an input, or `output` does not fit the inputs.
@@ -162,7 +167,13 @@ def make_items(
         raise UsageError(f"{flag} needs an output file to lie beside.", "Name one with `output`.")
     items = [_with_sheets(item, side_by_side, preview_steps) for item in items]
     check_targets(items, others)
-    return items
+    items = [replace(item, relative=name_in_shards(one)) for item, one in zip(items, found, strict=True)]
+    return items if shard is None else [item for item in items if shard.takes(item.relative)]
+
+
+def name_in_shards(one: FoundPicture | None) -> str:
+    """What decides the shard of a picture: its path below its folder, the same on every machine."""
+    return "" if one is None else one.relative.as_posix()
 
 
 def _relative(item: FoundPicture, root: Path | None) -> Path:

@@ -20,6 +20,7 @@ from .detect import detect
 from .doctor import doctor
 from .download import download
 from .eval import eval
+from .gather import gather
 from .instruct import instruct
 from .models import models
 from .output import debugging, discard_stdout, print_bug, print_error
@@ -27,7 +28,7 @@ from .restore import restore
 from .train import train
 
 app = typer.Typer(rich_markup_mode=None)
-for verb in (restore, instruct, detect, models, download, degrade, compare, eval, doctor):
+for verb in (restore, instruct, detect, models, download, degrade, compare, eval, gather, doctor):
     app.command()(verb)
 app.add_typer(train, name="train")
 

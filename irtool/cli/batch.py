@@ -13,11 +13,13 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from .. import memory
+from .. import cores, memory
+from ..account import Account
 from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, UsageError, explained
 from ..memory import Budget, peak_resident_bytes
+from ..shard import Shard
 from ..targets import Item, has_folder, make_folder, make_items, resolve_existing
 from . import options
 from .output import Bar, Output, in_flags, write_stdout
@@ -25,13 +27,14 @@ from .output import Bar, Output, in_flags, write_stdout
 if TYPE_CHECKING:
     from ..detection import Diagnosis
     from ..engine.pipeline import JobResult
+    from ..engine.workers import Stages
     from ..picture import Picture
     from ..plan import Plan
     from ..result import Result
     from .trajectory import Trajectory
 
-B = TypeVar("B")
-C = TypeVar("C")
+    Results = Generator[JobResult[Item, Any], None, None]
+
 STATUSES = ("restored", "clean", "planned", "answered", "skipped")
 
 
@@ -70,6 +73,8 @@ class Request:
     ask: bool = False
     mask: Path | None = None
     root: Path | None = None
+    jobs: str = "1"
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         from ..picture.formats import format_named
@@ -87,6 +92,8 @@ class Request:
             options.parse_bytes(self.max_memory)
         if self.existing is not None:
             options.one_of(self.existing, options.EXISTING, "--existing")
+        if self.ask and self.jobs != "1":
+            raise UsageError("--ask and --jobs exclude each other.", "Leave one of them out.")
         if self.ask and not sys.stdin.isatty():
             raise UsageError("--ask waits for an answer, and there is no terminal to give one.", "Leave --ask out.")
 
@@ -95,9 +102,24 @@ class Request:
         """What becomes of outputs that are there already."""
         return self.existing or ("skip" if has_folder(self.inputs) else "error")
 
+    def account(self) -> Account | None:
+        """The account of a folder run; its head has the arguments of `make_items` that give the same outputs again."""
+        if self.dry_run or self.output is None or not has_folder(self.inputs):
+            return None
+        targets = {
+            "inputs": [str(Path(one).absolute()) for one in self.inputs],
+            "output": str(Path(self.output or "").absolute()),
+            "recursive": self.recursive,
+            "format": None if self.format == "preserve" else self.format,
+            "root": None if self.root is None else str(self.root.absolute()),
+        }
+        return Account(Path(self.output), targets, self.shard)
+
     def budget(self, fixed: int = 0) -> Budget:
         """The memory that a picture's way may take, `fixed` bytes of it for what is loaded still."""
         limit = None if self.max_memory is None else options.parse_bytes(self.max_memory)
+        if limit is not None and self.jobs != "1":
+            limit //= options.jobs(self.jobs, sys.maxsize, self.device)
         per_pixel = memory.LOOKED_AT if self.dry_run else memory.RESTORED + memory.BESIDE * self.side_by_side
         return Budget(limit, per_pixel=per_pixel, fixed=fixed)
 
@@ -149,36 +171,60 @@ class Run:
         self.counts = dict.fromkeys((*statuses, "failed"), 0)
         self.bar = Bar()
         self.begun = time.perf_counter()
+        self.account: Account | None = None
 
-    def process(
+    def results(
         self,
         items: Sequence[Item],
-        work_on: Callable[[Item, Picture], B],
-        write: Callable[[Item, B], C],
-        report: Callable[[Item, C], None],
-        budget: Budget | None = None,
-    ) -> int:
-        """Read, `work` and `write` every item; `report` prints what became of it. Returns the exit code.
+        make: Callable[..., Stages],
+        *,
+        jobs: str,
+        device: str,
+        threads: int | None,
+        ahead: bool = True,
+    ) -> Results:
+        """The results of items: worked on in this process, or shared out among several, each with part of the threads.
 
-        Within a `budget` with a limit of its own, one picture is held at a time.
+        Args:
+            items: what is worked on.
+            make: makes the stages: given the number of the process; or, in this one, None and this run.
+            jobs, device, threads: as the flags.
+            ahead: read the next picture beside the work; without it one is held at a time.
         """
+        count = options.jobs(jobs, len(items), device)
+        if count > 1:
+            from ..engine.workers import parallel
+
+            share = max(1, (threads or cores.free()) // count)
+            return parallel(
+                items, make, count, threads=share, overlap=ahead and options.gpus(device) > 0,
+                on_remark=self.out.note, on_begin=lambda item: self.bar.begin(item.name), on_end=self._end,
+            )  # fmt: skip
         from ..engine.pipeline import READ_AHEAD, pipelined
 
-        def shown(item: Item, picture: Picture) -> B:
+        options.set_threads(threads)
+        stages = make(None, self)
+        for remark in stages.load():
+            self.out.note(remark)
+
+        def shown(item: Item, picture: Picture) -> Any:
             self.bar.begin(item.name)
             try:
-                return work_on(item, picture)
+                return stages.work(item, picture)
             finally:
                 self.bar.end()
 
-        def stages_of(work_on: Callable[[Item, Picture], B]) -> Generator[JobResult[Item, C], None, None]:
-            ahead = READ_AHEAD if budget is None or budget.limit is None else 0
-            return pipelined(items, partial(read, budget=budget or Budget()), work_on, write, ahead=ahead)
+        return pipelined(items, stages.read, shown, stages.write, ahead=READ_AHEAD if ahead else 0)
 
+    def _end(self) -> None:
+        self.bar.end()
+
+    def process(self, items: Sequence[Item], results: Results, report: Callable[[Item, Any], None]) -> int:
+        """Take the result of every item; `report` prints what became of it. Returns the exit code."""
         last: Exception | None = None
         try:
-            with closing(stages_of(shown)) as stages, self.out.progress(len(items)) as self.bar:
-                for done in stages:
+            with closing(results), self.out.progress(len(items)) as self.bar:
+                for done in results:
                     if isinstance(done.error, BrokenPipeError):
                         raise done.error
                     if done.result is None:
@@ -202,6 +248,8 @@ class Run:
         head = {"type": "image", "input": "-" if item.source is None else str(item.source), "status": status}
         if item.target is not None:
             head["output"] = str(item.target)
+            if self.account is not None and item.source is not None:
+                self.account.add(item.source, item.target, status, record)
         self.out.record(head | dict(record))
 
     def failed(self, item: Item, error: Exception | None) -> None:
@@ -258,6 +306,7 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
         preview_steps=request.preview_steps,
         root=request.root,
         others=() if request.mask is None else (request.mask,),
+        shard=request.shard,
     )
     decisions = {item.source: decide(item.source) for item in items}
     questions = [item for item in items if decisions[item.source].answer is not None]
@@ -281,15 +330,18 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
         return run.summary(EXIT_OK)
     if request.max_memory is not None and len(items) == 1 and items[0].source is not None:
         _check_first(items[0].source, request)
-    options.set_threads(request.threads)
-    restorer = _Restorer(request, decisions, run)
-    restorer.load([] if request.dry_run or len(items) == len(questions) else models, items)
+    names = [] if request.dry_run or len(items) == len(questions) else models
+    needs_detector = any(decisions[item.source].plan is None for item in items)
+    make = partial(_Restorer, request, decisions, names, needs_detector)
+    results = run.results(
+        items, make, jobs=request.jobs, device=request.device, threads=request.threads,
+        ahead=request.max_memory is None,
+    )  # fmt: skip
     if not request.dry_run:
         for folder in dict.fromkeys(item.target.parent for item in items if item.target is not None):
             make_folder(folder)
-    return run.process(
-        items, restorer.work, restorer.write, lambda item, made: _report(run, item, made), request.budget()
-    )
+        run.account = request.account()
+    return run.process(items, results, lambda item, made: _report(run, item, made))
 
 
 @dataclass(frozen=True)
@@ -302,32 +354,41 @@ class _Restored:
 
 
 class _Restorer:
-    """Does to one picture after the other what was decided."""
+    """Does to one picture after the other what was decided (`irtool.engine.workers.Stages`).
 
-    def __init__(self, request: Request, decisions: Mapping[Path | None, JobPlan], run: Run) -> None:
-        self.request, self.decisions, self.run = request, decisions, run
+    Args:
+        request, decisions: what is to be done.
+        models: to be loaded; and the detector where it is needed.
+        number: of the process, where there are several: they take turns on the GPUs and share the memory; else None.
+        run: shows the progress; None in another process.
+    """
+
+    def __init__(
+        self, request: Request, decisions: Mapping[Path | None, JobPlan], models: Sequence[str], needs_detector: bool,
+        number: int | None, run: Run | None = None,
+    ) -> None:  # fmt: skip
+        self.request = replace(request, device=options.device_of(request.device, number))
+        self.decisions, self.models, self.needs_detector, self.run = decisions, models, needs_detector, run
         self.mask: Picture | None = None
         self.replace = request.policy == "overwrite"
+        self.budget = request.budget()
 
-    def load(self, models: Sequence[str], items: Sequence[Item]) -> None:
+    def load(self) -> list[str]:
         """Load what will be needed, so that what is missing is said before any picture is read."""
         from ..api import prepare
 
         request = self.request
-        needs_detector = any(self.decisions[item.source].plan is None for item in items)
-        infos = prepare(
-            models,
-            detector=request.detector if needs_detector else None,
-            controller=request.controller,
-            device=request.device,
-        )
-        for model, info in infos.items():
-            for remark in info.remarks:
-                self.run.out.note(f"{model}: {remark}")
+        detector = request.detector if self.needs_detector else None
+        infos = prepare(self.models, detector=detector, controller=request.controller, device=request.device)
         if request.mask is not None and not request.dry_run:
             from ..picture import read as decode
 
             self.mask = decode(request.mask)
+        return [f"{model}: {remark}" for model, info in infos.items() for remark in info.remarks]
+
+    def read(self, item: Item) -> Picture:
+        """Decode a picture."""
+        return read(item, self.budget)
 
     def work(self, item: Item, picture: Picture) -> _Restored:
         """Restore a picture, or only look at it."""
@@ -350,10 +411,10 @@ class _Restorer:
         result = restore(
             picture, plan=decision.plan, planner=decision.planner, mask=self.mask, detector=request.detector,
             device=request.device, dtype=request.dtype, tile=request.tile, padding=request.padding,
-            max_memory=None if request.max_memory is None else options.parse_bytes(request.max_memory),
-            ensemble=request.ensemble, on_progress=self.run.bar.tiles, callback=trajectory,
+            max_memory=self.budget.limit,
+            ensemble=request.ensemble, on_progress=self.run.bar.tiles if self.run else None, callback=trajectory,
         )  # fmt: skip
-        if request.ask and not result.untouched:
+        if request.ask and self.run and not result.untouched:
             from .ask import keep
 
             result = keep(result, picture, item, self.run)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import PictureError, UsageError
+from ..shard import parse as parse_shard
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
 
@@ -51,6 +52,8 @@ def instruct(
     max_memory: options.MaxMemory = None,
     ensemble: options.Ensemble = False,
     threads: options.Threads = None,
+    jobs: options.Jobs = "1",
+    shard: options.ShardOption = None,
     offline: options.Offline = False,
     model: options.Model = DEFAULT_RESTORER,
     detector: options.Detector = DEFAULT_DETECTOR,
@@ -113,7 +116,8 @@ def instruct(
         inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
         format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
         dtype=dtype, tile=tile, padding=padding, max_memory=max_memory, threads=threads, json=json, quiet=quiet,
-        verbose=verbose, ensemble=ensemble, root=listed.parent if listed is not None else None,
+        verbose=verbose, ensemble=ensemble, jobs=jobs, shard=None if shard is None else parse_shard(shard),
+        root=listed.parent if listed is not None else None,
     )  # fmt: skip
 
     def decide(source: Path | None) -> JobPlan:

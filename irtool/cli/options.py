@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,9 +13,11 @@ import typer
 from .. import cores
 from ..diffusion.sampling import GUIDANCE, SAMPLERS, Sampling
 from ..errors import UsageError, closest
+from ..memory import available_bytes
 
 EXISTING = ("skip", "overwrite", "rename", "error")
 DTYPES = ("auto", "fp32", "bf16", "fp16")
+PROCESS_BYTES = 3 << 29  # what a process with its network and a picture of some megapixels holds
 PADDINGS = ("auto", "reflect", "zeros")
 
 Inputs = Annotated[
@@ -28,6 +31,18 @@ Device = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option("--threads", envvar="IRTOOL_THREADS", metavar="N", min=1, help="CPU threads to compute with."),
+]
+Jobs = Annotated[
+    str,
+    typer.Option(
+        "--jobs", envvar="IRTOOL_JOBS", metavar="N|auto", help="Processes to share the pictures out to; one per GPU."
+    ),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", metavar="I/N|auto", help="Do only this share of the pictures; auto: as the cluster's job array says."
+    ),
 ]
 Detector = Annotated[
     str,
@@ -184,6 +199,38 @@ def check_device(name: str) -> None:
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         one_of(name, ("auto", "cpu", "cuda", "cuda:N"), "--device")
+
+
+def jobs(text: str, items: int, device: str = "cpu") -> int:
+    """The number of processes that --jobs asks for, no more than there are items.
+
+    Under "auto" one for each GPU, else one for each free core, as far as the memory goes.
+
+    Raises:
+        UsageError: it is neither a number above zero nor auto.
+    """
+    if text != "auto" and (not text.isdecimal() or int(text) < 1):
+        raise UsageError(f"--jobs cannot be '{text}'.", "Give a number of processes, or auto.")
+    if items < 2:
+        return 1
+    if text != "auto":
+        return min(int(text), items)
+    return max(1, min(gpus(device) or min(cores.free(), available_bytes() // PROCESS_BYTES), items))
+
+
+def gpus(device: str) -> int:
+    """CUDA devices that a run on `device` may share out; torch is asked only where a driver shows some."""
+    if not device.startswith(("auto", "cuda")) or ":" in device or not any(Path("/dev").glob("nvidia[0-9]*")):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def device_of(name: str, number: int | None) -> str:
+    """The device of the process with this number, which take turns on the GPUs; None: of the only one."""
+    count = 0 if number is None else gpus(name)
+    return f"cuda:{(number or 0) % count}" if count else name
 
 
 def set_threads(count: int | None) -> None:
