@@ -71,7 +71,10 @@ def detect(
 
 
 class _Looker:
-    """Diagnoses one picture after the other (`irtool.engine.workers.Stages`); `number` is that of the process, None of the only one."""
+    """Diagnoses one picture after the other (`irtool.engine.workers.Stages`).
+
+    `number` is that of the process, None of the only one.
+    """
 
     def __init__(self, detector: str, device: str, where: Path | None, number: int | None, run: object = None) -> None:
         self.detector, self.where = detector, where

@@ -72,9 +72,7 @@ def _expected(head: dict[str, Any], folder: Path) -> dict[str, Path]:
         inputs, root = [str(Path(one)) for one in head["inputs"]], head.get("root")
         recursive, format = bool(head["recursive"]), head.get("format")
     except (KeyError, TypeError) as error:
-        raise UsageError(
-            f"The account of {folder} is damaged: its head lacks {error}.", "Run the command again."
-        ) from None
+        raise UsageError(f"The account of {folder} lacks {error}.", "Run the command again.") from None
     if gone := [one for one in inputs if not Path(one).exists()]:
         raise UsageError(f"The input {gone[0]} is not there.", "Gather on a machine that has the inputs.")
     items = make_items(
