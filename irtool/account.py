@@ -1,4 +1,6 @@
-"""The account of a folder run: beside the outputs, in the hidden folder ``.irtool``, a line of JSON per picture.
+"""The account of a folder run that was shared out (``--jobs``, ``--shard``): a line of JSON per picture.
+
+It lies beside the outputs, in the hidden folder ``.irtool``.
 
 Outputs are written whole or not at all, and they decide what is done; the account says how they came about and what
 went wrong. Every process of a run, on whatever machine, appends to a file of its own.
@@ -115,9 +117,7 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     lines.sort(key=lambda line: line["time"])
     heads = [line for line in lines if line.get("type") == "run"]
     if not heads:
-        raise UsageError(
-            f"{folder} has no account of a run.", "It is the output folder of irtool restore FOLDER -o FOLDER."
-        )
+        raise UsageError(f"{folder} has no account of a run.", "Those keep one that are run with --shard or --jobs.")
     last: dict[str, dict[str, Any]] = {}
     for line in lines:
         if line.get("type") == "image":

@@ -103,8 +103,12 @@ class Request:
         return self.existing or ("skip" if has_folder(self.inputs) else "error")
 
     def account(self) -> Account | None:
-        """The account of a folder run; its head has the arguments of `make_items` that give the same outputs again."""
-        if self.dry_run or self.output is None or not has_folder(self.inputs):
+        """The account of a folder run that is shared out; plain runs leave nothing but pictures.
+
+        Its head has the arguments of `make_items` that give the same outputs again.
+        """
+        shared_out = self.shard is not None or self.jobs != "1"
+        if not shared_out or self.output is None or not has_folder(self.inputs):
             return None
         targets = {
             "inputs": [str(Path(one).absolute()) for one in self.inputs],

@@ -31,14 +31,8 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def _cpu_has_bf16_matrices() -> bool:
-    # AMX, that is: with AVX-512's bfloat16 alone the default takes 1.2 times as long as in float32, with AMX about half
-    # as long. torch reports it only through a private name, which may go; without it fp32 is always right.
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
-
-
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The type to compute in: "auto" takes bfloat16 where the hardware is faster in it.
+    """The type to compute in: "auto" takes bfloat16 where the hardware is faster in it (`irtool.engine.tune`).
 
     Raises:
         UsageError: there is no such type, or it is of no use on the device.
@@ -46,7 +40,9 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-        return torch.bfloat16 if _cpu_has_bf16_matrices() else torch.float32
+        from .tune import cpu_dtype
+
+        return cpu_dtype()
     if name not in DTYPES:
         raise UsageError(f"Unknown number type '{name}'.", "Known: auto, " + ", ".join(DTYPES) + ".")
     if name == "fp16" and device.type == "cpu":
