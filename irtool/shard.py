@@ -56,7 +56,7 @@ def _from_environment(environment: Mapping[str, str]) -> Shard:
                 hint = "Set JOB_COMPLETIONS to the job's `completions` in the pod's environment."
             raise UsageError(f"`shard` auto: {name} is not set.", hint) from None
         except ValueError:
-            raise UsageError(f"`shard` auto: {name} is '{environment[name]}', no number.") from None
+            raise UsageError(f"`shard` auto: {name} is '{environment[name]}', no number.", "Give I/N.") from None
 
     def slurm_array() -> tuple[int, int]:
         first = number("SLURM_ARRAY_TASK_MIN")

@@ -51,6 +51,11 @@ class Item:
         return "stdin" if self.source is None else str(self.source)
 
 
+def is_address(text: str) -> bool:
+    """Whether an input or output lies in a store, on a server or in an archive (`irtool.remote`)."""
+    return "://" in text or text.lower().endswith((".tar", ".zip"))
+
+
 def gather(inputs: Sequence[str], *, recursive: bool, output: Path | None = None) -> list[FoundPicture | None]:
     """The pictures that the arguments stand for; None is stdin.
 
@@ -274,7 +279,7 @@ def resolve_existing(items: Sequence[Item], policy: str) -> tuple[list[Item], li
     Raises:
         UsageError: there are some, and the policy is "error".
     """
-    existing = {item.source: [path for path in item.outputs if os.path.lexists(path)] for item in items}
+    existing = {item.source: [path for path in item.outputs if _is_there(path)] for item in items}
     existing_items = [item for item in items if existing[item.source]]
     if not existing_items or policy == "overwrite":
         return list(items), []
@@ -290,6 +295,11 @@ def resolve_existing(items: Sequence[Item], policy: str) -> tuple[list[Item], li
         return [item for item in items if item not in whole], whole
     targets = {path for item in items for path in item.outputs}
     return [_renamed(item, targets) if existing[item.source] else item for item in items], []
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a file, or a link to none; an address (`irtool.remote`) was listed before."""
+    return os.path.lexists(path) if isinstance(path, Path) else path.exists()
 
 
 def _renamed(item: Item, targets: set[Path]) -> Item:

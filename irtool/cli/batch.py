@@ -19,9 +19,9 @@ from .. import cores, memory
 from ..account import Account
 from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, UsageError, explained
 from ..memory import Budget, peak_resident_bytes
-from ..shard import Shard
-from ..targets import Item, has_folder, make_folder, make_items, resolve_existing
+from ..targets import Item, make_folder, resolve_existing
 from . import options
+from .options import Request
 from .output import Bar, Output, in_flags, write_stdout
 
 if TYPE_CHECKING:
@@ -36,96 +36,6 @@ if TYPE_CHECKING:
     Results = Generator[JobResult[Item, Any], None, None]
 
 STATUSES = ("restored", "clean", "planned", "answered", "skipped")
-
-
-@dataclass(frozen=True)
-class Request:
-    """The options of a run, as given; the names are those of the flags.
-
-    Raises:
-        UsageError: a value is out of range. Everything that can be wrong with a request is said before torch is
-            imported.
-    """
-
-    inputs: Sequence[str]
-    model: str
-    detector: str
-    controller: str = ""
-    output: str | None = None
-    recursive: bool = False
-    existing: str | None = None
-    format: str = "preserve"
-    quality: int | None = None
-    strip: bool = False
-    side_by_side: bool = False
-    dry_run: bool = False
-    device: str = "auto"
-    dtype: str = "auto"
-    tile: str = "auto"
-    padding: str = "auto"
-    max_memory: str | None = None
-    ensemble: bool = False
-    threads: int | None = None
-    preview_steps: bool = False
-    json: bool = False
-    quiet: bool = False
-    verbose: bool = False
-    ask: bool = False
-    mask: Path | None = None
-    root: Path | None = None
-    jobs: str = "1"
-    shard: Shard | None = None
-
-    def __post_init__(self) -> None:
-        from ..picture.formats import format_named
-
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise UsageError(f"--quality lies from 1 to 100, not {self.quality}.")
-        if self.format != "preserve" and not format_named(self.format).writable:
-            raise UsageError(f"irtool does not write {self.format}.", "Use --format png.")
-        if self.tile not in ("auto", "off") and not self.tile.isdecimal():
-            raise UsageError(f"--tile cannot be '{self.tile}'.", "Give auto, off, or a number of pixels.")
-        options.one_of(self.dtype, options.DTYPES, "--dtype")
-        options.one_of(self.padding, options.PADDINGS, "--padding")
-        options.check_device(self.device)
-        if self.max_memory is not None:
-            options.parse_bytes(self.max_memory)
-        if self.existing is not None:
-            options.one_of(self.existing, options.EXISTING, "--existing")
-        if self.ask and self.jobs != "1":
-            raise UsageError("--ask and --jobs exclude each other.", "Leave one of them out.")
-        if self.ask and not sys.stdin.isatty():
-            raise UsageError("--ask waits for an answer, and there is no terminal to give one.", "Leave --ask out.")
-
-    @property
-    def policy(self) -> str:
-        """What becomes of outputs that are there already."""
-        return self.existing or ("skip" if has_folder(self.inputs) else "error")
-
-    def account(self) -> Account | None:
-        """The account of a folder run that is shared out; plain runs leave nothing but pictures.
-
-        Its head has the arguments of `make_items` that give the same outputs again.
-        """
-        shared_out = self.shard is not None or self.jobs != "1"
-        if not shared_out or self.output is None or not has_folder(self.inputs):
-            return None
-        targets = {
-            "inputs": [str(Path(one).absolute()) for one in self.inputs],
-            "output": str(Path(self.output or "").absolute()),
-            "recursive": self.recursive,
-            "format": None if self.format == "preserve" else self.format,
-            "root": None if self.root is None else str(self.root.absolute()),
-        }
-        return Account(Path(self.output), targets, self.shard)
-
-    def budget(self, fixed: int = 0) -> Budget:
-        """The memory that a picture's way may take, `fixed` bytes of it for what is loaded still."""
-        limit = None if self.max_memory is None else options.parse_bytes(self.max_memory)
-        if limit is not None and self.jobs != "1":
-            limit //= options.jobs(self.jobs, sys.maxsize, self.device)
-        per_pixel = memory.LOOKED_AT if self.dry_run else memory.RESTORED + memory.BESIDE * self.side_by_side
-        return Budget(limit, per_pixel=per_pixel, fixed=fixed)
 
 
 def _check_first(path: Path, request: Request) -> None:
@@ -285,8 +195,10 @@ def read(item: Item, budget: Budget) -> Picture:
 
     if item.format == "AVIF":
         budget = Budget(budget.limit, per_pixel=budget.per_pixel + memory.AS_AVIF, fixed=budget.fixed)
-    if item.source is not None:
+    if isinstance(item.source, Path):
         return decode(item.source, budget=budget)
+    if item.source is not None:  # an address: irtool.remote
+        return decode(item.source.read_bytes(), name=item.name, budget=budget)
     return decode(sys.stdin.buffer, name="stdin", budget=budget)
 
 
@@ -301,17 +213,7 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
     Raises:
         UsageError, NothingToDoError, UnavailableError: as `targets.make_items` and `api.prepare`.
     """
-    items = make_items(
-        request.inputs,
-        output=request.output,
-        recursive=request.recursive,
-        format=None if request.format == "preserve" else request.format,
-        side_by_side=request.side_by_side,
-        preview_steps=request.preview_steps,
-        root=request.root,
-        others=() if request.mask is None else (request.mask,),
-        shard=request.shard,
-    )
+    items = request.items()
     decisions = {item.source: decide(item.source) for item in items}
     questions = [item for item in items if decisions[item.source].answer is not None]
     items = [item for item in items if decisions[item.source].answer is None]
@@ -332,7 +234,7 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
         items = [item for item in items if decisions[item.source].plan is None]
     if not items:
         return run.summary(EXIT_OK)
-    if request.max_memory is not None and len(items) == 1 and items[0].source is not None:
+    if request.max_memory is not None and len(items) == 1 and isinstance(items[0].source, Path):
         _check_first(items[0].source, request)
     names = [] if request.dry_run or len(items) == len(questions) else models
     needs_detector = any(decisions[item.source].plan is None for item in items)
@@ -342,7 +244,7 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
         ahead=request.max_memory is None,
     )  # fmt: skip
     if not request.dry_run:
-        for folder in dict.fromkeys(item.target.parent for item in items if item.target is not None):
+        for folder in dict.fromkeys(item.target.parent for item in items if isinstance(item.target, Path)):
             make_folder(folder)
         run.account = request.account()
     return run.process(items, results, lambda item, made: _report(run, item, made))
@@ -442,6 +344,8 @@ class _Restorer:
         chosen: dict[str, Any] = {"quality": request.quality, "strip": request.strip, "notes": lost}
         if item.target is None:
             write_stdout(result.encode(item.format, **chosen))
+        elif item.target in outputs and not isinstance(item.target, Path):  # an address: irtool.remote
+            item.target.write_bytes(result.encode(item.format, **chosen))
         elif item.target in outputs:
             result.save(item.target, format=item.format, replace=self.replace, **chosen)
         done = outcome("clean" if result.untouched else "restored", result.plan, decision, result)

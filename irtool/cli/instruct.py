@@ -135,9 +135,10 @@ def split(instructions: Sequence[str]) -> tuple[list[str], list[str]]:
         PictureError: what is named like a picture is not there.
     """
     from ..picture.formats import SUFFIXES
+    from ..targets import is_address
 
     def is_path(text: str) -> bool:
-        if text == "-":
+        if text == "-" or (is_address(text) and " " not in text):
             return True
         try:
             if Path(text).exists():
@@ -148,7 +149,7 @@ def split(instructions: Sequence[str]) -> tuple[list[str], list[str]]:
 
     inputs = [text for text in instructions if is_path(text)]
     for text in inputs:
-        if text != "-" and not Path(text).exists():
+        if text != "-" and not is_address(text) and not Path(text).exists():
             raise PictureError(f"{text} does not exist.")
     sentences = [text for text in instructions if not is_path(text)]
     if instructions and list(instructions) != inputs + sentences:

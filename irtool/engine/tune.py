@@ -28,7 +28,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 def cpu_dtype() -> torch.dtype:
     """bfloat16 where this CPU is clearly faster in it, else float32; measured once and kept on the disk."""
-    return getattr(torch, str(_tuned(_key())["dtype"]))  # type: ignore[no-any-return]
+    return DTYPES[_tuned(_key())["dtype"] == _name(DTYPES[1])]
 
 
 def measure(seconds: float = SECONDS) -> dict[str, Any]:
@@ -92,7 +92,11 @@ def _file() -> Path:
 def _tuned(key: str) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError, IrtoolError):
         found = json.loads(_file().read_text(encoding="utf-8"))
-        if isinstance(found, dict) and found.get("machine") == key and found.get("dtype") in map(_name, DTYPES):
+        if (
+            isinstance(found, dict)
+            and found.get("machine") == key
+            and found.get("dtype") in [_name(dtype) for dtype in DTYPES]
+        ):
             return found
     return measure()
 

@@ -98,7 +98,9 @@ class _Worker(Generic[J]):
             how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
             hint = "Try again; with fewer `jobs` each has more memory."
             lost = LostProcessError(f"The process that worked on it {how}.", hint)
-            answers = [(place, JobResult(item, None, lost)) for place, item in self.held]
+            answers: list[tuple[int, JobResult[J, Any]]] = [
+                (place, JobResult(item, None, lost)) for place, item in self.held
+            ]
             self.held.clear()
             self.lost = True
             return answers
