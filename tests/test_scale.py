@@ -90,8 +90,8 @@ class Echo:
         if item == 5 and not self.log.exists():
             self.log.write_text("killed once")
             os.kill(os.getpid(), signal.SIGKILL)
-        if item == 7:
-            raise UsageError("seven", "not seven")
+        if item == 15:
+            raise UsageError("fifteen", "not fifteen")
         return 2 * read
 
     def write(self, item: int, worked: int) -> int:
@@ -104,7 +104,7 @@ def test_a_lost_process_costs_only_what_it_held_and_is_replaced(tmp_path, overla
     results = list(parallel(range(20), partial(Echo, tmp_path / "log"), 2, overlap=overlap, on_remark=remarks.append))
     assert [r.item for r in results] == list(range(20)) and remarks == ["process 0 is ready"]
     failed = {r.item: r.error for r in results if r.error is not None}
-    assert isinstance(failed.pop(7), UsageError) and results[7].error.hint == "not seven"
+    assert isinstance(failed.pop(15), UsageError) and results[15].error.hint == "not fifteen"
     assert 5 in failed and all(isinstance(error, LostProcessError) for error in failed.values())
     assert len(failed) <= (4 if overlap else 1) and "signal 9" in failed[5].message
     assert all(r.result == 2 * r.item for r in results if r.error is None)
@@ -207,3 +207,28 @@ def test_shards_killed_at_random_moments_end_with_the_bytes_of_one_process(envir
 @pytest.mark.slow
 def test_ten_thousand_pictures_in_seven_shards_killed_ten_times(environment, using, tmp_path):
     _killed(tmp_path, environment | using("rain"), count=10_000, shards=7, kills=10)
+
+
+def _scores(cli, *arguments):
+    done = cli(*arguments, start_new_session=True)
+    assert done.returncode == 0, done.stderr
+    told = lines(done.stdout)
+    return {r["name"]: r["output"] for r in told if r["type"] == "image"}, told[-1]["output"]["psnr"]["mean"]
+
+
+def test_eval_in_shards_and_in_processes_gives_the_figures_of_one(cli, models_dir, photo, tmp_path):
+    for i in range(5):
+        photo(tmp_path / "rain" / f"{i}.png", seed=i)
+        photo(tmp_path / "norain" / f"{i}.png", seed=i + 10)
+    arguments = ["eval", "--lq", tmp_path / "rain", "--gt", tmp_path / "norain", "--task", "derain", "--json"]
+    arguments += ["--model", f"local:{models_dir / 'restorer.safetensors'}"]
+    one = _scores(cli, *arguments)
+    assert _scores(cli, *arguments, "--jobs", "2") == one
+    report = tmp_path / "report"
+    parts = [_scores(cli, *arguments, "--shard", f"{i}/2", "--report", report)[0] for i in (1, 2)]
+    assert not set(parts[0]) & set(parts[1]) and parts[0] | parts[1] == one[0]
+    for run in (report / "shards").glob("*/run.jsonl"):  # what shards have scored is taken over, not scored again
+        run.write_text(run.read_text().replace('"seconds": ', '"seconds": 1'))
+    assert _scores(cli, *arguments, "--report", report, "--resume") == one
+    assert (report / "index.html").exists()
+    assert all(line["seconds"] >= 1 for line in lines((report / "run.jsonl").read_text())[1:6])
