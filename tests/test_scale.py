@@ -232,3 +232,17 @@ def test_eval_in_shards_and_in_processes_gives_the_figures_of_one(cli, models_di
     assert _scores(cli, *arguments, "--report", report, "--resume") == one
     assert (report / "index.html").exists()
     assert all(line["seconds"] >= 1 for line in lines((report / "run.jsonl").read_text())[1:6])
+
+
+def test_degrade_of_a_folder_is_the_same_in_shards(cli, photo, tmp_path):
+    for name in ("a.png", "b.jpg", "sub/c.png", "sub/d.png"):
+        photo(tmp_path / "in" / name)
+    arguments = ["degrade", tmp_path / "in", "noise(30)", "-r", "-q"]
+    assert cli(*arguments, "-o", tmp_path / "one").returncode == 0
+    for i in (1, 2):
+        assert cli(*arguments, "-o", tmp_path / "two", "--shard", f"{i}/2").returncode == 0
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert one == two and len(one) == 4 and one["a.png"] != one["sub/c.png"]  # equal pictures get noise of their own
+    again = cli(*arguments[:-1], "-o", tmp_path / "one", "--json")
+    assert lines(again.stdout)[-1]["skipped"] == 4
+    assert cli("degrade", tmp_path / "in", "noise(30)").returncode == 2

@@ -208,7 +208,7 @@ class Session:
             raise UsageError("FID needs the features of all pictures.", "Leave `shard` or fid out.")
         if request.degrade is not None and request.protocol.noise == "stream":
             raise UsageError(
-                f"The protocol {request.protocol.name} draws its noise pair after pair.", "Leave `shard` out."
+                f"The protocol {request.protocol.id} draws its noise pair after pair.", "Leave `shard` out."
             )
         pairs = tuple(pair for pair in request.found.pairs if shard.takes(pair.name))
         if not pairs:
