@@ -96,6 +96,7 @@ class Run:
         device: str,
         threads: int | None,
         ahead: bool = True,
+        on: str | None = None,
     ) -> Results:
         """The results of items: worked on in this process, or shared out among several, each with part of the threads.
 
@@ -104,7 +105,12 @@ class Run:
             make: makes the stages: given the number of the process; or, in this one, None and this run.
             jobs, device, threads: as the flags.
             ahead: read the next picture beside the work; without it one is held at a time.
+            on: the cluster that does it instead (`irtool.cluster`).
         """
+        if on is not None:
+            from ..cluster import on_ray
+
+            return on_ray(items, make, on, threads=threads, gpu=device.startswith("cuda"), on_end=self._end)
         count = options.jobs(jobs, len(items), device)
         if count > 1:
             from ..engine.workers import parallel
@@ -241,7 +247,7 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
     make = partial(_Restorer, request, decisions, names, needs_detector)
     results = run.results(
         items, make, jobs=request.jobs, device=request.device, threads=request.threads,
-        ahead=request.max_memory is None,
+        ahead=request.max_memory is None, on=request.on,
     )  # fmt: skip
     if not request.dry_run:
         for folder in dict.fromkeys(item.target.parent for item in items if isinstance(item.target, Path)):

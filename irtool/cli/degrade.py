@@ -14,7 +14,7 @@ from . import options
 from .output import Output, write_stdout
 
 
-def degrade(
+def degrade(  # noqa: C901 (what excludes what among the flags)
     source: Annotated[
         str | None, typer.Argument(metavar="PICTURE", help="The picture or a folder; - is stdin.")
     ] = None,

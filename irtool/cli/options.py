@@ -52,6 +52,7 @@ ShardOption = Annotated[
         "--shard", metavar="I/N|auto", help="Do only this share of the pictures; auto: as the cluster's job array says."
     ),
 ]
+On = Annotated[str | None, typer.Option("--on", metavar="ray[:ADDRESS]", help="Share the pictures out to a cluster.")]
 Detector = Annotated[
     str,
     typer.Option("--detector", envvar="IRTOOL_DETECTOR", metavar="ID|local:PATH", help="The model that diagnoses."),
@@ -316,6 +317,7 @@ class Request:
     root: Path | None = None
     jobs: str = "1"
     shard: Shard | None = None
+    on: str | None = None
 
     def __post_init__(self) -> None:
         from ..picture.formats import format_named
@@ -333,6 +335,8 @@ class Request:
             parse_bytes(self.max_memory)
         if self.existing is not None:
             one_of(self.existing, EXISTING, "--existing")
+        if self.on is not None and (self.jobs != "1" or self.ask):
+            raise UsageError("--on excludes --jobs and --ask.", "Leave one of them out.")
         if self.ask and self.jobs != "1":
             raise UsageError("--ask and --jobs exclude each other.", "Leave one of them out.")
         if self.ask and not sys.stdin.isatty():
@@ -382,7 +386,7 @@ class Request:
         from ..account import Account
         from ..targets import has_folder
 
-        shared_out = self.shard is not None or self.jobs != "1"
+        shared_out = self.shard is not None or self.jobs != "1" or self.on is not None
         if not shared_out or self.is_remote or self.output is None or not has_folder(self.inputs):
             return None
         targets = {
