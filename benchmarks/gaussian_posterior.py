@@ -122,6 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=4000, help="samples or particles")
     parser.add_argument("--seeds", type=int, default=3, help="problems")
+    parser.add_argument("--samplers", nargs="+", help="these alone")
     given = parser.parse_args()
     everything = ["posterior", "prior", "ddrm", "ddnm", "dps", "dps, zeta 0.1", "diffpir", "twisted", "joint"]
     print("| sampler | steps | operator | error of the mean | error of the covariance |\n|---|---|---|---|---|")
@@ -130,7 +131,7 @@ def main() -> None:
         (True, "mask, sigma 0.3", everything),
         (True, "mask, sigma 0", ["posterior", "ddrm", "ddnm", "dps", "dps, zeta 0.1", "diffpir", "repaint"]),
     ):
-        for name in names:
+        for name in (n for n in names if not given.samplers or n in given.samplers):
             for steps in (20, 100, 500) if name not in ("posterior", "prior") else (0,):
                 found = []
                 for seed in range(given.seeds):

@@ -53,6 +53,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--downscale", type=int, default=2)
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 30, 100])
+    parser.add_argument("--operators", nargs="+", default=OPERATORS)
+    parser.add_argument("--guidance", nargs="+", default=["ddrm", "ddnm", "diffpir", "dps", "gdp", "repaint"])
     given = parser.parse_args()
     net, _ = loading.read(given.model)
     clean = crops(given.data, given.count, net.image_size, given.downscale)
@@ -64,10 +66,10 @@ def main() -> None:
 
     print("| operator | guidance | " + " | ".join(f"{s} steps" for s in given.steps) + " |")
     print("|---|---|" + "---|" * len(given.steps))
-    for text in OPERATORS:
-        parts = parse(text)
+    for text in given.operators:
+        parts, label = parse(text), text.replace("|", r"\|")
         found = observe(parts, clean, missing if text == "mask" else None)
-        noise = torch.randn(found.y.shape, generator=g)
+        noise = torch.randn(found.y.shape, generator=torch.Generator().manual_seed(2))
         y = found.operator(clean) + found.sigma * noise  # type: ignore[misc]
         if isinstance(found.operator, Mask):
             y = y * found.operator.keep
@@ -76,9 +78,8 @@ def main() -> None:
         if text == "mask":
             known = 1 - missing
             plain = y + missing * (y.sum((2, 3), keepdim=True) / known.sum())
-        print(f"| {text} | none | " + " | ".join([f"{psnr(plain, clean):.2f}"] * len(given.steps)) + " |", flush=True)
-        names = ["ddrm", "ddnm", "diffpir", "dps", "gdp"] + (["repaint"] if text == "mask" else [])
-        for name in names:
+        print(f"| {label} | none | " + " | ".join([f"{psnr(plain, clean):.2f}"] * len(given.steps)) + " |", flush=True)
+        for name in (n for n in given.guidance if n != "repaint" or text == "mask"):
             row = []
             for steps in given.steps:
                 seed = torch.Generator().manual_seed(1)
@@ -94,7 +95,7 @@ def main() -> None:
                     route = guided.route(name, times(1000, steps))
                     x = guided.sample(name, prior, observation, torch.full_like(clean, 0.5), 0.5, route, seed)
                 row.append(f"{psnr(x, clean):.2f}")
-            print(f"| {text} | {name} | " + " | ".join(row) + " |", flush=True)
+            print(f"| {label} | {name} | " + " | ".join(row) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -23,13 +23,14 @@ from PIL import Image
 from publish import publish
 from torch import Tensor
 
+import irtool
 from irtool import engine, metrics, models, picture, synth
 from irtool.degradation import CLEAN, IDS
 from irtool.detection import gate
 from irtool.detection import load as load_detector
 from irtool.models.base import Condition
 from irtool.picture.jpeg_bounds import project_to_jpeg_bounds
-from irtool.plan import Plan, passes, plan_auto, plan_second_look
+from irtool.plan import passes, plan_auto
 
 # Name, the task asked for, degraded folder, folders of truths.
 PAIRS = (
@@ -110,6 +111,7 @@ class Bench:
     """The models under test and what they are asked."""
 
     def __init__(self, model: Path, detector: Path | None, device: torch.device, dtype: str, ensemble: bool) -> None:
+        self.files = (model, detector)
         self.restorer = models.load(model)
         self.detector = load_detector(detector, device) if detector is not None and detector.exists() else None
         self.device, self.dtype, self.ensemble = device, dtype, ensemble
@@ -124,22 +126,21 @@ class Bench:
         """The result, and what was undone."""
         if self.detector is None:
             return pixels, ()
-        found = self.detector.diagnose(pixels)
-        plan = plan_auto(found)
-        undone: list[str] = []
-        for _ in range(2):
-            for step in plan.steps:
-                result = torch.lerp(pixels, self.carry_out(pixels, [tuple(step.task_weights)]), step.strength)
-                if found.features is None:  # of DA-CLIP
-                    pixels, share = result, 1.0
-                else:
-                    pixels, share, found, _ = gate.check(
-                        pixels, result, found, self.detector.diagnose, step.task_weights
-                    )
-                undone += step.task_weights if share else ()
-            # What comes to light in the result; the steps before are done.
-            plan = plan_second_look(replace(plan, steps=()), found) if undone and plan.again is not None else Plan()
-        return rounded(pixels), tuple(undone)
+        result = irtool.restore(
+            pixels, model=f"local:{self.files[0]}", detector=f"local:{self.files[1]}", device=str(self.device),
+            dtype=self.dtype, ensemble=self.ensemble,
+        )  # fmt: skip
+        undone = tuple(kind for step in result.plan.steps for kind in step.task_weights)
+        return rounded(torch.from_numpy(result.picture.pixels).permute(2, 0, 1)), undone
+
+    def vain(self, pixels: Tensor, kind: str) -> tuple[Tensor, float]:
+        """The result where one degradation is taken to be present, and the share of it that the check left."""
+        assert self.detector is not None
+        found = replace(self.detector.diagnose(pixels), present=(kind,), uncertain=())
+        (step,) = plan_auto(found).steps
+        result = torch.lerp(pixels, self.carry_out(pixels, [(kind,)]), step.strength)
+        kept, share, _, _ = gate.check(pixels, result, found, self.detector.diagnose, (kind,))
+        return rounded(kept), share
 
     def carry_out(self, pixels: Tensor, groups: Sequence[tuple[str, ...]]) -> Tensor:
         """A pass for each group of degradations."""

@@ -3,7 +3,8 @@
     python benchmarks/stepwise.py --model rl.safetensors --data FOLDER_OF_PHOTOGRAPHS
 
 Crops of 64x64 from the middle of the photographs with Gaussian noise of 10, 25 and 50 of 255 (seeded). Prints the mean
-PSNR after every step, and what stopping gives once both critics expect less than so many dB of the rest.
+PSNR after every step, and what stopping gives once both critics expect less than so many dB of the rest; --figure draws
+the former.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import argparse
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from irtool import picture
 from irtool.models import loading
 from irtool.models.rl_i2it import StepwiseNet
+from irtool.training.curve import chart
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -30,6 +33,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--least", type=float, nargs="*", default=[0.0, 1.0, 2.0, 4.0], help="predicted gains, in dB")
+    parser.add_argument("--figure", type=Path, help="a PNG to draw the curves in")
     given = parser.parse_args()
     net, _ = loading.read(given.model)
     assert isinstance(net, StepwiseNet)
@@ -40,10 +44,10 @@ def main() -> None:
         found.append(pixels[:, top : top + 64, left : left + 64])
     clean = torch.stack(found)
     steps = range(net.max_steps + 1)
-    print(
-        "| sigma | " + " | ".join(f"step {k}" for k in steps) + " | stops at 0 dB (steps) | stops at 0.3 dB (steps) |"
-    )
-    print("|---" * (len(steps) + 3) + "|")
+    stops = [f"stops at {least:g} dB (steps)" for least in given.least]
+    print("| sigma | " + " | ".join([*(f"step {k}" for k in steps), *stops]) + " |")
+    print("|---" * (len(steps) + len(stops) + 1) + "|")
+    curves = {}
     for sigma in (10, 25, 50):
         g = torch.Generator().manual_seed(sigma)
         degraded = (clean + sigma / 255 * torch.randn(clean.shape, generator=g)).clamp(0, 1)
@@ -52,6 +56,7 @@ def main() -> None:
             x, _ = net.step(x, degraded)
             cells.append(float(psnr(x, clean).mean()))
         row = [f"{value:.2f}" for value in cells]
+        curves[f"sigma {sigma}"] = list(enumerate(cells))
         for least in given.least:
             x, going, taken = degraded, torch.ones(len(clean), dtype=torch.bool), torch.zeros(len(clean))
             for _ in range(net.max_steps):
@@ -61,6 +66,8 @@ def main() -> None:
                 x = torch.where(going.view(-1, 1, 1, 1), following, x)
             row.append(f"{float(psnr(x, clean).mean()):.2f} ({float(taken.mean()):.1f})")
         print(f"| {sigma} | " + " | ".join(row) + " |", flush=True)
+    if given.figure is not None:
+        Image.fromarray(chart({"PSNR in dB by step": curves})).save(given.figure)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python benchmarks/trust_hub.py --kills 100 --lies 60
 
-Kill points: `irtool eval` with a report, pictures and a table, `irtool degrade` and the conversion of a model file are
-killed (SIGKILL, SIGTERM, SIGINT, SIGHUP) at moments spread over the run, and run again. Counted is what is wrong then:
-a file that is half, an input that has changed, a temporary file that stays, figures that differ.
+Kill points: `irtool eval` with a report, pictures and a table, `irtool restore` of a folder with pages side by side,
+`irtool degrade` and the conversion of a model file are killed (SIGKILL, SIGTERM, SIGINT, SIGHUP) at moments spread over
+the run, and run again. Counted is what is wrong then: a file that is half, an input that has changed, a temporary file
+that stays, figures that differ.
 
 Hub: a server on the loopback interface (tests/hubserver.py) gives lying headers, bodies and listings. Counted are files
 outside the cache, files taken that are not the announced ones, tokens sent to another host, runs without an end,
@@ -143,6 +144,7 @@ EVAL = [
     "--csv",
     "t.csv",
 ]
+RESTORE = ["restore", "gt", "--task", "denoise", "--side-by-side", "-o", "done", "--existing", "skip"]
 DEGRADE = ["degrade", "gt/00.png", "noise(20)|jpeg(q=20)", "-o", "worse.png", "--existing", "overwrite"]
 CONVERT = [
     "restore",
@@ -175,6 +177,7 @@ def kills(count: int, told: Counter[str]) -> None:
         lasts = time.monotonic() - begun
         right = figures(model)
         assert Child(DEGRADE, model, **home).wait() == 0
+        assert Child(RESTORE, model, **home).wait() == 0
         whole = content(model)
         draw = random.Random(0)
         number = 0
@@ -186,13 +189,13 @@ def kills(count: int, told: Counter[str]) -> None:
             shutil.copy(model / "net.pth", folder)
             home = {"HF_HOME": str(folder / "home")}
             before = content(folder)
-            what = EVAL if number % 4 else (DEGRADE, CONVERT)[number // 4 % 2]
+            what = (EVAL, RESTORE, EVAL, RESTORE, DEGRADE, EVAL, RESTORE, CONVERT)[number % 8]
             running = Child(what, folder, **home)
-            time.sleep(draw.uniform(0, lasts if what is EVAL else lasts / 4))
+            time.sleep(draw.uniform(0, lasts if what in (EVAL, RESTORE) else lasts / 4))
             told["kill points"] += running.runs()
             with contextlib.suppress(ProcessLookupError):
-                running.kill(SIGNALS[number % len(SIGNALS)])
-            running.wait()
+                running.kill(draw.choice(SIGNALS))
+            told["hangs"] += running.wait() is None
             after = content(folder)
             told["inputs changed"] += sum(after.get(name) != digest for name, digest in before.items())
             for name in after:
@@ -207,12 +210,14 @@ def kills(count: int, told: Counter[str]) -> None:
             code = again.wait()
             told["bugs told"] += "a bug in irtool" in again.words()
             told["tracebacks"] += "Traceback" in again.words()
-            wanted = ("made/",) if what is EVAL else ("worse.png",) if what is DEGRADE else ()
+            told["hangs"] += code is None
+            wanted = {id(EVAL): ("made/",), id(RESTORE): ("done/",), id(DEGRADE): ("worse.png",)}.get(id(what), ())
             same = part(content(folder), *wanted) == part(whole, *wanted) if wanted else True
             sound = code == (3 if what is CONVERT else 0) and (what is not EVAL or figures(folder) == right)
             told["reruns that differ"] += not (same and sound)
             told["temporary files left"] += sum(".irtool-" in name for name in everything(folder))
             shutil.rmtree(folder)
+            print(number, what[0], dict(+told), file=sys.stderr, flush=True)
 
 
 def everything(folder: Path) -> list[str]:
@@ -273,6 +278,7 @@ def hub(count: int, told: Counter[str]) -> None:
             told["other files taken"] += sum(p.read_bytes() != data for p in kept)
             told["tokens sent on"] += sum(bool(r.token) for r in server.downloads())
         server.close()
+        print(kind, lie if len(str(lie)) < 99 else "...", code, dict(+told), file=sys.stderr, flush=True)
 
 
 RIGHT = ("kill points", "hub faults")

@@ -374,7 +374,7 @@ def _carry_out(
 ) -> tuple[Tensor, Plan, int, int | None]:
     """The steps of a plan, one after the other, and those that come to light after them.
 
-    Where the plan follows from a diagnosis, `found`, every result is checked before the next step (`detect.gate`).
+    Where the plan follows from a diagnosis, `found`, every result is checked before the next step (`detection.gate`).
 
     Returns:
         The pixels (3, H, W), the plan as it was carried out, tiles and peak memory.

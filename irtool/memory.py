@@ -13,8 +13,8 @@ from pathlib import Path
 
 from .errors import PictureError
 
-LOADED = 300 << 20
-"""What a process that has torch and a network loaded holds at least; larger builds of torch hold more."""
+LOADED = 330 << 20
+"""What torch and a shipped network add to a process, at least; builds of torch for CUDA add more."""
 
 LOOKED_AT, RESTORED, BESIDE, AS_AVIF = 40, 44, 32, 20
 """What a picture's way holds for each pixel, decoded, worked on and encoded: to be diagnosed; to be restored, tiles

@@ -1,9 +1,9 @@
 """What is to be done to a picture, as data: the same plan gives the same result.
 
-A step undoes a *mixture* of degradations in one pass of one network. What is found or asked for together is undone in
+A step removes weighted degradations in one pass of one network. What is found or asked for together is undone in
 as few passes as do no harm (`passes`): the network that ships was trained on mixtures, but holes, darkness, drops and
 haze keep it from seeing the rest. A plan with several steps, written by hand or by a program, is carried out in its
-own order; `RESTORE_ORDER` of `irtool.degradation` says which order is sound, and mixtures are listed in it.
+own order; `RESTORE_ORDER` of `irtool.degradation` says which order is sound, and task weights are listed in it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MASKED_BY_OTHERS = ("haze", "blur")
 not there (docs/lab/experiments.md)."""
 
 
-STRENGTH_RAMP = {"haze": (0.4, 0.82)}
+STRENGTH_RAMP = {"haze": (0.58, 0.95), "lowlight": (0.0, 0.85)}
 """Severities between which the strength rises from `LEAST_STRENGTH` to 1 (read off `benchmarks/severity.md`). All other
 kinds are removed at full strength: the network itself sees how strong they are."""
 LEAST_STRENGTH = 0.25
@@ -48,7 +48,7 @@ class Step:
         strength: share of the result in the output; the rest is the input. In [0, 1].
         sampling: how a diffusion model is sampled; None for its own way, and for all other models.
         controller: reference of the DA-CLIP that steers the model; empty for the one that belongs to it.
-        adapter: path of a file of weight offsets (`irtool.models.lora`) to be merged into the model; or empty.
+        adapter: file of a task adapter (`irtool.models.lora`) to merge into the model; or empty.
     """
 
     task_weights: Mapping[str, float]
@@ -66,7 +66,7 @@ class Step:
         ids = {lookup(word).id: float(weight) for word, weight in self.task_weights.items()}
         wrong = [f"{i}={w:g}" for i, w in ids.items() if not 0 < w <= 1]
         if wrong:
-            raise UsageError(f"Weights of a mixture lie above 0 and up to 1, not {', '.join(wrong)}.")
+            raise UsageError(f"Task weights lie above 0 and up to 1, not {', '.join(wrong)}.")
         if not 0 <= self.strength <= 1:
             raise UsageError(f"The strength lies from 0 to 1, not {self.strength:g}.")
         object.__setattr__(self, "task_weights", {i: ids[i] for i in RESTORE_ORDER if i in ids})
@@ -132,7 +132,7 @@ class Plan:
         steps: in order.
         reason: a sentence for people on where the plan comes from.
         keep: ids of degradations that are to stay; no step undoes them.
-        again: what to look for once the steps are done, and how to undo what of its mixture is found then; or None.
+        again: what to look for once the steps are done, and how to remove what of its tasks is found then; or None.
         rejected: steps whose result was checked and not kept as it was; only in a plan that has been carried out.
     """
 

@@ -57,7 +57,13 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a table with a header, its columns separated by tabs, commas or semicolons, as the header shows.
+    """The rows of a table, as `numbered_rows` gives them, without their lines."""
+    return [row for _, row in numbered_rows(path)]
+
+
+def numbered_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a table with a header, each with the line it ends on. Columns are separated by tabs, commas or
+    semicolons, as the header shows.
 
     Raises:
         FileError: it cannot be read.
@@ -72,8 +78,10 @@ def rows(path: Path) -> list[dict[str, str]]:
     try:
         if "\0" in text:
             raise csv.Error("it holds NUL characters")
-        read = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-        return [{key: value or "" for key, value in row.items() if isinstance(key, str)} for row in read]
+        read = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+        return [
+            (read.line_num, {key: value or "" for key, value in row.items() if isinstance(key, str)}) for row in read
+        ]
     except csv.Error as error:
         raise UsageError(f"{path} is no table: {error}.") from error
 

@@ -7,10 +7,11 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from .errors import NothingToDoError, PictureError, UsageError
-from .picture import FoundPicture, find, format_for, format_named, sniff, suffix_for
+from .picture import FoundPicture, find, format_for, format_named, same_file, sniff, suffix_for
 from .shard import Shard
 
 STDIO = "-"
@@ -170,7 +171,7 @@ def make_items(  # noqa: PLR0913 (the settings, as keywords)
     if (side_by_side or preview_steps) and any(item.target is None for item in items):
         flag = "`side_by_side`" if side_by_side else "`preview_steps`"
         raise UsageError(f"{flag} needs an output file to lie beside.", "Name one with `output`.")
-    items = [_with_sheets(item, side_by_side, preview_steps) for item in items]
+    items = [_with_sheets(item, side_by_side, preview_steps) for item in _told_apart(items)]
     check_targets(items, others)
     items = [replace(item, relative=name_in_shards(one)) for item, one in zip(items, found, strict=True)]
     return items if shard is None else [item for item in items if shard.takes(item.relative)]
@@ -179,6 +180,24 @@ def make_items(  # noqa: PLR0913 (the settings, as keywords)
 def name_in_shards(one: FoundPicture | None) -> str:
     """What decides the shard of a picture: its path below its folder, the same on every machine."""
     return "" if one is None else one.relative.as_posix()
+
+
+def _told_apart(items: Sequence[Item]) -> list[Item]:
+    """The items; those that would share an output are named by their inputs' suffix too: a.jpg.png and a.png.png."""
+    sharing: dict[Path | None, list[Item]] = {}
+    for item in items:
+        sharing.setdefault(item.target, []).append(item)
+
+    def named(item: Item) -> Item:
+        if item.source is None or item.target is None:
+            return item
+        return replace(item, target=item.target.with_suffix(item.source.suffix + item.target.suffix))
+
+    def is_clash(item: Item) -> bool:
+        group = sharing[item.target]
+        return len(group) > 1 and len({named(one).target for one in group}) == len(group)
+
+    return [named(item) if is_clash(item) else item for item in items]
 
 
 def _relative(item: FoundPicture, root: Path | None) -> Path:
@@ -250,11 +269,21 @@ def check_targets(items: Sequence[Item], others: Sequence[Path] = ()) -> None:
                 hint = "Choose another name or folder with `output`."
                 message = f"The output {target} is the input {inputs[identity]}, which is never written to."
                 raise UsageError(message, hint)
-            key = target.parent.resolve() / target.name
+            folder = target.parent.resolve()
+            key = folder / (target.name.casefold() if _folds_case(folder) else target.name)
             if key in targets:
                 hint = "Run them apart, or rename one of them."
                 raise UsageError(f"{targets[key]} and {item.name} would both be written to {target}.", hint)
             targets[key] = item.name
+
+
+@cache
+def _folds_case(folder: Path) -> bool:
+    """Whether names that differ by case alone are of one file in a folder, or in that which it is to be made in."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    swapped = folder.with_name(folder.name.swapcase())
+    return swapped != folder and same_file(swapped, folder)
 
 
 def _identity(path: Path | None) -> tuple[int, int] | None:

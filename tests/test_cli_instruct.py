@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from irtool.errors import UsageError
 
 
 def lines(text: str) -> list[dict]:
@@ -204,3 +207,29 @@ def test_words_are_understood_without_torch(environment, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_a_list_of_any_spreadsheet_is_read(tmp_path, mark, start):
+    from irtool.cli.instruct import read_list
+
+    rows = [("picture", "instruction"), ("a.png", "remove the rain"), ("a.png", '"is it, or; is it dark?"')]
+    (tmp_path / "list.csv").write_bytes(start + "\r\n".join(mark.join(row) for row in rows).encode())
+    assert read_list(tmp_path / "list.csv") == {tmp_path / "a.png": ["remove the rain", "is it, or; is it dark?"]}
+
+
+def test_a_list_nested_too_deeply_is_named(tmp_path):
+    from irtool.cli.instruct import read_list
+
+    (tmp_path / "list.jsonl").write_text("[" * 100_000)
+    with pytest.raises(UsageError, match=r"list\.jsonl, line 1"):
+        read_list(tmp_path / "list.jsonl")
+
+
+def test_a_list_that_is_no_file_is_refused_at_once(tmp_path):
+    from irtool.cli.instruct import read_list
+
+    os.mkfifo(tmp_path / "list.csv")
+    with pytest.raises(UsageError, match="no regular file"):
+        read_list(tmp_path / "list.csv")

@@ -207,6 +207,10 @@ def test_compare_asks_before_it_replaces_a_file(photo: Callable[..., Path], tmp_
         "train|validate|pipe.toml",
         "download|prenet.rain100h|--from|pipe",
         "train|export|pipe|x.safetensors",
+        "instruct|in.png|denoise|--adapter|x=pipe",
+        "instruct|in.png|denoise|--adapter|pipe",
+        "instruct|in.png|denoise|--text-model|local:pipe",
+        "instruct|--from|pipe.jsonl",
         "degrade|in.png|noise(9)|-o|pipe.png|--existing|overwrite",
         "compare|in.png|in.png|-o|pipe.png|--existing|overwrite",
         "eval|--lq|in.png|--gt|in.png|--model|none|--csv|pipe|--existing|overwrite",
@@ -215,7 +219,7 @@ def test_compare_asks_before_it_replaces_a_file(photo: Callable[..., Path], tmp_
 def test_pipes_hang_no_verb_and_are_not_replaced(line, photo, tmp_path, monkeypatch, capsys):
     photo(tmp_path / "in.png")
     monkeypatch.chdir(tmp_path)
-    for name in ("pipe", "pipe.png", "pipe.toml"):
+    for name in ("pipe", "pipe.png", "pipe.toml", "pipe.jsonl"):
         os.mkfifo(name)
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     signal.alarm(60)
@@ -226,3 +230,21 @@ def test_pipes_hang_no_verb_and_are_not_replaced(line, photo, tmp_path, monkeypa
     told = capsys.readouterr().err
     assert code in (1, 2, 3, 4) and "a bug in irtool" not in told, (code, told)
     assert all((tmp_path / name).is_fifo() for name in ("pipe", "pipe.png", "pipe.toml"))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "--max-memory|" + "9" * 400,
+        f"--threads|{2**31}",
+        f"--seed|{2**64}",
+        f"--steps|{10**12}",
+        "--tile|" + "9" * 400,
+        "--quality|" + "9" * 4000,
+    ],
+)
+def test_numbers_beyond_all_measure_are_usage_errors(more, photo, tmp_path, capsys):
+    source = photo(tmp_path / "in.png")
+    assert main(["restore", str(source), "--task", "denoise", *more.split("|")]) == 2
+    assert "a bug in irtool" not in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]

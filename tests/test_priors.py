@@ -166,6 +166,32 @@ def test_exposures_are_fused(prior: Path) -> None:
         fuse(model, [scene, scene[..., :20]])
 
 
+def test_exposures_are_fused_from_the_command_line(
+    cli: Callable[..., Any], prior: Path, photo: Callable[..., Path], tmp_path: Path
+) -> None:
+    first = photo(tmp_path / "a.png", (20, 36))
+    pixels = np.asarray(Image.open(first))
+    second, odd, out = tmp_path / "b.png", tmp_path / "c.png", tmp_path / "out.png"
+    Image.fromarray(pixels // 3).save(second)
+    Image.fromarray(pixels[:, :20]).save(odd)
+    command = ("--task", "hdr", "--model", f"local:{prior}", "--steps", 2, "-o", out)
+    done = cli("restore", first, second, *command, "--json")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout.splitlines()[0])
+    assert record["status"] == "restored" and record["exposures"] == [str(first), str(second)]
+    assert np.asarray(Image.open(out)).shape == (20, 36, 3)
+    np.testing.assert_array_equal(np.asarray(Image.open(first)), pixels)
+    for inputs, flags, said in (
+        ((first,), (), "2 or 3 exposures"),
+        ((first, odd), (), "has 20x20 pixels"),
+        ((first, second), ("--task", "denoise"), "nothing else"),
+        ((first, second), ("--mask", odd), "--mask has no meaning"),
+        ((first, second), ("--operator", "light"), "only --steps and --seed"),
+    ):
+        wrong = cli("restore", *inputs, *command, *flags, "--existing", "overwrite")
+        assert wrong.returncode == 2 and said in wrong.stderr, (said, wrong.stderr)
+
+
 def test_patches_are_put_together_without_seams() -> None:
     x = torch.rand(2, 3, 21, 40, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(patched(lambda patch: 2 * patch, x, 16, 3), 2 * x)

@@ -87,10 +87,6 @@ def test_a_before_and_after_picture_lies_beside_the_result(tree):
 
 
 def test_two_inputs_do_not_share_an_output(tree, photo, tmp_path):
-    photo(tree / "a.jpg", size=(4, 5))
-    with pytest.raises(UsageError) as raised:
-        jobs(tree, output=tmp_path / "out", format="png")
-    assert "a.jpg" in raised.value.message and "a.png" in raised.value.message
     other = photo(tmp_path / "other" / "a.png", size=(4, 5))
     with pytest.raises(UsageError, match="both"):
         jobs(tree / "a.png", other, output=tmp_path / "out")
@@ -224,3 +220,23 @@ def test_messages_name_parameters_and_the_command_line_flags(tree):
         jobs(tree, output="-")
     assert "`output`" in raised.value.message and in_flags(raised.value.message).startswith("-o - takes one picture")
     assert in_flags("Raise `max_memory`; `tile` 3 is `dtype`.") == "Raise --max-memory; --tile 3 is --dtype."
+
+
+def test_inputs_that_would_share_an_output_are_told_apart_by_their_suffix(tree, photo, tmp_path):
+    photo(tree / "a.jpg", size=(4, 5))
+    out = tmp_path / "out"
+    names = [t.name for _, t, _ in jobs(tree, output=out, format="png", recursive=True)]
+    assert names == ["a.jpg.png", "a.png.png", "b.png", "c.png", "d.png"]
+    # Two of one name from two folders still need a word from the user.
+    with pytest.raises(UsageError, match="would both be written"):
+        jobs(tree / "a.png", photo(tmp_path / "other" / "a.png", size=(4, 5)), output=f"{out}/")
+
+
+def test_names_that_differ_by_case_clash_where_the_file_system_folds_it(tree, photo, tmp_path, monkeypatch):
+    from irtool import targets
+
+    photo(tree / "A.PNG", size=(4, 5))
+    assert len({target for _, target, _ in jobs(tree, output=tmp_path / "out")}) == 3
+    monkeypatch.setattr(targets, "_folds_case", lambda folder: True)
+    with pytest.raises(UsageError, match="would both be written"):
+        jobs(tree, output=tmp_path / "out")

@@ -1,6 +1,6 @@
 """Write the tables of labelled photographs that the recipe `detector` learns from.
 
-    python tools/detector_tables.py DATA [MORE] OUT
+    python tools/detector_tables.py DATA [MORE] OUT [--extra TABLE]
 
 DATA holds manifest.tsv, detect/, train_pairs/ and train_clean/; MORE holds what more.tsv lists, where it has been
 assembled (larger versions of the same photographs, and more of them). OUT gets symbolic links to both and
@@ -8,6 +8,7 @@ assembled (larger versions of the same photographs, and more of them). OUT gets 
     detector_train.tsv, detector_held.tsv    columns file, label, mask, source, license
     detector_content.tsv                     clean photographs to synthesise damage on, column file
 
+TABLE is a table of more photographs, with the columns file (relative to its folder), label, source and license.
 Pictures that tools/drawn_negatives.py drew into OUT/drawn are clean ones too. Photographs are split by source, never by
 file: HELD names the sources that are kept back for thresholds and figures.
 Give OUT to `irtool train --recipe detector --data OUT`.
@@ -15,10 +16,11 @@ Give OUT to `irtool train --recipe detector --data OUT`.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
-import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from irtool.degradation import CLEAN, IDS
@@ -98,8 +100,23 @@ def rows_of(manifest: Path, root: Path) -> list[dict[str, str]]:
     return [row for row in rows if Path(row["place"]).is_file()]
 
 
+def extra(table: Path, out: Path) -> Iterator[tuple[str, bool, list[str]]]:
+    """(label, whether it is kept back, line of the table) of the photographs of an extra table."""
+    link = out / "extra"
+    link.unlink(missing_ok=True)
+    link.symlink_to(table.parent.resolve())
+    with table.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            line = [f"extra/{row['file']}", row["label"], "", f"{row['source']} extra/{row['label']}", row["license"]]
+            yield row["label"], fifth(row["source"]), line
+
+
 def main() -> None:
-    *roots, out = (Path(argument) for argument in sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="DATA [MORE] OUT")
+    parser.add_argument("--extra", type=Path)
+    given = parser.parse_args()
+    *roots, out = given.folders
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, str]] = []
     for name, root, manifest in zip(("data", "more"), roots, ("manifest.tsv", "more.tsv"), strict=False):
@@ -126,6 +143,9 @@ def main() -> None:
         mask = mask if mask and Path(mask).is_file() else ""
         short = [str(Path(p).relative_to(out)) if p else "" for p in (row["place"], mask)]
         tables[kept].append([short[0], label, short[1], f"{row['repo']} {row['kind']}", row["licence"]])
+        counts[label, kept] += 1
+    for label, kept, line in extra(given.extra, out) if given.extra else ():
+        tables[kept].append(line)
         counts[label, kept] += 1
     content = [line[0] for line in tables[False] if line[1] == CLEAN]
     for path in sorted((out / "drawn").glob("*.webp")):  # of tools/drawn_negatives.py

@@ -236,7 +236,7 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
     if request.dry_run:
         for item in items:
             if (plan := decisions[item.source].plan) is not None:
-                _report(run, item, outcome("planned", plan, decisions[item.source]))
+                report(run, item, outcome("planned", plan, decisions[item.source]))
         items = [item for item in items if decisions[item.source].plan is None]
     if not items:
         return run.summary(EXIT_OK)
@@ -253,7 +253,7 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
         for folder in dict.fromkeys(item.target.parent for item in items if isinstance(item.target, Path)):
             make_folder(folder)
         run.account = request.account()
-    return run.process(items, results, lambda item, made: _report(run, item, made))
+    return run.process(items, results, lambda item, made: report(run, item, made))
 
 
 @dataclass(frozen=True)
@@ -386,7 +386,7 @@ def outcome(status: str, plan: Plan, decision: JobPlan, result: Result | None = 
     return StatusRecord(str(plan), record)
 
 
-def _report(run: Run, item: Item, restored: StatusRecord) -> None:
+def report(run: Run, item: Item, restored: StatusRecord) -> None:
     """Print what became of an item."""
     out, record = run.out, restored.record
     status = record["status"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json as jsons
 from collections.abc import Sequence
 from functools import partial
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import PictureError, UsageError
+from ..errors import FileError, PictureError, UsageError
+from ..fileio import read_text
 from ..shard import parse as parse_shard
+from ..tables import LARGEST_FILE, numbered_rows
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
 
@@ -70,9 +71,10 @@ def instruct(
             help="What understands the words: irtool-words.v2, instructir, or any sentence encoder.",
         ),
     ] = DEFAULT_TEXT_MODEL,
-    offsets: Annotated[
+    adapter: Annotated[
         list[str] | None,
         typer.Option(
+            "--adapter",
             "--offsets",
             metavar="[WORD=]FILE",
             help="A task of your own and the word you have for it; by default the file says. Can be repeated.",
@@ -105,7 +107,7 @@ def instruct(
         raise UsageError(
             "Name a picture and say what is to be done.", 'irtool instruct photo.jpg "remove the rain and brighten it"'
         )
-    custom_tasks = read_custom_tasks(offsets or ())
+    custom_tasks = read_custom_tasks(adapter or ())
     parse_instruction = partial(parse, text_model=text_model, own=tuple(custom_tasks))
     intents = {path.resolve(): parse_instruction(instructions) for path, instructions in lists.items()}
     common = parse_instruction(sentences)
@@ -165,22 +167,20 @@ def read_list(path: Path) -> dict[Path, list[str]]:
     Raises:
         UsageError: the file cannot be read, or a line of it is wrong.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--from {path} cannot be read: {error}.") from error
     hint = "A CSV has the columns picture,instruction; JSON lines have these keys."
     rows: list[tuple[int, object]] = []
-    if path.suffix.lower() == ".csv":
-        table = csv.DictReader(text.splitlines(keepends=True), skipinitialspace=True)
-        rows = [(table.line_num, row) for row in table]
-    else:
+    try:
+        text = "" if path.suffix.lower() in (".csv", ".tsv") else read_text(path, LARGEST_FILE)
+        rows = [] if text else list(numbered_rows(path))
+    except FileError as error:
+        raise UsageError(f"--from {error.message}", error.hint) from error
+    if text:
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip():
                 continue
             try:
                 rows.append((number, jsons.loads(line)))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise UsageError(f"{path}, line {number}: no JSON ({error}).", hint) from error
     found: dict[Path, list[str]] = {}
     for number, row in rows:
@@ -201,7 +201,7 @@ def read_custom_tasks(values: Sequence[str]) -> dict[str, CustomTask]:
 
     Raises:
         UsageError: a word is missing or named twice.
-        UnavailableError: a file is absent or holds no offsets.
+        UnavailableError: a file is absent or holds no adapter.
     """
     from ..language import CustomTask
 
@@ -216,8 +216,8 @@ def read_custom_tasks(values: Sequence[str]) -> dict[str, CustomTask]:
         word = lora.tasks(path)[0] if plain else word.strip()
         if not word or word in found:
             raise UsageError(
-                f"--offsets {text}: the word {f'{word!r} is named twice' if word else 'is missing'}.",
-                "Say which word means which file: --offsets moire=my-task.safetensors",
+                f"--adapter {text}: the word {f'{word!r} is named twice' if word else 'is missing'}.",
+                "Say which word means which file: --adapter moire=my-task.safetensors",
             )
         found[word] = CustomTask(str(path), like)
     return found

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from ..degradation import IDS
 from ..errors import EXIT_OK
+from ..models.architectures import get, names
 from ..weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, Record, records, state
 from . import options
 from .output import Output
@@ -15,10 +16,15 @@ from .output import Output
 def models(json: options.Json = False) -> int:
     """List the models.
 
-    What each does, how large it is, whether it is here.
+    What each does, how large it is, whether it is here; and the networks of which no weights were published.
     """
     out = Output(json=json)
     print_models(out, records())
+    recorded = {record.family for record in records()}
+    others = [name for name in names() if name not in recorded and get(name).restorer]
+    out.result("")
+    out.result(f"no published file is known of: {', '.join(others)}")
+    out.result("    their weights are trained here (irtool train list) or brought: --model local:FILE or hf-hub:REPO")
     out.record({"type": "summary", "models": len(records())})
     return EXIT_OK
 

@@ -38,7 +38,9 @@ Device = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", envvar="IRTOOL_THREADS", metavar="N", min=1, help="CPU threads to compute with."),
+    typer.Option(
+        "--threads", envvar="IRTOOL_THREADS", metavar="N", min=1, max=65535, help="CPU threads to compute with."
+    ),
 ]
 Jobs = Annotated[
     str,
@@ -144,11 +146,13 @@ Controller = Annotated[
     typer.Option("--controller", metavar="ID|local:PATH", help="The DA-CLIP that steers a model; else its own."),
 ]
 Steps = Annotated[
-    int | None, typer.Option("--steps", metavar="N", help="Of a diffusion model. Default: as its sampler needs.")
+    int | None,
+    typer.Option("--steps", metavar="N", max=100_000, help="Of a diffusion model. Default: as its sampler needs."),
 ]
 Sampler = Annotated[str | None, typer.Option("--sampler", metavar="|".join(SAMPLERS), help="Of a diffusion model.")]
 Seed = Annotated[
-    int | None, typer.Option("--seed", metavar="N", help="Of the noise in a diffusion model; 0 by default.")
+    int | None,
+    typer.Option("--seed", metavar="N", max=2**63 - 1, help="Of the noise in a diffusion model; 0 by default."),
 ]
 Guidance = Annotated[
     str | None,
@@ -192,7 +196,8 @@ def parse_bytes(text: str, flag: str = "--max-memory") -> int:
         UsageError: it is no size above zero.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?\s*", text.lower())
-    if match is None or float(match[1]) == 0:
+    # No machine has as much as sixteen digits of terabytes.
+    if match is None or len(match[1]) > 32 or not 0 < float(match[1]) < 1e16:
         raise UsageError(f"{flag} '{text}' is no size.", "Write a number with a unit, such as 2GB or 800MiB.")
     size = float(match[1])
     if match[3] == "b" and match[2]:
@@ -326,7 +331,7 @@ class Request:
             raise UsageError(f"--quality lies from 1 to 100, not {self.quality}.")
         if self.format != "preserve" and not format_named(self.format).writable:
             raise UsageError(f"irtool does not write {self.format}.", "Use --format png.")
-        if self.tile not in ("auto", "off") and not self.tile.isdecimal():
+        if self.tile not in ("auto", "off") and not (self.tile.isdecimal() and len(self.tile) < 10):
             raise UsageError(f"--tile cannot be '{self.tile}'.", "Give auto, off, or a number of pixels.")
         one_of(self.dtype, DTYPES, "--dtype")
         one_of(self.padding, PADDINGS, "--padding")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..diffusion.sampling import Sampling
 from ..errors import UsageError
 from ..shard import parse as parse_shard
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
@@ -23,9 +24,9 @@ def restore(
         list[str] | None,
         typer.Option("--task", metavar="TASK", help="What to undo, such as denoise; repeat it or use commas."),
     ] = None,
-    offsets: Annotated[
+    adapter: Annotated[
         Path | None,
-        typer.Option("--offsets", metavar="FILE", help="A task of your own, from irtool train --recipe add-task."),
+        typer.Option("--adapter", "--offsets", metavar="FILE", help="A task of your own, from the recipe add-task."),
     ] = None,
     mask: Annotated[
         Path | None,
@@ -70,18 +71,29 @@ def restore(
     """Find and undo what is wrong.
 
     What is wrong is found by itself, or named with --task. A clean photograph is passed through untouched. The input
-    is never written to, and an interrupted run is resumed by the same command.
+    is never written to, and an interrupted run is resumed by the same command. --task hdr makes one picture of two or
+    three exposures of a scene instead; its --model is a diffusion prior.
     """
     from ..experts import is_best
     from ..plan import plan_auto, plan_tasks
+    from . import exposures
     from .batch import JobPlan, Request, restore_batch
 
-    if auto + bool(task) + (offsets is not None) > 1:
-        raise UsageError("--auto, --task and --offsets exclude each other.", "Leave one of them out.")
+    if exposures.named(task):
+        others = {"--auto": auto, "--adapter": adapter, "--mask": mask, "--ask": ask, "--ensemble": ensemble,
+                  "--side-by-side": side_by_side, "--preview-steps": preview_steps, "--recursive": recursive,
+                  "--controller": controller, "--strength": strength != 1, "--max-memory": max_memory}  # fmt: skip
+        request = Request(inputs, model, detector, output=output, existing=existing, format=format, quality=quality,
+                          strip=strip, dry_run=dry_run, device=device, dtype=dtype, threads=threads, json=json,
+                          quiet=quiet, verbose=verbose)  # fmt: skip
+        settings = options.sampling(steps, sampler, seed, guidance, operator, guidance_strength, published)
+        return exposures.fuse_exposures(request, settings or Sampling(), others)
+    if auto + bool(task) + (adapter is not None) > 1:
+        raise UsageError("--auto, --task and --adapter exclude each other.", "Leave one of them out.")
     if mask is not None:
-        _check_mask(mask, auto or offsets is not None)
+        _check_mask(mask, auto or adapter is not None)
         task = task or ["missing"]
-    if operator is not None and not auto and not task and offsets is None:
+    if operator is not None and not auto and not task and adapter is None:
         from ..diffusion.observation import tasks_of
 
         task = list(tasks_of(operator))
@@ -96,10 +108,10 @@ def restore(
         json=json, quiet=quiet, verbose=verbose, mask=mask, ensemble=ensemble, ask=ask,
         jobs=jobs, on=on, shard=None if shard is None else parse_shard(shard),
     )  # fmt: skip
-    if offsets is not None:
+    if adapter is not None:
         from ..models.lora import base_task
 
-        decision = JobPlan(plan_tasks([base_task(offsets)], strength, model, adapter=str(offsets), **more))
+        decision = JobPlan(plan_tasks([base_task(adapter)], strength, model, adapter=str(adapter), **more))
     elif task:
         plan = plan_tasks(task, strength, model, **more)
         if mask is not None and not any("missing" in step.task_weights for step in plan.steps):
@@ -117,6 +129,6 @@ def restore(
 def _check_mask(mask: Path, other: bool) -> None:
     """Raise a UsageError where --mask is no file, or stands beside another way to say what is to be done."""
     if other:
-        raise UsageError("--mask goes with --task missing, which it stands for.", "Leave --auto and --offsets out.")
+        raise UsageError("--mask goes with --task missing, which it stands for.", "Leave --auto and --adapter out.")
     if not mask.is_file():
         raise UsageError(f"--mask {mask} is not a file.")

@@ -49,7 +49,8 @@ class Findings(NamedTuple):
     Attributes:
         kinds: (N, 10) one logit for each of `IDS`, independent of each other.
         clean: (N,) logit of nothing being wrong.
-        severity: (N, 10) how strong each kind would be: the RMS change that it made, in units of `SEVERE`.
+        severity: (N, 10) how strong each kind would be: the RMS change that it made, in units of `SEVERE`; of low light
+            the stops that are missing, in units of `STOPS`.
         whole_map: (N, len(LOCAL), h, w) logit per cell of the reduced picture.
         crop_maps: (N, K, len(LOCAL), h, w) likewise per cell of the crops of middle size.
         features: (N, 112) of the whole picture, from layers that are still those of ImageNet: what it shows.
@@ -65,6 +66,9 @@ class Findings(NamedTuple):
 
 SEVERE = 0.25
 """RMS change of a picture in [0, 1] that counts as the full severity of 1."""
+STOPS = 4.0
+"""Halvings of the mean sRGB value that count as the full severity of low light: its RMS change says more about how
+bright the picture was than about how dark it became."""
 
 
 def fine_crops(pixels: Tensor) -> Tensor:

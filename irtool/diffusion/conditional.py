@@ -154,8 +154,9 @@ def ddnm(
     """Wang et al., "Zero-Shot Image Restoration Using Denoising Diffusion Null-Space Model", ICLR 2023 (DDNM+).
 
     The part of the predicted picture that is seen is replaced by the observation, ``x0 - A^+ (A x0 - y)``; with noise
-    only as far as the noise it brings fits into what the step adds anyway. Arguments as `ddrm`; times may go up
-    (`with_jumps`), and eta is the share of fresh noise.
+    only as far as the noise it brings fits into the next state's, and fresh noise alone makes up the rest there: what
+    the network predicts holds the observation's noise already. Arguments as `ddrm`; times may go up (`with_jumps`), and
+    eta is the share of fresh noise.
     """
     x = draw()
     s, y_bar = A.singular.to(x.device), A.observed(y)
@@ -166,12 +167,18 @@ def ddnm(
             continue
         x0, noise = prior.denoise(x, t)
         a, b = prior.abar(u) ** 0.5, (1 - prior.abar(u)) ** 0.5
-        trust = torch.where(noise_y > 0, (eta * b / (a * noise_y.clamp_min(1e-12))).clamp(max=1), 1.0) * (s > 0)
+        if sigma == 0:
+            trust = (s > 0).to(s.dtype)
+            predicted_share, fresh = (1 - eta**2) ** 0.5 * b, torch.full_like(s, eta * b)
+        else:
+            fits = a * noise_y <= b
+            limited = (1 - eta**2) ** 0.5 * b / (a * noise_y.clamp_min(1e-12))
+            trust = torch.where(fits, 1.0, limited) * (s > 0)
+            predicted_share = torch.where(s > 0, 0.0, (1 - eta**2) ** 0.5 * b)
+            fresh = torch.where(s > 0, (b**2 - (a * trust * noise_y) ** 2).clamp_min(0).sqrt(), eta * b)
         c0 = A.spectrum(x0)
         corrected = c0 + trust * (y_bar - c0)
-        fresh_noise = ((eta * b) ** 2 - (a * trust * noise_y) ** 2).clamp_min(0).sqrt()
-        predicted = (1 - eta**2) ** 0.5 * b * A.spectrum(noise)
-        x = A.from_spectrum(a * corrected + predicted + fresh_noise * A.spectrum(draw()))
+        x = A.from_spectrum(a * corrected + predicted_share * A.spectrum(noise) + fresh * A.spectrum(draw()))
         callback(u, x)
     return x
 

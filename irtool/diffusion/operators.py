@@ -1,4 +1,4 @@
-"""How observations come about: ``y = A(x) + sigma n``, written as strings such as ``blur(sigma=2)|noise(10)``.
+"""Operators that pictures are observed through: ``y = A(x) + sigma n``. Their strings: `irtool.diffusion.observation`.
 
 An operator maps pictures (N, C, H, W) to observations and can be differentiated. A `LinearOperator` also knows its
 singular value decomposition ``A = U S V^T``, which conditional samplers use without ever forming a matrix: `spectrum`
@@ -15,8 +15,6 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from ..errors import UsageError
 
 
 class Operator(Protocol):
@@ -286,30 +284,3 @@ def line_kernel(length: float, angle: float) -> Tensor:
                 if row <= 2 * radius and column <= 2 * radius:
                     kernel[row, column] += share * part
     return (kernel / kernel.sum()).float()
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What a string says: an operator for pictures of one size, and the noise that comes last.
-
-    Attributes:
-        operator: on pictures in [0, 1].
-        sigma: standard deviation of the noise, in units of [0, 1].
-    """
-
-    operator: Operator
-    sigma: float
-
-    @property
-    def linear(self) -> LinearOperator:
-        """The operator, with its singular values.
-
-        Raises:
-            UsageError: they are not known.
-        """
-        if isinstance(self.operator, LinearOperator):
-            return self.operator
-        raise UsageError(
-            "This sampler needs an operator whose singular values are known.",
-            "Those are mask, downsample, blur and gray, one alone, with noise or without; dps and gdp take any.",
-        )

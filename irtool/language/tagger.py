@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ..errors import UnavailableError
+from ..errors import FileError, UnavailableError
+from ..fileio import open_regular
 from .labels import ACTS, KINDS, LEVELS
 from .packing import unpack
 from .tokens import BUCKETS, Token, features
@@ -48,10 +49,12 @@ class Tags:
 def _opened(path: Path) -> Iterator[Any]:
     """A safetensors file."""
     try:
+        open_regular(path).close()
         with safe_open(str(path), framework="np") as file:
             yield file
-    except FileNotFoundError as error:
-        raise UnavailableError(f"{path} does not exist.", HINT) from error
+    except FileError as error:
+        message = error.message if path.exists() else f"{path} does not exist"
+        raise UnavailableError(f"{message}.", HINT) from error
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise UnavailableError(f"{path} is no readable text model: {error}.", HINT) from error
 

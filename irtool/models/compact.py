@@ -1,18 +1,15 @@
 """The compact all-in-one network that ships with irtool.
 
-A NAFNet-family U-net (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022) with four
-departures, each for speed or for a promise the tool makes:
+A NAFNet-family U-net (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022) with four differences:
 
 * it works on a pixel-unshuffled (half-resolution) stem, so most of its work is dense matrix products;
-* its 1x1 convolutions carry low-rank offsets per task, ``W + sum_t m_t B_t A_t`` (the weight modulation
-  of Instruct-IPT, arXiv 2407.00676, in our own reading), merged once per mixture ``m`` so that a task or
-  a mixture of tasks costs nothing at run time;
-* nothing inside it pools over the tile: the channel attention is driven by the mixture and a `global_stats`,
+* its 1x1 convolutions carry low-rank offsets per task, ``W + sum_t m_t B_t A_t`` (after the weight modulation of
+  Instruct-IPT, arXiv 2407.00676), merged once for the task weights ``m``: tasks cost nothing at run time;
+* nothing inside it pools over the tile: the channel attention is driven by the task weights and by `global_stats`,
   statistics taken once over the whole picture, so tiles agree with the whole;
-* light comes first: a gain and a shift per colour channel, read off the context, bring the picture to
-  where the convolutions work; then they predict a gain and an offset per pixel, ``y = x (1 + a) + b``.
-  Low light, haze, shadow and veils are affine, globally or locally, so the full-resolution input carries
-  the detail through.
+* first a gain and a shift per color channel, read off those statistics, bring the picture to where the convolutions
+  work; then they predict a gain and an offset per pixel, ``y = x (1 + a) + b``. Low light, haze, shadow and veils are
+  affine, globally or locally, so the full-resolution input carries the detail through.
 
 Missing regions of one flat colour are found and filled smoothly before (`irtool.models.inpaint`); the network is told
 where they were. Where one path of the camera explains a blur, the network is shown the picture with that path divided
@@ -64,7 +61,7 @@ class Resampled(nn.Linear):
 class Pointwise(nn.Module):
     """A 1x1 convolution with one low-rank weight offset per task, on channels-last tokens.
 
-    While training, every sample of a batch has its own mixture and so its own weight. After `merge`
+    While training, every sample of a batch has its own task weights and so its own weight. After `merge`
     the offsets are folded in and a plain linear layer remains. There is no bias: the layer norms before
     it have one, and its gradient would be the dearest operation of a training step on a CPU.
     """
@@ -78,7 +75,7 @@ class Pointwise(nn.Module):
         nn.init.normal_(self.down, std=inputs**-0.5)
 
     def lora_delta(self, task_weights: Tensor) -> Tensor:
-        """Weight offsets (N, outputs, inputs) of mixtures (N, tasks)."""
+        """Weight offsets (N, outputs, inputs) of task weights (N, tasks)."""
         tasks, _, rank = self.up.shape
         up = torch.einsum("nt,tor->notr", task_weights, self.up).flatten(2)
         return up @ self.down.reshape(tasks * rank, -1)
@@ -86,7 +83,7 @@ class Pointwise(nn.Module):
     def forward(self, x: Tensor, task_weights: Tensor | None, scale: Tensor | None = None) -> Tensor:
         """x (N, H, W, inputs) -> (N, H, W, outputs).
 
-        mixture is (N, tasks), or None once merged. scale (N, inputs) multiplies the input channels. Both
+        task_weights is (N, tasks), or None once merged. scale (N, inputs) multiplies the input channels. Both
         act on the weight or on the tokens, whichever of the two is smaller.
         """
         n, h, w, c = x.shape
@@ -232,7 +229,7 @@ def _partial_conv(layer: nn.Conv2d, x: Tensor, inputs: int | None = None, output
 
 
 class CompactNet(nn.Module):
-    """Gain-and-offset restoration of a picture under a mixture of tasks.
+    """Gain-and-offset restoration of a picture under weighted tasks.
 
     Args:
         width: channels at half resolution; they double at each further level.
@@ -240,7 +237,7 @@ class CompactNet(nn.Module):
             the decoder; both have the same number of levels.
         rank: rank of the task offsets.
         hidden: size of the embedded context.
-        tasks: ids of the tasks, in the order of the mixture vectors.
+        tasks: ids of the tasks, in the order of the task-weight vectors.
         guess: whether it takes a guess at the picture without its blur.
     """
 
@@ -391,7 +388,7 @@ class CompactNet(nn.Module):
             weight.register_hook(partial(_mask_gradient, mask))
 
     def vector(self, task_weights: Mapping[str, float]) -> Tensor:
-        """The mixture as a (1, tasks) vector; raises KeyError for an unknown task."""
+        """Task weights as a (1, tasks) vector; raises KeyError for an unknown task."""
         v = torch.zeros(1, len(self.tasks))
         for task, weight in task_weights.items():
             v[0, self.tasks.index(task)] = weight
@@ -399,7 +396,7 @@ class CompactNet(nn.Module):
 
     @torch.no_grad()
     def merge(self, task_weights: Mapping[str, float]) -> None:
-        """Fold the offsets of one mixture into the weights and drop them; the net is then fixed to it."""
+        """Fold the offsets of these task weights into the weights and drop them: nothing else can be asked then."""
         v = self.vector(task_weights).to(self.stem.weight)
         self.fixed = 2 * v
         for layer in self.modules():

@@ -22,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from ..errors import UnavailableError, UsageError
+from ..errors import FileError, UnavailableError, UsageError
+from ..fileio import atomic_write, open_regular
 
 HINT = "Give a file that irtool train --recipe add-task has led to."
 
@@ -260,7 +261,7 @@ def save(
 
     Args:
         net: has `LoRALayer` layers, or is `LoRAModel`.
-        path: target, replaced atomically.
+        path: target, replaced whole or not at all.
         tasks: a name for each, in order.
         base: id of the model that they belong to.
         notes: further header entries.
@@ -270,9 +271,7 @@ def save(
         assert isinstance(module, LoRALayer)
         tensors[f"{name}.down"], tensors[f"{name}.up"] = module.down, module.up
     header = {"architecture": "offsets", "tasks": json.dumps(list(tasks)), "base": base, **(notes or {})}
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(serialise({k: v.detach().cpu().half().contiguous() for k, v in tensors.items()}, header))
-    partial.replace(path)
+    atomic_write(path, serialise({k: v.detach().cpu().half().contiguous() for k, v in tensors.items()}, header))
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -282,12 +281,14 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         UnavailableError: it is absent or no such file.
     """
     try:
+        open_regular(path).close()
         with safe_open(str(path), framework="pt") as file:
             header = dict(file.metadata() or {})
             tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    except FileNotFoundError as error:
-        raise UnavailableError(f"{path} does not exist.", HINT) from error
-    except (SafetensorError, OSError) as error:
+    except FileError as error:
+        message = error.message if path.exists() else f"{path} does not exist"
+        raise UnavailableError(f"{message}.", HINT) from error
+    except (SafetensorError, OSError, ValueError) as error:
         raise UnavailableError(f"{path} is not a readable safetensors file: {error}.", HINT) from error
     if header.get("architecture") != "offsets":
         raise UnavailableError(f"{path} holds no offsets.", HINT)
@@ -310,9 +311,14 @@ def tasks(path: Path) -> list[str]:
     """The names of the tasks in a file of offsets.
 
     Raises:
-        UnavailableError: as `read`.
+        UnavailableError: as `read`, or the header is damaged.
     """
-    named: list[str] = json.loads(read(path)[1].get("tasks", "[]"))
+    try:
+        named = json.loads(read(path)[1].get("tasks", ""))
+    except (ValueError, RecursionError):
+        named = None
+    if not isinstance(named, list) or not named or not all(isinstance(name, str) for name in named):
+        raise UnavailableError(f"{path} has a damaged header: tasks.", HINT)
     return named
 
 

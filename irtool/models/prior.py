@@ -80,7 +80,10 @@ class PriorModel:
         return PriorBound(self, sampling, guidance, parts, steps, condition.mask, condition.callback)
 
 
-def fuse(model: PriorModel, exposures: Sequence[Tensor], steps: int = 100, seed: int = 0) -> Tensor:
+def fuse(
+    model: PriorModel, exposures: Sequence[Tensor], steps: int = 100, seed: int = 0,
+    on_progress: Progress = lambda done, of: None,
+) -> Tensor:  # fmt: skip
     """One picture of several exposures of a scene, by GDP: every exposure has a factor and a map of its own to learn.
 
     Args:
@@ -88,6 +91,7 @@ def fuse(model: PriorModel, exposures: Sequence[Tensor], steps: int = 100, seed:
         exposures: (1, 3, H, W) each, in [0, 1], aligned; sides at least the prior's.
         steps: of the respaced process.
         seed: of the noise.
+        on_progress: called with the patches done and those in all.
 
     Returns:
         (1, 3, H, W) in [0, 1].
@@ -102,11 +106,17 @@ def fuse(model: PriorModel, exposures: Sequence[Tensor], steps: int = 100, seed:
     g.manual_seed(seed)
     scale = gdp.steady_scale(gdp.SCALES["light"], exposures[0].numel(), steps) / len(exposures)
 
+    calls = p.steps * len(gdp.corners(shape[-2], shape[-1], size, size // 2, gdp.STEADY.twice))
+    done = 0
+
     def draw(i: int) -> Tensor:
         return torch.randn(shape, generator=g).to(device)
 
     def net(x: Tensor, t: int) -> Tensor:
+        nonlocal done
         out: Tensor = model.placed.net(x.to(model.placed.dtype), torch.full((1,), float(t), device=device))
+        done += 1
+        on_progress(min(done, calls), calls)
         return out.float()
 
     operators = [gdp.light(shape[-2], shape[-1], g) for _ in exposures]

@@ -6,14 +6,16 @@ Layout: BITMAPINFOHEADER, BITMAPV4HEADER and BITMAPV5HEADER of the Windows GDI r
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from io import BytesIO
 
 import numpy as np
+from PIL import Image
 
 from . import stated
 from .raw import DecodedFile, Guard, RefusedError, common, samples
 
-_BITFIELDS, _ALPHA_BITFIELDS = 3, 6
+_RLE8, _RLE4, _BITFIELDS, _ALPHA_BITFIELDS = 1, 2, 3, 6
 _CONVERT = "Convert it to PNG with the program that made it."
 
 
@@ -22,7 +24,7 @@ def load_bmp(data: bytes, guard: Guard) -> DecodedFile:
     from PIL import BmpImagePlugin
 
     try:
-        im = BmpImagePlugin.BmpImageFile(BytesIO(data))
+        file = BmpImagePlugin.BmpImageFile(BytesIO(data))
     except OSError as error:
         fields = _bit_fields(data, guard)
         if fields is not None:
@@ -30,13 +32,63 @@ def load_bmp(data: bytes, guard: Guard) -> DecodedFile:
         if "nsupported" in str(error) or "nknown" in str(error):
             raise RefusedError(f"is a BMP of a kind that irtool does not read ({error})", _CONVERT) from error
         raise
-    guard(im.size, alpha=im.mode == "RGBA")
+    guard(file.size, alpha=file.mode == "RGBA")
+    im: Image.Image = file
+    if int.from_bytes(data[30:34], "little") in (_RLE8, _RLE4) and _header_size(data) >= 40:
+        im = _run_lengths(data, file)
     im.load()
     color, alpha = samples(im)
     notes: tuple[str, ...] = ()
     if data[14 + 56 : 14 + 60] == b"KNIL" and _header_size(data) >= 124:
         notes = ("the colour profile that it names lies in another file: the pixels are treated as sRGB",)
-    return DecodedFile(color, alpha, notes=notes, **{**common(im), "icc": _profile(data, color.shape[2] == 1)})
+    return DecodedFile(color, alpha, notes=notes, **{**common(file), "icc": _profile(data, color.shape[2] == 1)})
+
+
+def _run_lengths(data: bytes, im: Image.Image) -> Image.Image:
+    """The picture of a run-length encoded BMP. Pillow refuses those that leave pixels out, which are of color 0 then,
+    and takes a step of Python for each pixel left out."""
+    width, height = im.size
+    rows = np.zeros((height, width), np.uint8)
+    for x, y, run in _runs(data, height, fine=data[30] == _RLE4):
+        if y < height and x < width:
+            seen = run[: width - x]
+            rows[y, x : x + len(seen)] = seen
+    if im.mode == "1":
+        rows *= 255
+    indexed = Image.fromarray(rows[::-1] if int.from_bytes(data[22:26], "little", signed=True) > 0 else rows)
+    if im.mode == "P" and im.palette is not None:
+        indexed.putpalette(im.palette.palette, im.palette.rawmode or im.palette.mode)
+    indexed.info = im.info
+    return indexed
+
+
+def _runs(data: bytes, height: int, *, fine: bool) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Column, row (counted as stored) and indexes of each run; `fine`: two indexes in a byte.
+
+    Raises:
+        ValueError: the file ends before the picture does.
+    """
+    at, x, y = int.from_bytes(data[10:14], "little"), 0, 0
+    while at + 2 <= len(data):
+        count, value = data[at], data[at + 1]
+        at += 2
+        if not count and value == 0:
+            x, y = 0, y + 1
+        elif not count and value == 1:
+            return
+        elif not count and value == 2:
+            if at + 2 > len(data):
+                break
+            x, y, at = x + data[at], y + data[at + 1], at + 2
+        else:
+            size = count or value
+            packed = bytes([value]) * size if count else data[at : at + ((size + 1) // 2 if fine else size)]
+            at += 0 if count else len(packed) + len(packed) % 2
+            run = np.frombuffer(packed, np.uint8)
+            yield x, y, (np.stack([run >> 4, run & 15], axis=1).reshape(-1) if fine else run)[:size]
+            x += size
+    if y < height - 1:
+        raise ValueError("the file ends early")
 
 
 def _header_size(data: bytes) -> int:

@@ -19,9 +19,10 @@ from PIL import Image
 from ..errors import IrtoolError, PictureError, UnavailableError
 from ..memory import Budget
 from . import exif as exif_room
+from . import png, stated
 from . import xmp as xmp_room
 from .color import channels, converter, profile_of, strips
-from .formats import FORMATS, sniff
+from .formats import FORMATS, other_kind, sniff
 from .loaders import load
 from .model import Picture
 from .raw import DecodedFile, Guard, RefusedError, to_srgb
@@ -39,6 +40,10 @@ _FILE_BYTES = 8  # for each pixel allowed: no file needs more, two times 16-bit 
 # Above 40 megapixels a file must hold a hundredth of a bit for each pixel. A blank JPEG has 0.14, a photograph 0.5 to
 # 8; files of some hundred bytes that claim gigabytes of pixels have 0.0001.
 _SURE_PIXELS, _LEAST_BITS = 40_000_000, 0.01
+
+
+_WEBP_NOISE = 1
+"""Levels by which libwebp's conversion from YUV tells the channels of black and white apart."""
 
 
 def silence_warnings() -> None:
@@ -218,7 +223,11 @@ def _format_of(data: bytes, name: str) -> str:
     format = sniff(data)
     if format is None:
         known = ", ".join(FORMATS)
-        raise PictureError(f"{name} is not a picture of a known kind", f"Kinds that can be read: {known}.")
+        what = other_kind(data)
+        raise PictureError(
+            f"{name} is not a picture of a known kind" + (f", but {what}" if what else ""),
+            f"Kinds that can be read: {known}.",
+        )
     return format
 
 
@@ -242,6 +251,8 @@ def _picture(raw: DecodedFile, format: str, name: str, path: Path | None) -> Pic
     gray = color.shape[2] == 1
     swapped = orientation >= 5
     icc = raw.icc
+    if not icc and not gray and not any(name in png.COLOR_CHUNKS for name, _ in raw.blocks):
+        icc = stated.profile(*stated.ADOBE_RGB) if exif_room.is_adobe_rgb(exif) else None
     if icc and color.dtype == np.uint8 and not gray and profile_of(icc) is None and channels(icc) == 3:
         converted = to_srgb(Image.fromarray(color), icc)
         if converted is not None:
@@ -253,7 +264,7 @@ def _picture(raw: DecodedFile, format: str, name: str, path: Path | None) -> Pic
         alpha=None if alpha is None else alpha.astype(np.float32) / top,
         bits=16 if color.dtype == np.uint16 else 8,
         gray=gray,
-        neutral=not gray and _is_neutral(color),
+        neutral=not gray and _is_neutral(color, _WEBP_NOISE if format == "WEBP" and not raw.lossless else 0),
         format=format if FORMATS[format].writable else "PNG",
         icc=icc,
         exif=exif,
@@ -282,9 +293,9 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _is_neutral(color: np.ndarray) -> bool:
-    """Whether the three channels of a picture are equal everywhere."""
-    return all(bool((color[rows, :, :1] == color[rows, :, 1:]).all()) for rows in strips(color))
+def _is_neutral(color: np.ndarray, noise: int) -> bool:
+    """Whether the three channels of a picture are equal everywhere, to so many levels."""
+    return all(bool((np.ptp(color[rows], axis=2) <= noise).all()) for rows in strips(color))
 
 
 def _srgb(color: np.ndarray, icc: bytes | None, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:

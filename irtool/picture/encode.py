@@ -66,13 +66,15 @@ def encode(
     if strip:
         kept = tuple(block for block in picture.blocks if block[0] in png.COLOR_CHUNKS)
         picture = replace(picture, exif=None, xmp=None, comment=None, blocks=kept)
+    told: list[str] = [] if notes is None else notes
+    told += _lost(picture, kind)
     try:
         codes, icc = _codes(picture, kind)
         if picture.icc and not icc:
             # The pixels are no longer in the colours that these chunks state.
             blocks = tuple(block for block in picture.blocks if block[0] not in png.COLOR_CHUNKS)
             picture = replace(picture, blocks=blocks)
-        return _ENCODERS[kind.name](replace(picture, icc=icc), codes, quality, [] if notes is None else notes)
+        return _ENCODERS[kind.name](replace(picture, icc=icc), codes, quality, told)
     except MemoryError as error:
         raise PictureError(f"{picture.name}: not enough memory to encode it as {kind.name}", "") from error
     except (UnavailableError, PictureError):
@@ -80,6 +82,25 @@ def encode(
     except (OSError, ValueError, struct.error, RuntimeError, TypeError, OverflowError, SyntaxError) as error:
         hint = "Use --strip to leave metadata out, or another format."
         raise PictureError(f"{picture.name}: cannot be encoded as {kind.name} ({error})", hint) from error
+
+
+def _lost(picture: Picture, kind: Format) -> list[str]:
+    """Sentences on what a picture has and a format cannot carry."""
+    names = {name for name, _ in picture.blocks}
+    parts = {
+        "EXIF": picture.exif and not kind.exif,
+        "XMP": picture.xmp and not kind.exif,
+        "IPTC": "APP13" in names and kind.name != "JPEG",
+        "comment": picture.comment and kind.name != "JPEG",
+        "text": names & set(png.TEXT_CHUNKS) and kind.name != "PNG",
+    }
+    lost = ", ".join(name for name, there in parts.items() if there)
+    found = [f"its {lost} cannot be kept in {kind.name}"] if lost else []
+    if picture.bits == 16 and not kind.deep:
+        found.append(f"its 16 bits became the 8 of {kind.name}")
+    if picture.alpha is not None and not kind.alpha:
+        found.append(f"its transparency became white in {kind.name}")
+    return found
 
 
 def _codes(picture: Picture, kind: Format) -> tuple[np.ndarray, bytes | None]:

@@ -269,12 +269,27 @@ def fitted(block: bytes, limit: int) -> tuple[bytes | None, tuple[int, ...]]:
 
 def metadata_of(directory: Directory) -> Directory:
     """What of a TIFF's first directory is metadata rather than pixel storage."""
-    return {tag: entry for tag, entry in directory.items() if tag not in _STRUCTURE and not _wide(entry)}
+    return {tag: entry for tag, entry in directory.items() if tag not in _STRUCTURE and not is_wide(entry)}
 
 
-def _wide(entry: Entry | Directory) -> bool:
+def is_wide(entry: Entry | Directory) -> bool:
     """Whether an entry has a type that only BigTIFF has."""
     return isinstance(entry, tuple) and entry[0] in (16, 17, 18)
+
+
+def is_adobe_rgb(block: bytes | None) -> bool:
+    """Whether an EXIF block says that its picture is in Adobe RGB, as cameras do instead of a profile: by the
+    interoperability index R03 (DCF 2.0, 3.4), or by a ColorSpace of 2, which some write besides."""
+    try:
+        order, directory = parse(block or b"")
+    except ValueError:
+        return False
+    sub = directory.get(_EXIF)
+    if not isinstance(sub, dict):
+        return False
+    interop = sub.get(_INTEROP)
+    index = interop.get(1) if isinstance(interop, dict) else None
+    return numbers(order, sub.get(0xA001)) == (2,) or (isinstance(index, tuple) and index[2].startswith(b"R03"))
 
 
 def without_orientation(block: bytes) -> bytes:

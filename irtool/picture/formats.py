@@ -21,6 +21,7 @@ class Format:
         alpha: carries transparency.
         gray: carries a single channel.
         icc: carries a colour profile; where not, colours are written as sRGB.
+        exif: carries EXIF and XMP.
         writable: irtool writes it.
     """
 
@@ -31,6 +32,7 @@ class Format:
     alpha: bool = True
     gray: bool = True
     icc: bool = True
+    exif: bool = True
     writable: bool = True
 
 
@@ -41,7 +43,7 @@ FORMATS: dict[str, Format] = {
         Format("PNG", (".png",), deep=True),
         Format("TIFF", (".tif", ".tiff"), deep=True),
         Format("WEBP", (".webp",), max_side=16383, gray=False),
-        Format("BMP", (".bmp", ".dib"), icc=False),
+        Format("BMP", (".bmp", ".dib"), icc=False, exif=False),
         Format("AVIF", (".avif",), max_side=32768, gray=False),
         Format("HEIF", (".heic", ".heif", ".hif"), max_side=16384, gray=False),
         Format("GIF", (".gif",), writable=False),
@@ -108,9 +110,45 @@ def sniff(data: bytes) -> str | None:
     if data[4:8] == b"ftyp":
         return _sniff_heif(data)
     # "BM" alone is too common a beginning: the header size that follows must be one that exists.
-    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in (12, 40, 52, 56, 64, 108, 124):
+    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in (12, 16, 40, 52, 56, 64, 108, 124):
         return "BMP"
     return None
+
+
+_OTHERS: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\xff\x0a", "a JPEG XL picture"),
+    (4, b"JXL ", "a JPEG XL picture"),
+    (4, b"jP  ", "a JPEG 2000 picture"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+    (0, b"8BPS", "a Photoshop document"),
+    (0, b"\x76\x2f\x31\x01", "an OpenEXR picture"),
+    (0, b"#?RADIANCE", "a Radiance HDR picture"),
+    (4, b"ftypcrx ", "a camera raw file"),
+    (0, b"FUJIFILMCCD-RAW", "a camera raw file"),
+    (0, b"IIU\0", "a camera raw file"),
+    (0, b"IIRO", "a camera raw file"),
+    (0, b"IIRS", "a camera raw file"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"PK\x03\x04", "an archive or an office document"),
+    (0, b"\x1f\x8b", "a compressed file (gzip)"),
+    (4, b"ftypqt  ", "a video"),
+    (4, b"ftypmp4", "a video"),
+    (4, b"ftypisom", "a video"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS, without the file that it stands for"),
+)
+
+
+def other_kind(data: bytes) -> str:
+    """What a file is, from its first bytes, that `sniff` does not know; empty where that cannot be told."""
+    for at, mark, what in _OTHERS:
+        if data[at : at + len(mark)] == mark:
+            return what
+    text = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<svg", b"<?xml")) and b"<svg" in text:
+        return "a drawing (SVG)"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "a web page, not the picture that it may show"
+    return "nothing but zeros, as a crash or a broken copy leaves it" if data and not any(data[:4096]) else ""
 
 
 def _sniff_heif(data: bytes) -> str | None:

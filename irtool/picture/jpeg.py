@@ -135,10 +135,11 @@ def load_jpeg(data: bytes, guard: Guard) -> DecodedFile:
     _check(found)
     if not found.frame:
         raise ValueError("no frame header")
+    exif = b"".join(found.chunks(0xE1, _EXIF)) or None
     profile = any(found.chunks(0xE2, b"ICC_PROFILE\0"))
     # Progressive files are held as coefficients: two bytes for each sample.
     more = 2 * found.components if found.frame in (0xC2, 0xCA) else 0
-    guard((found.width, found.height), profile=profile, more=more)
+    guard((found.width, found.height), profile=profile or exif_room.is_adobe_rgb(exif), more=more)
     notes = []
     if not found.whole:
         data = _completed(data, found)
@@ -150,7 +151,11 @@ def load_jpeg(data: bytes, guard: Guard) -> DecodedFile:
     if found.whole and _ends_flat(im) and not _is_complete(im, data[: found.end - 2], _FILLERS[0]):
         raise ValueError("its data ends early")
     meta = common(im)
-    meta["exif"] = b"".join(found.chunks(0xE1, _EXIF)) or None
+    meta["exif"] = exif
+    if profile and not meta["icc"]:
+        notes.append("its colour profile is damaged or incomplete and was dropped: it is treated as sRGB")
+    if any(b"jumb" in body[:64] for body in found.chunks(0xEB, b"JP")):
+        notes.append("its content credentials (C2PA) are not kept: they are of the picture as it was")
     meta["xmp"] = _packet(found, notes)
     aspect = im.info.get("jfif_density") if im.info.get("jfif_unit") == 0 else None
     aspect = aspect if aspect and aspect[0] != aspect[1] and min(aspect) > 0 else None
@@ -185,6 +190,8 @@ def _check(found: Structure) -> None:
     """Refuse what is sound but of a kind that is not decoded, and what cannot hold the pixels it claims."""
     if kind := _FRAMES.get(found.frame):
         raise RefusedError(f"is {kind}", _CONVERT)
+    if found.frame and found.width and not found.height:
+        raise RefusedError("is a JPEG whose height is told behind its pixels (DNL)", _CONVERT)
     if found.frame and found.precision != 8:
         raise RefusedError(f"is a {found.precision}-bit JPEG, of which irtool reads those of 8 bits", _CONVERT)
     if found.scans > _MAX_SCANS:

@@ -27,9 +27,7 @@ def load(format: str, data: bytes, guard: Guard) -> DecodedFile:
 def _png(data: bytes, guard: Guard) -> DecodedFile:  # noqa: C901 (the cases of the format, in order)
     from PIL import PngImagePlugin
 
-    parts = list(png.chunks(data))
-    if not parts or parts[0][0] != b"IHDR" or len(parts[0][1]) != 13:
-        raise png.DamagedPngError("the header is missing")
+    parts, notes = png.checked(list(png.chunks(data)))
     found: dict[bytes, bytes] = {}
     for kind, body in parts:
         found.setdefault(kind, body)
@@ -66,7 +64,6 @@ def _png(data: bytes, guard: Guard) -> DecodedFile:  # noqa: C901 (the cases of 
         key = np.frombuffer(found[b"tRNS"], ">u2", color.shape[2])
         alpha = np.where((color == key).all(axis=-1), 0, 65535).astype(np.uint16)
 
-    notes = [] if parts[-1][0] == b"IEND" else ["its end marker is missing, but no pixel is"]
     meta: dict[str, Any] = _png_metadata(parts, found)
     if b"iCCP" in found and meta["icc"] is None:
         notes.append("its colour profile is damaged or unreasonably large and was dropped")

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from . import stated
+from .raw import RefusedError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -63,6 +64,30 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         elif kind in _PIXEL_CHUNKS:
             raise DamagedPngError(f"a {kind.decode('latin-1')} chunk fails its checksum")
         at = end
+
+
+def checked(parts: list[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], list[str]]:
+    """The chunks of a PNG that begins as one does, without a transparency that does not fit it, and notes on them.
+
+    Raises:
+        DamagedPngError: there is no header.
+        RefusedError: it is no PNG as the standard has it.
+    """
+    if parts and parts[0][0] == b"CgBI":
+        raise RefusedError(
+            "is a PNG of Apple's own variety (CgBI), as apps for iPhones hold it", "Convert it with pngcrush."
+        )
+    if not parts or parts[0][0] != b"IHDR" or len(parts[0][1]) != 13:
+        raise DamagedPngError("the header is missing")
+    notes = [] if parts[-1][0] == b"IEND" else ["its end marker is missing, but no pixel is"]
+    # By color type (11.3.1.1); the others have none.
+    lengths = {0: (2,), 2: (6,), 3: range(1, 257)}.get(parts[0][1][9], ())
+    if any(kind == b"tRNS" and len(body) not in lengths for kind, body in parts):
+        parts = [part for part in parts if part[0] != b"tRNS"]
+        notes.append("a transparency that does not fit its kind of pixels was dropped")
+    if any(kind == b"caBX" for kind, _ in parts):
+        notes.append("its content credentials (C2PA) are not kept: they are of the picture as it was")
+    return parts, notes
 
 
 def pixels_only(parts: list[tuple[bytes, bytes]]) -> bytes:

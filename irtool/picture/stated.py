@@ -36,6 +36,9 @@ _PRIMARIES: dict[int, Chromaticities] = {
 # browsers and photo viewers do. PQ and HLG (16, 18) are of pictures with more light than sRGB has.
 _TRANSFERS = {1: 0.0, 2: 0.0, 4: 2.2, 5: 2.8, 6: 0.0, 8: 1.0, 13: 0.0, 14: 0.0, 15: 0.0}
 
+ADOBE_RGB: tuple[Chromaticities, float] = ((_D65, (0.64, 0.33), (0.21, 0.71), (0.15, 0.06)), 563 / 256)
+"""Chromaticities and exponent of Adobe RGB (1998)."""
+
 _SRGB_CURVE = b"para" + struct.pack(
     ">I2H5i", 0, 3, 0, *(round(v * 65536) for v in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
 )

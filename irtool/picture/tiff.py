@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import exif as exif_room
+from . import stated
 from .raw import DecodedFile, Guard, RefusedError, common, from_cmyk, join, samples, sane_dpi, single
 
 _CONVERT = "Convert it to 8-bit or 16-bit RGB or grey first."
@@ -31,8 +32,12 @@ def load_tiff(data: bytes, guard: Guard) -> DecodedFile:  # noqa: C901, PLR0912,
     order: exif_room.Order = "<" if data.startswith(b"II") else ">"
     pages = list(exif_room.directories(data))
     whole = [i for i, page in enumerate(pages) if not _first(order, page, 254, 0) & (_REDUCED | _MASK)]
-    if data[8:10] == b"CR" or any(50706 in page for page in pages) or not whole:
+    if data[8:10] == b"CR" or any(50706 in page for page in pages):
         raise RefusedError("is a camera raw file", "Develop it to a 16-bit TIFF or a JPEG first.")
+    if not whole:
+        raise RefusedError(
+            "is a camera raw file, or a TIFF of reduced copies alone", "Develop it to a 16-bit TIFF or a JPEG first."
+        )
     single(len(whole), "a TIFF")
     number = whole[0]
     directory = pages[number]
@@ -40,9 +45,11 @@ def load_tiff(data: bytes, guard: Guard) -> DecodedFile:  # noqa: C901, PLR0912,
     bits, channels = _first(order, directory, 258, 1), _first(order, directory, 277, 1)
     if bits > 16 or _first(order, directory, 339, 1) == 3:
         raise RefusedError("holds floating-point or 32-bit pixels", _CONVERT)
+    if _first(order, directory, 339, 1) == 2:
+        raise RefusedError("holds signed numbers, which are no colours", _CONVERT)
     if _first(order, directory, 262, 1) in (32803, 34892):
         raise RefusedError("is a camera raw file", "Develop it to a 16-bit TIFF or a JPEG first.")
-    deep, transparent, profile = bits > 8, channels in (2, 4), 34675 in directory
+    deep, transparent, profile = bits > 8, channels in (2, 4), 34675 in directory or 319 in directory
     guard((width, height), deep=deep, alpha=transparent, profile=profile)
     notes = []
     if more := _unexplained(order, directory, channels):
@@ -54,12 +61,18 @@ def load_tiff(data: bytes, guard: Guard) -> DecodedFile:  # noqa: C901, PLR0912,
         exif, dropped = exif_room.fitted(exif_room.block_of(order, metadata), _MAX_METADATA)
         if dropped:
             notes.append(f"private metadata of more than {_MAX_METADATA >> 20} MiB was dropped")
+    data, number = _for_pillow(data, number, order, directory)
     if bits == 16 and channels == 2:
         return _gray_alpha16(data, number, order, directory, exif, notes)
 
     def opened() -> TiffImagePlugin.TiffImageFile:
-        im = TiffImagePlugin.TiffImageFile(BytesIO(data))
-        im.seek(number)
+        try:
+            im = TiffImagePlugin.TiffImageFile(BytesIO(data))
+            im.seek(number)
+        except SyntaxError as error:
+            if "unknown pixel mode" in str(error):  # sound, but a combination that Pillow has no name for
+                raise RefusedError("holds pixels in an unusual layout", _CONVERT) from error
+            raise
         # Without an EXIF orientation Pillow would turn the picture as its XMP says, which nothing else does.
         im.info.pop("xmp", None)
         return im
@@ -88,12 +101,47 @@ def load_tiff(data: bytes, guard: Guard) -> DecodedFile:  # noqa: C901, PLR0912,
                 color = ((color.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16)
             if _first(order, directory, 262, 1) == 0:  # white is zero; Pillow turns over 8 bits only
                 color = 65535 - color
+    if not meta["icc"] and color.shape[2] == 3:
+        meta["icc"] = _stated_profile(order, directory)
     return DecodedFile(color, alpha, orientation_applied=turned, notes=tuple(notes), **meta)
 
 
 def _first(order: str, directory: exif_room.Directory, tag: int, default: int) -> int:
     """The first number of an integer entry."""
     return next(iter(exif_room.numbers(order, directory.get(tag))), default)
+
+
+def _for_pillow(data: bytes, number: int, order: exif_room.Order, directory: exif_room.Directory) -> tuple[bytes, int]:
+    """The file and the number of its picture, with the directory said anew where Pillow does not know what it says:
+    big-endian BigTIFF; big-endian 16-bit gray whose zero is white (the caller turns it over); further samples before
+    the transparency, or of several kinds."""
+    changed: exif_room.Directory = {}
+    if order == ">" and _first(order, directory, 258, 1) == 16 and _first(order, directory, 262, 1) == 0:
+        changed[262] = (3, 1, struct.pack(order + "H", 1))
+    kinds = exif_room.numbers(order, directory.get(338))
+    plain = tuple(kind if not i and kind in (1, 2) else 0 for i, kind in enumerate(kinds))
+    if kinds != plain:
+        changed[338] = (3, len(plain), struct.pack(f"{order}{len(plain)}H", *plain))
+    if not changed and data[:4] != b"MM\0+":
+        return data, number
+    at = len(data) + len(data) % 2
+    if at > 2**32 - (1 << 26):
+        raise RefusedError("is a TIFF of more than 4 GB in a layout that is read from smaller ones only", _CONVERT)
+    whole = {tag: entry for tag, entry in (directory | changed).items() if not exif_room.is_wide(entry)}
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", at)
+    return b"".join([head, data[8:], bytes(len(data) % 2), exif_room.serialize(order, whole, at)]), 0
+
+
+def _stated_profile(order: str, directory: exif_room.Directory) -> bytes | None:
+    """The white point and the primaries that a TIFF states, as a profile. TIFF 6.0, 20; its default gamma is 2.2."""
+    values: list[float] = []
+    for tag, count in ((318, 2), (319, 6)):
+        entry = directory.get(tag)
+        if not isinstance(entry, tuple) or entry[:2] != (5, count):
+            return None
+        pairs = struct.unpack(f"{order}{2 * count}I", entry[2])
+        values += [top / (bottom or 1) for top, bottom in zip(pairs[::2], pairs[1::2], strict=True)]
+    return stated.from_gamma(2.2, tuple(zip(values[::2], values[1::2], strict=True)))
 
 
 def _unexplained(order: str, directory: exif_room.Directory, channels: int) -> str:

@@ -7,6 +7,7 @@ one of ten words. The text tower and the image tower are frozen.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,8 @@ from torch import Tensor, nn
 
 from .. import weights
 from ..degradation import DEGRADATIONS, IDS
-from ..errors import UsageError
+from ..errors import FileError, UsageError, reason
+from ..fileio import read_text
 from ..models import loading
 from ..models.daclip import MEAN, STD, DaCLIP, tokens
 from .checks import recipe_problems
@@ -66,10 +68,9 @@ def captions(path: Path) -> dict[str, str]:
         UsageError: the file cannot be read or lacks the columns.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The captions {path} cannot be read: {error}.") from error
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter="\t"))
+    except (FileError, csv.Error) as error:
+        raise UsageError(f"The captions {path} cannot be read: {reason(error)}.") from error
     if not rows or not {"filepath", "title"} <= set(rows[0]):
         raise UsageError(f"{path} holds no captions.", "Its first line is: filepath, a tab, title.")
     words = {d.prompt for d in DEGRADATIONS}

@@ -23,8 +23,9 @@ from torch.utils.data import Dataset
 
 from .. import synth
 from ..degradation import CLEAN, IDS, INDEX
-from ..detection.network import LOCAL, SEVERE
-from ..errors import UsageError
+from ..detection.network import LOCAL, SEVERE, STOPS
+from ..errors import FileError, UsageError, reason
+from ..fileio import read_text
 from ..weights.hub import assets_cache
 from .data import MIXED, Sample, join, seed_of, soften_optics
 from .pictures import Decoded, PictureSet, decode
@@ -75,10 +76,9 @@ def labelled(table: Path, skipped: list[str], cache: Path | None = None) -> list
         UsageError: the table is absent, lacks a column, or has a label that is none of `IDS` or "clean".
     """
     try:
-        with table.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{table} cannot be read: {error}.") from error
+        rows = list(csv.DictReader(io.StringIO(read_text(table), newline=""), delimiter="\t"))
+    except (FileError, csv.Error) as error:
+        raise UsageError(f"{table} cannot be read: {reason(error)}.") from error
     if not rows or not {"file", "label"} <= set(rows[0]):
         raise UsageError(f"{table} needs the columns 'file' and 'label', separated by tabs.")
     if unknown := {row["label"] for row in rows} - {*IDS, CLEAN}:
@@ -189,7 +189,7 @@ class DetectorPools(Dataset[Sample]):
         for each in kinds:
             labels[0, INDEX[each]] = 1
             before, degraded = degraded, synth.random_chain(each, g).apply(degraded, g)
-            severity[0, INDEX[each]] = ((degraded - before).square().mean().sqrt() / SEVERE).clamp(max=1)
+            severity[0, INDEX[each]] = _severity(each, before, degraded)
             if each in LOCAL:
                 change[:, LOCAL.index(each)] = (degraded - before).abs().mean(1)
         if "jpeg" not in kinds and _draw(g, 4):
@@ -218,6 +218,13 @@ class DetectorPools(Dataset[Sample]):
         if _draw(g, 2):
             region = region.flip(-1)
         return _varied(region, g) if self.vary and _draw(g, 4) else region
+
+
+def _severity(kind: str, before: Tensor, after: Tensor) -> Tensor:
+    """How strong a degradation of (1, 3, H, W) was, in [0, 1]; see `irtool.detection.network.Findings`."""
+    if kind == "lowlight":
+        return ((before.mean() / after.mean().clamp(min=1e-3)).log2() / STOPS).clamp(0, 1)
+    return ((after - before).square().mean().sqrt() / SEVERE).clamp(max=1)
 
 
 def _box(shape: Sequence[int], h: int, w: int, g: torch.Generator) -> tuple[int, int, int, int]:
