@@ -97,8 +97,7 @@ def on_ray(
             done[row["place"]] = pickle.loads(row["answer"])
             on_end()
             while following in done:
-                result, error = done.pop(following)
-                yield JobResult(items[following], result, error)
+                yield JobResult(items[following], *done.pop(following))
                 following += 1
     finally:
         if started:
