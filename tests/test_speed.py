@@ -16,8 +16,21 @@ from irtool.engine import tune
 from irtool.models import strips
 from irtool.models.compact import CompactNet
 
-HEAVY = ("torch._dynamo", "torch._inductor", "sympy", "skimage", "scipy", "huggingface_hub", "transformers", "open_clip",
-         "rich.progress", "irtool.language", "irtool.training", "irtool.evaluation", "irtool.synth.table")  # fmt: skip
+HEAVY = (
+    "torch._dynamo",
+    "torch._inductor",
+    "sympy",
+    "skimage",
+    "scipy",
+    "huggingface_hub",
+    "transformers",
+    "open_clip",
+    "rich.progress",
+    "irtool.language",
+    "irtool.training",
+    "irtool.evaluation",
+    "irtool.synth.table",
+)
 
 
 def test_a_picture_is_restored_without_importing_what_is_not_used(environment, using, photo, tmp_path):

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import cores, memory
+from .. import memory
 from ..account import Account
 from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, UsageError, explained
 from ..memory import Budget, peak_resident_bytes
@@ -115,26 +115,37 @@ class Run:
         if count > 1:
             from ..engine.workers import parallel
 
-            share = max(1, (threads or cores.free()) // count)
+            share = max(1, options.thread_count(threads) // count)
             return parallel(
                 items, make, count, threads=share, overlap=ahead and options.gpus(device) > 0,
                 on_remark=self.out.note, on_begin=lambda item: self.bar.begin(item.name), on_end=self._end,
             )  # fmt: skip
-        from ..engine.pipeline import READ_AHEAD, pipelined
-
         options.set_threads(threads)
         stages = make(None, self)
         for remark in stages.load():
             self.out.note(remark)
+        return self.here(items, stages.read, stages.work, stages.write, ahead=ahead)
+
+    def here(
+        self,
+        items: Sequence[Item],
+        read: Callable[[Item], Picture],
+        work: Callable[[Item, Picture], Any],
+        write: Callable[[Item, Any], Any],
+        *,
+        ahead: bool = True,
+    ) -> Results:
+        """The results of items, carried through the stages in this process."""
+        from ..engine.pipeline import READ_AHEAD, pipelined
 
         def shown(item: Item, picture: Picture) -> Any:
             self.bar.begin(item.name)
             try:
-                return stages.work(item, picture)
+                return work(item, picture)
             finally:
                 self.bar.end()
 
-        return pipelined(items, stages.read, shown, stages.write, ahead=READ_AHEAD if ahead else 0)
+        return pipelined(items, read, shown, write, ahead=READ_AHEAD if ahead else 0)
 
     def _end(self) -> None:
         self.bar.end()

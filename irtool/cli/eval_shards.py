@@ -10,8 +10,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from .. import cores
 from ..evaluation.report import RUN, SHARDS
+from . import options
 from .output import Output
 
 POLL = 0.2  # seconds between two looks at what the processes have written
@@ -28,7 +28,7 @@ def score_shards(arguments: Mapping[str, Any], count: int, report: Path, pairs: 
         out: where to print.
     """
     context = get_context("spawn")
-    share = max(1, (arguments["threads"] or cores.free()) // count)
+    share = max(1, options.thread_count(arguments["threads"]) // count)
     own = {**arguments, "report": report, "resume": True, "csv": None, "jobs": "1", "threads": share, "against": None}
     own |= {"json": False, "quiet": True, "verbose": False}
     processes = [

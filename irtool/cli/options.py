@@ -248,13 +248,16 @@ def device_of(name: str, number: int | None) -> str:
 
 
 def set_threads(count: int | None) -> None:
-    """Limit the threads of torch: to `count`, else to the cores that are free unless OMP_NUM_THREADS says otherwise."""
-    if count is None and "OMP_NUM_THREADS" not in os.environ:
-        count = cores.free()
-    if count is not None:
-        import torch
+    """Let torch have so many threads (`thread_count`)."""
+    import torch
 
-        torch.set_num_threads(count)
+    torch.set_num_threads(thread_count(count))
+
+
+def thread_count(count: int | None) -> int:
+    """The threads to compute with: `count`, else as OMP_NUM_THREADS says, else the cores that are free."""
+    named = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return count or (int(named) if named.isdecimal() and int(named) else cores.free())
 
 
 def sampling(

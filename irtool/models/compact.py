@@ -33,7 +33,7 @@ from . import blind_deblur, lora
 from .base import Condition, ModelInfo, Placed, Progress, Tiled, check
 from .global_stats import CONTEXT_SIZE, global_stats
 from .inpaint import fill_detected_holes, fill_holes
-from .strips import in_strips
+from .strips import WORKERS, in_strips
 from .unet_blocks import linear
 
 # Features (rows x columns x channels) that a thread of a CPU works on at a time. With all of a picture at once, memory
@@ -159,6 +159,9 @@ def _strip(x: Tensor) -> int:
     """How many rows of (N, H, W, C) to work on at a time."""
     n, _, width, channels = x.shape
     features = STRIP if x.device.type == "cpu" else 64 * STRIP
+    threads = torch.get_num_threads()
+    if x.device.type == "cpu" and x.numel() < STRIP * min(threads, WORKERS):
+        features *= threads  # too few strips for one each: all threads work on the same one
     return max(4, features // (n * width * channels))
 
 

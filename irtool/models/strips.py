@@ -30,7 +30,7 @@ def in_strips(height: int, rows: int, work: Callable[[int, int], None], device: 
     """
     strips = [(top, min(height, top + rows)) for top in range(0, height, rows)]
     threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1 or len(strips) == 1:
+    if device.type != "cpu" or threads == 1 or len(strips) < min(threads, WORKERS):
         for strip in strips:
             work(*strip)
         return
