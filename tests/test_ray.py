@@ -35,8 +35,14 @@ def test_a_node_killed_in_the_middle_costs_nothing(environment, using, tmp_path)
     small_pictures(source, count)
     variables = environment | using("rain") | {"PYTHONPATH": ":".join([str(Path(__file__).parent.parent), *sys.path])}
     subprocess.run(command(source, one), env=variables, check=True)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    second = cluster.add_node(num_cpus=1)
+    for attempt in range(5):  # Ray gives a node 30 s to start, which a busy machine may not have
+        try:
+            cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+            second = cluster.add_node(num_cpus=1)
+            break
+        except Exception:
+            if attempt == 4:
+                raise
     killed = threading.Event()
 
     def kill() -> None:
