@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from irtool import cores
-from irtool.engine import tune
-from irtool.models import strips
+from irtool.engine import device as tune
 from irtool.models.compact import CompactNet
+from irtool.ops import in_strips
 
 HEAVY = (
     "torch._dynamo",
@@ -78,7 +78,7 @@ def test_strips_cover_every_row_once_in_several_threads_and_hand_on_modes_and_er
             rows[top:end] += 1
 
         with torch.inference_mode():
-            strips.in_strips(101, 10, work, torch.device("cpu"))
+            in_strips(101, 10, work, torch.device("cpu"))
         assert rows.unique().tolist() == [1.0]
         assert len({ident for ident, _, _ in seen}) == 3 and {(n, mode) for _, n, mode in seen} == {(1, True)}
 
@@ -86,7 +86,7 @@ def test_strips_cover_every_row_once_in_several_threads_and_hand_on_modes_and_er
             raise ValueError(f"strip {top}")
 
         with pytest.raises(ValueError, match="strip 0"):
-            strips.in_strips(101, 10, broken, torch.device("cpu"))
+            in_strips(101, 10, broken, torch.device("cpu"))
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
@@ -131,24 +131,25 @@ def test_free_cores_follow_the_quota_and_what_runs(monkeypatch, tmp_path):
 
 def test_the_number_type_is_measured_once_and_again_on_another_machine(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_ASSETS_CACHE", str(tmp_path))
-    tune._tuned.cache_clear()
+    tune.cpu_dtype.cache_clear()
     calls = []
     real = tune.measure
-    monkeypatch.setattr(tune, "measure", lambda *a: calls.append(a) or real(0.01))
+    monkeypatch.setattr(tune, "measure", lambda: calls.append(1) or real(0.01))
     first = tune.cpu_dtype()
+    tune.cpu_dtype.cache_clear()
     assert tune.cpu_dtype() == first and len(calls) == 1
     kept = json.loads((tmp_path / "irtool/tuned.json").read_text())
-    assert kept["machine"] == tune._key() and kept["float32"] > 0 and kept["bfloat16"] > 0
+    assert kept["machine"] == tune._machine() and kept["float32"] > 0 and kept["bfloat16"] > 0
     other = "float32" if kept["dtype"] == "bfloat16" else "bfloat16"
     (tmp_path / "irtool/tuned.json").write_text(json.dumps(kept | {"dtype": other}))
-    tune._tuned.cache_clear()
+    tune.cpu_dtype.cache_clear()
     assert tune.cpu_dtype() == getattr(torch, other) and len(calls) == 1  # taken from the disk
     for damaged in (json.dumps(kept | {"machine": "another"}), "{", "[]", json.dumps(kept | {"dtype": "int3"})):
         (tmp_path / "irtool/tuned.json").write_text(damaged)
-        tune._tuned.cache_clear()
+        tune.cpu_dtype.cache_clear()
         calls.clear()
-        assert tune.cpu_dtype() in tune.DTYPES and len(calls) == 1
-    tune._tuned.cache_clear()
+        assert tune.cpu_dtype() in tune._CPU_DTYPES.values() and len(calls) == 1
+    tune.cpu_dtype.cache_clear()
 
 
 def test_doctor_shows_what_was_tuned(cli, tmp_path):

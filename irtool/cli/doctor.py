@@ -101,7 +101,7 @@ def _torch(tune: bool) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
     }
     if tune:
-        from ..engine.tune import measure
+        from ..engine.device import measure
 
         report["tuned"] = ", ".join(f"{name} {value}" for name, value in measure().items())
         report["default_dtype"] = str(pick_dtype("auto", device)).removeprefix("torch.")

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -357,7 +358,7 @@ class Request:
 
         return self.existing or ("skip" if self.is_remote or has_folder(self.inputs) else "error")
 
-    @property
+    @cached_property
     def is_remote(self) -> bool:
         """Whether an input or the output is an address or an archive (`irtool.remote`)."""
         from ..targets import is_address

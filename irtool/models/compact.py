@@ -28,12 +28,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..degradation import IDS
-from ..ops import pad_to_multiple
+from ..ops import WORKERS, in_strips, pad_to_multiple
 from . import blind_deblur, lora
 from .base import Condition, ModelInfo, Placed, Progress, Tiled, check
 from .global_stats import CONTEXT_SIZE, global_stats
 from .inpaint import fill_detected_holes, fill_holes
-from .strips import WORKERS, in_strips
 from .unet_blocks import linear
 
 # Features (rows x columns x channels) that a thread of a CPU works on at a time. With all of a picture at once, memory
