@@ -74,6 +74,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     pool, started = ThreadPoolExecutor(workers, "irtool-strip"), threading.Barrier(workers)
 
     def start(_: int) -> None:
+        torch.get_num_threads()  # torch sets a thread up when it first asks, and would undo what was set before
         torch.set_num_threads(threads // workers)
         started.wait()
 
