@@ -111,7 +111,7 @@ class Run:
             from ..cluster import on_ray
 
             return on_ray(items, make, on, threads=threads, gpu=device.startswith("cuda"), on_end=self._end)
-        count = options.jobs(jobs, len(items), device)
+        count = 1 if jobs == "1" else options.jobs(jobs, len(items), device)
         if count > 1:
             from ..engine.workers import parallel
 
@@ -263,7 +263,7 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
     if not request.dry_run:
         for folder in dict.fromkeys(item.target.parent for item in items if isinstance(item.target, Path)):
             make_folder(folder)
-        run.account = request.account()
+        run.account = request.account() if request.is_shared_out else None
     return run.process(items, results, lambda item, made: report(run, item, made))
 
 
@@ -290,7 +290,9 @@ class _Restorer:
         self, request: Request, decisions: Mapping[Path | None, JobPlan], models: Sequence[str], needs_detector: bool,
         number: int | None, run: Run | None = None,
     ) -> None:  # fmt: skip
-        self.request = replace(request, device=options.device_of(request.device, number))
+        if number is not None:
+            request = replace(request, device=options.device_of(request.device, number))
+        self.request = request
         self.decisions, self.models, self.needs_detector, self.run = decisions, models, needs_detector, run
         self.mask: Picture | None = None
         self.replace = request.policy == "overwrite"

@@ -387,6 +387,11 @@ class Request:
             shard=self.shard,
         )  # fmt: skip
 
+    @property
+    def is_shared_out(self) -> bool:
+        """Whether other processes do some of the pictures."""
+        return self.shard is not None or self.jobs != "1" or self.on is not None
+
     def account(self) -> Account | None:
         """The account of a folder run that is shared out; plain runs leave nothing but pictures.
 
@@ -395,8 +400,7 @@ class Request:
         from ..account import Account
         from ..targets import has_folder
 
-        shared_out = self.shard is not None or self.jobs != "1" or self.on is not None
-        if not shared_out or self.is_remote or self.output is None or not has_folder(self.inputs):
+        if self.is_remote or self.output is None or not has_folder(self.inputs):
             return None
         targets = {
             "inputs": [str(Path(one).absolute()) for one in self.inputs],
