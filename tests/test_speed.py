@@ -168,3 +168,13 @@ def test_doctor_counts_cuda_libraries_that_nothing_can_use(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(bytes(size))
     assert _cuda_bytes(folder) == 1000
+
+
+def test_a_bench_gives_a_share_of_the_peak_and_where_the_time_goes(monkeypatch):
+    from irtool.cli import bench
+
+    monkeypatch.setattr(bench, "PRODUCT", 256)
+    monkeypatch.setattr(bench, "ROUNDS", 1)
+    found = bench.bench("cpu", side=64)
+    assert found["megapixels_per_second"] > 0 and found["peak_gflops"] > 0 and 0 < found["share_of_peak"] < 2
+    assert 0 < sum(found["time"].values()) <= 1.01 and len(found["time"]) == bench.TOP

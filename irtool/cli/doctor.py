@@ -16,6 +16,7 @@ from .. import __version__, cores
 from ..errors import EXIT_OK, EXIT_UNAVAILABLE, IrtoolError
 from ..weights import Record, records, state, verify
 from ..weights.hub import hub_cache
+from . import options
 
 PACKAGES = (
     "torch",
@@ -36,6 +37,10 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     tune: Annotated[
         bool, typer.Option("--tune", help="Measure again which number type this CPU is faster in (--dtype auto).")
+    ] = False,
+    bench: Annotated[
+        bool,
+        typer.Option("--bench", help="Also time the network that ships: MP/s, share of the peak, where time goes."),
     ] = False,
 ) -> int:
     """Check the installation.
@@ -60,6 +65,13 @@ def doctor(
     }
     ok = "error" not in report["torch"] and all(found == "verified" for found in report["models"].values())
     report["healthy"] = ok
+    if bench:
+        from .bench import bench as measured
+
+        options.set_threads(None)
+        figures = measured()
+        shares = figures.pop("time")
+        report |= {"bench": figures, "bench_time": shares}
     unused = report["torch"].get("unused_cuda_bytes", 0)
     if json:
         print(jsonlib.dumps(report))
