@@ -59,7 +59,7 @@ def run_shards_killed(
         AssertionError: a process that was not killed failed.
     """
     total, seen, generator = sum(1 for _ in source.rglob("*.png")), Killing(), random.Random(seed)
-    moments = sorted(generator.uniform(0.02, 0.9) * total for _ in range(kills))
+    moments = sorted(generator.uniform(0.02, 0.8) * total for _ in range(kills))
     waiting, running = [f"{i + 1}/{shards}" for i in range(shards)], {}
     start = time.perf_counter()
     while waiting or running:
@@ -71,9 +71,10 @@ def run_shards_killed(
         made = sum(1 for _ in target.rglob("*.png")) if target.exists() else 0
         if moments and made >= moments[0]:
             moments.pop(0)
-            process = generator.choice(list(running))
-            process.send_signal(signal.SIGKILL)
-            seen.kills += 1
+            alive = [process for process in running if process.poll() is None]
+            if alive:
+                generator.choice(alive).send_signal(signal.SIGKILL)
+                seen.kills += 1
         for process, shard in list(running.items()):
             if (code := process.poll()) is None:
                 _sample(process.pid, seen)

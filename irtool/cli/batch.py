@@ -192,7 +192,9 @@ class Run:
         self.count(item, "failed", {"error": message, "hint": in_flags(getattr(error, "hint", ""))})
 
     def summary(self, code: int) -> int:
-        """Print the closing record or line, and return the exit code."""
+        """Print the closing record or line, close the account, and return the exit code."""
+        if self.account is not None:
+            self.account.close()
         seconds = round(time.perf_counter() - self.begun, 3)
         peak = peak_resident_bytes()
         totals = {"seconds": seconds, "peak_resident_bytes": peak, "exit_code": code}
