@@ -246,3 +246,21 @@ def test_degrade_of_a_folder_is_the_same_in_shards(cli, photo, tmp_path):
     again = cli(*arguments[:-1], "-o", tmp_path / "one", "--json")
     assert lines(again.stdout)[-1]["skipped"] == 4
     assert cli("degrade", tmp_path / "in", "noise(30)").returncode == 2
+
+
+@linux
+def test_an_interrupted_run_of_several_processes_leaves_none_of_them(environment, using, photo, tmp_path):
+    for i in range(60):
+        photo(tmp_path / "in" / f"{i:02}.png", size=(240, 320), seed=i)
+    arguments = ["restore", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--jobs", "2"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "irtool", *arguments], env=environment | using("rain"), start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    run.stdout.readline()  # the first picture is done
+    os.killpg(run.pid, signal.SIGINT)  # as Ctrl-C does
+    _, errors = run.communicate(timeout=600)
+    assert run.returncode == 130 and "interrupted" in errors and "Traceback" not in errors, errors
+    with pytest.raises(ProcessLookupError):
+        os.killpg(run.pid, 0)
+    assert 1 <= len(list((tmp_path / "out").glob("*.png"))) < 60
