@@ -25,12 +25,14 @@ class Killing:
     Attributes:
         kills: processes that were killed.
         memory, files: of each process, resident bytes and open files, sampled over its life.
+        finished: the processes that ended by themselves.
         seconds: from the first process to the last.
     """
 
     kills: int = 0
     memory: dict[int, list[int]] = field(default_factory=dict)
     files: dict[int, list[int]] = field(default_factory=dict)
+    finished: set[int] = field(default_factory=set)
     seconds: float = 0.0
 
 
@@ -83,6 +85,8 @@ def run_shards_killed(
             assert code in (0, -signal.SIGKILL), f"shard {shard} ended with {code}"
             if code:
                 waiting.insert(0, shard)
+            else:
+                seen.finished.add(process.pid)
     seen.seconds = time.perf_counter() - start
     return seen
 
