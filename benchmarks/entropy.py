@@ -6,7 +6,8 @@
 Both folders hold pairs in low/ and high/. Pictures are reduced to a quarter, so that a crop of 16 pixels shows some of
 the scene. Trains a small IR-SDE (recipe ir-sde) with each loss between the predicted and the optimum reverse state,
 from the same seeds on the same samples, and restores the middle of every test picture by 10 posterior steps. Prints
-PSNR and SSIM, mean and standard deviation over the seeds. Runs that are in --runs are resumed, and measured once.
+PSNR and SSIM, and how well noise was predicted at the end of training, mean and standard deviation over the seeds. Runs
+that are in --runs are resumed, and measured once.
 """
 
 from __future__ import annotations
@@ -83,6 +84,12 @@ def scores(found: Tensor, high: Tensor) -> tuple[float, float]:
     return mean(metrics.psnr(*pair) for pair in pairs), mean(metrics.ssim(*pair) for pair in pairs)
 
 
+def noise_error(run: Path) -> float:
+    """Mean absolute error of the predicted noise, of unit variance, over the last stretch of a run."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return float(next(line["noise_error"] for line in reversed(lines) if "noise_error" in line))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path, required=True)
@@ -95,8 +102,8 @@ def main() -> None:
     root = reduced(given.train, given.runs / "train")
     test = reduced(given.test, given.runs / "test")
     low, high = middles(test / "low"), middles(test / "high")
-    print("| loss | PSNR | SSIM |\n|---|---|---|")
-    print("| (the input) | {:.2f} | {:.3f} |".format(*scores(low, high)), flush=True)
+    print("| loss | PSNR | SSIM | error of the predicted noise |\n|---|---|---|---|")
+    print("| (the input) | {:.2f} | {:.3f} | |".format(*scores(low, high)), flush=True)
     for loss in given.losses:
         found = []
         for seed in given.seeds:
@@ -105,10 +112,12 @@ def main() -> None:
             if not kept.exists():
                 checkpoint = loop.train(made(loss, seed, given.steps), root, out, device=CPU)
                 kept.write_text(json.dumps(measured(checkpoint, low, high)))
-            found.append(json.loads(kept.read_text()))
-        psnr, ssim = zip(*found, strict=True)
-        spread = [stdev(values) if len(values) > 1 else 0.0 for values in (psnr, ssim)]
-        print(f"| {loss} | {mean(psnr):.2f} ± {spread[0]:.2f} | {mean(ssim):.3f} ± {spread[1]:.3f} |", flush=True)
+            found.append((*json.loads(kept.read_text()), noise_error(out)))
+        cells = []
+        for values, digits in zip(zip(*found, strict=True), (2, 3, 3), strict=True):
+            spread = stdev(values) if len(values) > 1 else 0.0
+            cells.append(f"{mean(values):.{digits}f} ± {spread:.{digits}f}")
+        print(f"| {loss} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ The costs of the detector's thresholds (`irtool.training.calibrate`) come from h
 from training (detector_held.tsv in TABLES) the ones that look most as if they had the degradation, by the detector's
 score: these are what a threshold lets through. Each is restored as `--auto` would, at the strength that the severity
 says and with the check afterwards. Gains: degradations synthesised on other clean ones with the ranges of training, and
-the test pairs of DATA. Protocol of quality.md.
+the test pairs of DATA. Protocol of quality.md;
+pictures of more than 0.36 megapixels are reduced to that, or cut where the kind shows at native resolution only.
 """
 
 from __future__ import annotations
@@ -19,18 +20,29 @@ from pathlib import Path
 import numpy as np
 from publish import publish
 from quality import PAIRS, Bench, eight, load, pairs, rounded, seeded
+from torch import Tensor
 
 from irtool import metrics, models, synth
 from irtool.degradation import CLEAN, IDS
+from irtool.detection.network import reduced
 from irtool.engine import pick_device
 
 UNSEEN = 45.0  # dB: a change that nobody sees
+AREA = 600 * 600  # pixels to which larger pictures are reduced, for the time it takes
+SIDE = 600  # or to which they are cut: what shows at native resolution only
 
 
 def clean(tables: Path) -> dict[str, Path]:
     with (tables / "detector_held.tsv").open(encoding="utf-8", newline="") as file:
         files = sorted(row["file"] for row in csv.DictReader(file, delimiter="\t") if row["label"] == CLEAN)
     return {name: tables / name for name in files}
+
+
+def small(pixels: Tensor, kind: str) -> Tensor:
+    if kind not in ("noise", "jpeg", "blur"):
+        return rounded(reduced(pixels[None], AREA)[0])
+    top, left = (max(0, side - SIDE) // 16 * 8 for side in pixels.shape[1:])  # on the grid of JPEG's blocks
+    return pixels[:, top : top + SIDE, left : left + SIDE]
 
 
 def report(bench: Bench, data: Path, tables: Path, count: int) -> Iterator[str]:
@@ -43,12 +55,12 @@ def report(bench: Bench, data: Path, tables: Path, count: int) -> Iterator[str]:
     for kind in IDS:
         kept, gains, paired = [], [], []
         for name in sorted(files, key=lambda name: -scores[name][kind])[:count]:
-            pixels = load(files[name])
+            pixels = small(load(files[name]), kind)
             result, share = bench.vain(pixels, kind)
             if share:
                 kept.append(min(60.0, metrics.psnr(eight(pixels), eight(result))))
         for path in others:
-            pixels, g = load(path), seeded("harm", kind, path.name)
+            pixels, g = small(load(path), kind), seeded("harm", kind, path.name)
             degraded = rounded(synth.random_chain(kind, g).apply(pixels[None], g)[0])
             before = metrics.psnr(eight(pixels), eight(degraded))
             gains.append(metrics.psnr(eight(pixels), eight(bench.restore(degraded, (kind,)))) - before)
@@ -74,7 +86,7 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, required=True)
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--model", type=Path, default=assets / "irtool-small.v1.safetensors")
-    parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v2.safetensors")
+    parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v3.safetensors")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     bench = Bench(given.model, given.detector, pick_device("cpu"), "fp32", False)

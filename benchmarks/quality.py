@@ -298,7 +298,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds test/")
     parser.add_argument("--model", type=Path, default=assets / "irtool-small.v1.safetensors")
-    parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v2.safetensors")
+    parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v3.safetensors")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--ensemble", action="store_true", help="as irtool restore --ensemble")

@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", type=Path, default=assets / "irtool-small.v1.safetensors")
-    parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v2.safetensors")
+    parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v3.safetensors")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     bench = Bench(given.model, given.detector, pick_device("cpu"), "fp32", False)

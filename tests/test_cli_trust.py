@@ -248,3 +248,13 @@ def test_numbers_beyond_all_measure_are_usage_errors(more, photo, tmp_path, caps
     assert main(["restore", str(source), "--task", "denoise", *more.split("|")]) == 2
     assert "a bug in irtool" not in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_what_is_made_of_a_private_picture_is_private(photo, tmp_path):
+    source = photo(tmp_path / "in.png")
+    source.chmod(0o600)
+    assert main(["degrade", str(source), "noise(9)", "-o", str(tmp_path / "worse.png")]) == 0
+    assert main(["restore", str(source), "--task", "denoise", "--side-by-side", "-o", str(tmp_path / "out.png")]) == 0
+    made = [path for path in tmp_path.iterdir() if path != source]
+    assert len(made) == 3 and not any(path.stat().st_mode & 0o077 for path in made)

@@ -8,7 +8,9 @@ assembled (larger versions of the same photographs, and more of them). OUT gets 
     detector_train.tsv, detector_held.tsv    columns file, label, mask, source, license
     detector_content.tsv                     clean photographs to synthesise damage on, column file
 
-TABLE is a table of more photographs, with the columns file (relative to its folder), label, source and license.
+TABLE is a table of more photographs, with the columns file (relative to its folder), label, source, license and held (1
+of what is kept back). That of the detector that ships is tools/detector_extra.tsv: beside a copy of it, clone what its
+column source names.
 Pictures that tools/drawn_negatives.py drew into OUT/drawn are clean ones too. Photographs are split by source, never by
 file: HELD names the sources that are kept back for thresholds and figures.
 Give OUT to `irtool train --recipe detector --data OUT`.
@@ -108,7 +110,7 @@ def extra(table: Path, out: Path) -> Iterator[tuple[str, bool, list[str]]]:
     with table.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             line = [f"extra/{row['file']}", row["label"], "", f"{row['source']} extra/{row['label']}", row["license"]]
-            yield row["label"], fifth(row["source"]), line
+            yield row["label"], row["held"] == "1", line
 
 
 def main() -> None:

@@ -43,7 +43,8 @@ def _check_first(path: Path, request: Request) -> None:
     from ..picture import probe
 
     _, width, height = probe(path)
-    request.budget(fixed=memory.LOADED).require(str(path), (width, height), 0.0)
+    loaded = 0 if "torch" in sys.modules else memory.LOADED
+    request.budget(fixed=loaded).require(str(path), (width, height), 0.0)
 
 
 @dataclass(frozen=True)
@@ -359,9 +360,14 @@ class _Restorer:
         lost: list[str] = []
         outputs = [path for path in item.outputs if request.policy != "skip" or not path.exists()]
         if item.side in outputs and item.side is not None and restored.before is not None:
-            write_page(side_by_side(restored.before.pixels, result.picture.pixels), item.side, replace=self.replace)
+            write_page(
+                side_by_side(restored.before.pixels, result.picture.pixels),
+                item.side,
+                replace=self.replace,
+                like=item.source,
+            )
         if item.trajectory in outputs and item.trajectory is not None and restored.trajectory:
-            write_page(restored.trajectory.sheet(), item.trajectory, replace=self.replace)
+            write_page(restored.trajectory.sheet(), item.trajectory, replace=self.replace, like=item.source)
         chosen: dict[str, Any] = {"quality": request.quality, "strip": request.strip, "notes": lost}
         if item.target is None:
             write_stdout(result.encode(item.format, **chosen))

@@ -91,7 +91,7 @@ def degrade(  # noqa: C901 (what excludes what among the flags)
     if target is None:
         write_stdout(data)
         return EXIT_OK
-    save_bytes(data, target, replace=existing == "overwrite")
+    save_bytes(data, target, replace=existing == "overwrite", like=picture.source)
     out = Output(json=json, quiet=quiet)
     words = "a sheet of all degradations" if parsed is None else str(parsed)
     if not quiet:

@@ -29,7 +29,7 @@ SAME_STRUCTURE = {
 }  # fmt: skip
 """Least correlation of the edges of the reduced pictures, each normalised by its own contrast nearby."""
 SAME_CONTENT = {
-    "haze": 0.65, "jpeg": 0.8, "lowlight": 0.65, "noise": 0.6, "raindrop": 0.85, "shadow": 0.85, "blur": 0.7,
+    "haze": 0.65, "jpeg": 0.8, "lowlight": 0.65, "noise": 0.4, "raindrop": 0.85, "shadow": 0.85, "blur": 0.7,
 }  # fmt: skip
 """Least cosine of the backbone's features before and after. Dense rain, snow and holes hide the content, so there is no
 bound for these (nor a structure bound for holes)."""

@@ -57,9 +57,9 @@ def write(
     return save_bytes(data, path, replace=replace, like=picture.source)
 
 
-def write_page(page: np.ndarray, path: Path, *, replace: bool = True) -> Path:
+def write_page(page: np.ndarray, path: Path, *, replace: bool = True, like: Path | None = None) -> Path:
     """Write a drawn (H, W, 3) uint8 page as a JPEG; raises as `save_bytes`."""
-    return save_bytes(encode_page(page), path, replace=replace)
+    return save_bytes(encode_page(page), path, replace=replace, like=like)
 
 
 def save_bytes(data: bytes, path: str | Path, *, replace: bool = True, like: Path | None = None) -> Path:

@@ -17,7 +17,7 @@ from ..models.architectures import names
 from ..tables import fill, number, parse_toml
 
 DEFAULT_RESTORER = "irtool-small.v1"
-DEFAULT_DETECTOR = "irtool-detector.v2"
+DEFAULT_DETECTOR = "irtool-detector.v3"
 
 # What a published pickle may name beside tensors and plain containers, where a record asks for it.
 ALLOWABLE = ("argparse.Namespace",)
