@@ -1,23 +1,34 @@
 """Speed and memory of the shipped model, printed as markdown.
 
-    python benchmarks/speed.py [--device cpu|cuda] [--threads N] [--out benchmarks/speed.md]
+    python benchmarks/speed.py [--device cpu|cuda] [--threads N] [--before TREE] [--out benchmarks/speed.md]
+    python benchmarks/speed.py --profile 1|12
 
-Ratios are of runs in one process on one machine, alternating, the median of each; a plain NAFNet-32 in float32 is the
-yardstick. Peak memory is what a fresh `irtool restore` process on a JPEG reports.
+Ratios are of runs in one process on one machine, alternating, the median of each; a plain NAFNet-32 is the yardstick,
+in float32 as it is written and in bfloat16 with channels last. The share of the peak is that of a product of two
+2048 x 2048 matrices in the same type in the same run. "Beside a busy loop" is with one process that computes without
+end. Peak memory is what a fresh `irtool restore` process on a JPEG reports. With --before, whole processes of another
+source tree are timed in turns with this one's. --profile prints where the time of one whole command goes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import cProfile
+import io
 import json
+import os
 import platform
+import pstats
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line does, before torch is imported
 
 import numpy as np
 import torch
@@ -27,6 +38,8 @@ from publish import publish
 from irtool import engine, models
 from irtool.models.base import Condition
 
+PLAIN_GMACS = 195
+"""Multiply-accumulates of the plain NAFNet-32 a megapixel, in 1e9."""
 ASSET = Path(models.__file__).parent.parent / "assets" / "irtool-small.v1.safetensors"
 
 
@@ -48,10 +61,23 @@ def photo(height: int, width: int, path: Path) -> None:
     Image.fromarray((pixels.numpy() * 255).astype(np.uint8)).save(path, quality=92)
 
 
-def peak_of(arguments: list[str]) -> tuple[float, float]:
+@contextlib.contextmanager
+def busy_loop() -> Iterator[None]:
+    """One process beside us that computes without end."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def peak_of(arguments: list[str], tree: Path | None = None) -> tuple[float, float]:
     """Peak memory in MiB as the process itself reports it, and wall-clock seconds, of a fresh process."""
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "irtool", *arguments, "--json"], stdout=subprocess.PIPE, check=True)
+    environment = os.environ | ({"PYTHONPATH": str(tree)} if tree else {})
+    command = [sys.executable, "-m", "irtool", *arguments, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
     record = json.loads(done.stdout.splitlines()[0])
     return record["peak_bytes"] / 2**20, time.perf_counter() - start
 
@@ -69,59 +95,111 @@ def throughput(device: torch.device, rounds: int) -> list[str]:
         with torch.inference_mode():
             return plain(on_device).cpu()
 
-    entries = {
-        "irtool-small.v1, --dtype auto": ours("auto"),
-        "irtool-small.v1, fp32": ours("fp32"),
-        "plain NAFNet-32, fp32": yardstick,
+    fast = NAFNet().eval().to(device, torch.bfloat16, memory_format=torch.channels_last)
+    fast_input = on_device.to(torch.bfloat16, memory_format=torch.channels_last)
+
+    def fast_yardstick() -> object:
+        with torch.inference_mode():
+            return fast(fast_input).cpu()
+
+    def product(dtype: torch.dtype) -> Callable[[], object]:
+        matrix = torch.rand(2048, 2048).to(device, dtype)
+        return lambda: matrix @ matrix
+
+    macs = models.load(ASSET).info.gmacs_per_megapixel * 1.048576
+    plain_macs = PLAIN_GMACS * 1.048576
+    entries: dict[str, tuple[Callable[[], object], float, str]] = {
+        "irtool-small.v1, bf16": (ours("bf16"), macs, "bf16"),
+        "irtool-small.v1, fp32": (ours("fp32"), macs, "fp32"),
+        "plain NAFNet-32, fp32": (yardstick, plain_macs, "fp32"),
+        "plain NAFNet-32, bf16, channels last": (fast_yardstick, plain_macs, "bf16"),
+        "product, fp32": (product(torch.float32), 2048**3 / 1e9, "fp32"),
+        "product, bf16": (product(torch.bfloat16), 2048**3 / 1e9, "bf16"),
     }
+    times = _alternated({name: call for name, (call, _, _) in entries.items()}, rounds, device)
+    with busy_loop():
+        beside = _alternated({name: call for name, (call, _, _) in list(entries.items())[:2]}, rounds, device)
+    median = {name: statistics.median(elapsed) for name, elapsed in times.items()}
+    peak = {kind: entries[f"product, {kind}"][1] / median[f"product, {kind}"] for kind in ("fp32", "bf16")}
+    base = median["plain NAFNet-32, fp32"]
+    lines = [
+        "| network, 1024x1024 | GMACs | seconds, median (min to max) | MP/s | times plain NAFNet-32, fp32 "
+        "| share of peak | beside a busy loop |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, elapsed in list(times.items())[:4]:
+        mid, (_, work, kind) = median[name], entries[name]
+        spread = f"{min(elapsed):.3f} to {max(elapsed):.3f}"
+        slower = f"{statistics.median(beside[name]) / mid:.2f} times as long" if name in beside else ""
+        lines.append(
+            f"| {name} | {work:.0f} | {mid:.3f} ({spread}) | {1.048576 / mid:.2f} | {base / mid:.1f} "
+            f"| {work / mid / peak[kind]:.2f} | {slower} |"
+        )
+    lines += ["", f"The peak: {2 * peak['fp32']:.0f} GFLOP/s in float32, {2 * peak['bf16']:.0f} in bfloat16."]
+    return lines
+
+
+def _alternated(entries: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each call in each round, in turns; a first round warms up."""
     times: dict[str, list[float]] = {name: [] for name in entries}
     for count in range(rounds + 1):
         for name, call in entries.items():
             elapsed = seconds(call, device)
-            if count:  # the first round warms up
+            if count:
                 times[name].append(elapsed)
-    base = statistics.median(times["plain NAFNet-32, fp32"])
+    return times
+
+
+def whole_process(device: str, before: Path | None, rounds: int) -> list[str]:
     lines = [
-        "| network, 1024x1024 | seconds, median (min to max) | MP/s | times as fast as plain NAFNet-32 |",
+        "| `irtool restore`, fresh process | seconds | peak memory, MiB | times as fast as before |",
         "|---|---|---|---|",
     ]
-    for name, elapsed in times.items():
-        mid = statistics.median(elapsed)
-        spread = f"{min(elapsed):.3f} to {max(elapsed):.3f}"
-        lines.append(f"| {name} | {mid:.3f} ({spread}) | {1.048576 / mid:.2f} | {base / mid:.1f} |")
-    return lines
-
-
-def whole_process(device: str) -> list[str]:
-    lines = ["| `irtool restore`, fresh process | seconds | peak memory, MiB |", "|---|---|---|"]
     with tempfile.TemporaryDirectory() as folder:
         for name, (h, w) in {"1 MP JPEG": (832, 1248), "12 MP JPEG": (3000, 4000)}.items():
             source = Path(folder) / f"{h}.jpg"
             photo(h, w, source)
             denoise = ["--task", "denoise"]
-            ways = [denoise, ["--task", "deblur"]] + ([[*denoise, "--max-memory", "1200MB"]] if h > 1000 else [])
+            ways = [denoise, ["--task", "deblur"], ["--auto"]] + (
+                [[*denoise, "--max-memory", "1200MB"]] if h > 1000 else []
+            )
             for way in ways:
-                peak, elapsed = peak_of(
-                    [
-                        "restore",
-                        str(source),
-                        "-o",
-                        str(Path(folder) / "out.jpg"),
-                        "--existing",
-                        "overwrite",
-                        "--device",
-                        device,
-                        *way,
-                    ]
-                )
-                lines.append(f"| {name} {' '.join(way)} | {elapsed:.1f} | {peak:.0f} |")
+                target = str(Path(folder) / "out.jpg")
+                arguments = ["restore", str(source), "-o", target, "--existing", "overwrite", "--device", device, *way]
+                runs: dict[Path | None, list[tuple[float, float]]] = {tree: [] for tree in {None, before}}
+                for _ in range(rounds):
+                    for tree, seen in runs.items():
+                        seen.append(peak_of(arguments, tree))
+                peak = max(peak for peak, _ in runs[None])
+                elapsed = statistics.median(elapsed for _, elapsed in runs[None])
+                gain = ""
+                if before is not None:
+                    gain = f"{statistics.median(elapsed for _, elapsed in runs[before]) / elapsed:.1f}"
+                lines.append(f"| {name} {' '.join(way)} | {elapsed:.1f} | {peak:.0f} | {gain} |")
     return lines
 
 
 def start_up(rounds: int) -> list[str]:
-    lines = ["| command | seconds, median (min to max) | times `python -c pass` |", "|---|---|---|"]
+    lines = [
+        "| command | seconds, median (min to max) | times `python -c pass` | times `import torch` |",
+        "|---|---|---|---|",
+    ]
+    folder = tempfile.TemporaryDirectory()
+    photo(256, 384, small := Path(folder.name) / "small.jpg")
+    target = str(Path(folder.name) / "out.jpg")
     commands = {
         "python -c pass": ["-c", "pass"],
+        "python -c 'import torch'": ["-c", "import torch"],
+        "irtool restore small.jpg (0.1 MP)": [
+            "-m",
+            "irtool",
+            "restore",
+            str(small),
+            "-o",
+            target,
+            "--existing",
+            "overwrite",
+        ],
         "irtool --version": ["-m", "irtool", "--version"],
         "irtool --help": ["-m", "irtool", "--help"],
         "irtool models": ["-m", "irtool", "models"],
@@ -133,11 +211,25 @@ def start_up(rounds: int) -> list[str]:
             subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
             if count:
                 times[name].append(time.perf_counter() - start)
-    base = statistics.median(times["python -c pass"])
+    folder.cleanup()
+    base, torch_alone = (statistics.median(times[n]) for n in ("python -c pass", "python -c 'import torch'"))
     for name, elapsed in times.items():
         mid = statistics.median(elapsed)
-        lines.append(f"| `{name}` | {mid:.3f} ({min(elapsed):.3f} to {max(elapsed):.3f}) | {mid / base:.1f} |")
+        spread = f"{min(elapsed):.3f} to {max(elapsed):.3f}"
+        lines.append(f"| `{name}` | {mid:.3f} ({spread}) | {mid / base:.1f} | {mid / torch_alone:.2f} |")
     return lines
+
+
+def profile(megapixels: int) -> None:
+    """Print the functions that one whole command spends the time of the processor in, imports included."""
+    from irtool.cli import main as irtool_main
+
+    with tempfile.TemporaryDirectory() as folder:
+        photo(*({1: (832, 1248), 12: (3000, 4000)}[megapixels]), source := Path(folder) / "in.jpg")
+        profiler = cProfile.Profile(time.process_time)
+        with contextlib.redirect_stdout(io.StringIO()):
+            profiler.runcall(irtool_main, ["restore", str(source), "-o", str(Path(folder) / "out.jpg"), "--auto"])
+    pstats.Stats(profiler).sort_stats("cumulative").print_stats(r"irtool|\{built-in method torch", 60)
 
 
 def load_times() -> list[str]:
@@ -153,8 +245,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--before", type=Path, help="another source tree, to compare whole processes with")
+    parser.add_argument("--profile", type=int, choices=(1, 12), help="megapixels of a picture to profile instead")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if args.profile:
+        profile(args.profile)
+        return
     if args.threads:
         torch.set_num_threads(args.threads)
     device = engine.pick_device(args.device)
@@ -174,7 +271,7 @@ def main() -> None:
         "",
         *load_times(),
         "",
-        *whole_process(args.device),
+        *whole_process(args.device, args.before, max(1, args.rounds // 2)),
         "",
         *start_up(2 * args.rounds),
     ]

@@ -20,7 +20,6 @@ from torch import Tensor
 from . import engine, experts
 from .detection import Detector, Diagnosis, gate
 from .detection import load as load_detector
-from .diffusion.observation import tasks_of
 from .diffusion.sampling import Sampling
 from .enlarge import check as check_scale
 from .enlarge import enlarge
@@ -338,6 +337,8 @@ def _planned(
         return plan, planner
     sampling = options.get("sampling")
     if tasks is None and sampling is not None and sampling.operator:
+        from .diffusion.observation import tasks_of  # the degradation models, which few runs need
+
         tasks = tasks_of(sampling.operator)
     if tasks is None and options.get("mask") is not None:
         tasks = "missing"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .errors import NothingToDoError, PictureError, UsageError
 from .picture import FoundPicture, find, format_for, format_named, same_file, sniff, suffix_for
+from .shard import Shard
 
 STDIO = "-"
 SUFFIX = ".restored"
@@ -30,6 +31,7 @@ class Item:
         format: of the output; None keeps the input's.
         side: where a before/after picture goes, if one is wanted.
         trajectory: where a sheet of a diffusion model's steps goes, if one is wanted.
+        relative: the input below its folder, by which shards share the pictures out.
     """
 
     source: Path | None
@@ -37,6 +39,7 @@ class Item:
     format: str | None
     side: Path | None = None
     trajectory: Path | None = None
+    relative: str = ""
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -47,6 +50,11 @@ class Item:
     def name(self) -> str:
         """What messages call the input."""
         return "stdin" if self.source is None else str(self.source)
+
+
+def is_address(text: str) -> bool:
+    """Whether an input or output lies in a store, on a server or in an archive (`irtool.remote`)."""
+    return "://" in text or text.lower().endswith((".tar", ".zip"))
 
 
 def gather(inputs: Sequence[str], *, recursive: bool, output: Path | None = None) -> list[FoundPicture | None]:
@@ -100,7 +108,7 @@ def has_folder(inputs: Iterable[str]) -> bool:
     return any(i != STDIO and Path(i).is_dir() for i in inputs)
 
 
-def make_items(
+def make_items(  # noqa: PLR0913 (the settings, as keywords)
     inputs: Sequence[str],
     *,
     output: str | None,
@@ -110,8 +118,9 @@ def make_items(
     preview_steps: bool = False,
     root: Path | None = None,
     others: Sequence[Path] = (),
+    shard: Shard | None = None,
 ) -> list[Item]:
-    """Name the output of every input.
+    """Name the output of every input, or of those of a shard.
 
     Args:
         inputs: as given.
@@ -122,6 +131,7 @@ def make_items(
         preview_steps: also name a sheet of a diffusion model's steps.
         root: an output folder mirrors the tree below it for named files too.
         others: further files that are read, such as a mask, and must not be written to.
+        shard: the share that is wanted; what is checked is checked of all.
 
     Raises:
         UsageError: two inputs share an output, an output is an input, or `output` does not fit the inputs.
@@ -163,7 +173,13 @@ def make_items(
         raise UsageError(f"{flag} needs an output file to lie beside.", "Name one with `output`.")
     items = [_with_sheets(item, side_by_side, preview_steps) for item in _told_apart(items)]
     check_targets(items, others)
-    return items
+    items = [replace(item, relative=name_in_shards(one)) for item, one in zip(items, found, strict=True)]
+    return items if shard is None else [item for item in items if shard.takes(item.relative)]
+
+
+def name_in_shards(one: FoundPicture | None) -> str:
+    """What decides the shard of a picture: its path below its folder, the same on every machine."""
+    return "" if one is None else one.relative.as_posix()
 
 
 def _told_apart(items: Sequence[Item]) -> list[Item]:
@@ -292,7 +308,7 @@ def resolve_existing(items: Sequence[Item], policy: str) -> tuple[list[Item], li
     Raises:
         UsageError: there are some, and the policy is "error".
     """
-    existing = {item.source: [path for path in item.outputs if os.path.lexists(path)] for item in items}
+    existing = {item.source: [path for path in item.outputs if _is_there(path)] for item in items}
     existing_items = [item for item in items if existing[item.source]]
     if not existing_items or policy == "overwrite":
         return list(items), []
@@ -308,6 +324,11 @@ def resolve_existing(items: Sequence[Item], policy: str) -> tuple[list[Item], li
         return [item for item in items if item not in whole], whole
     targets = {path for item in items for path in item.outputs}
     return [_renamed(item, targets) if existing[item.source] else item for item in items], []
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a file, or a link to none; an address (`irtool.remote`) was listed before."""
+    return os.path.lexists(path) if isinstance(path, Path) else path.exists()
 
 
 def _renamed(item: Item, targets: set[Path]) -> Item:

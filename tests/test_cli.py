@@ -17,7 +17,19 @@ from irtool.cli.options import one_of, parse_bytes
 from irtool.degradation import IDS
 from irtool.errors import UsageError
 
-VERBS = ("compare", "degrade", "detect", "doctor", "download", "eval", "instruct", "models", "restore", "train")
+VERBS = (
+    "compare",
+    "degrade",
+    "detect",
+    "doctor",
+    "download",
+    "eval",
+    "gather",
+    "instruct",
+    "models",
+    "restore",
+    "train",
+)
 
 
 @pytest.mark.parametrize(

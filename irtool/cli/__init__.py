@@ -6,5 +6,6 @@ Typer and Rich live here and nowhere else, and no module here imports torch at i
 from __future__ import annotations
 
 from .app import main
+from .process import run
 
-__all__ = ["main"]
+__all__ = ["main", "run"]

@@ -21,6 +21,7 @@ from .doctor import doctor
 from .download import download
 from .eval import eval
 from .export import export
+from .gather import gather
 from .instruct import instruct
 from .models import models
 from .output import debugging, discard_stdout, print_bug, print_error
@@ -28,7 +29,9 @@ from .restore import restore
 from .train import train
 
 app = typer.Typer(rich_markup_mode=None)
-for verb in (restore, instruct, detect, models, download, degrade, compare, eval, export, doctor):
+for verb in (
+    restore, instruct, detect, models, download, degrade, compare, eval, gather, export, doctor,
+):  # fmt: skip
     app.command()(verb)
 app.add_typer(train, name="train")
 

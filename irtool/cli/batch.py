@@ -8,102 +8,34 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from .. import memory
+from ..account import Account
 from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, UsageError, explained
 from ..memory import Budget, peak_resident_bytes
-from ..targets import Item, has_folder, make_folder, make_items, resolve_existing
+from ..targets import Item, make_folder, resolve_existing
 from . import options
+from .options import Request
 from .output import Bar, Output, in_flags, write_stdout
 
 if TYPE_CHECKING:
     from ..detection import Diagnosis
     from ..engine.pipeline import JobResult
+    from ..engine.workers import Stages
     from ..picture import Picture
     from ..plan import Plan, Upscale
     from ..result import Result
     from .trajectory import Trajectory
 
-B = TypeVar("B")
-C = TypeVar("C")
+    Results = Generator[JobResult[Item, Any], None, None]
+
 STATUSES = ("restored", "clean", "planned", "answered", "skipped")
-
-
-@dataclass(frozen=True)
-class Request:
-    """The options of a run, as given; the names are those of the flags.
-
-    Raises:
-        UsageError: a value is out of range. Everything that can be wrong with a request is said before torch is
-            imported.
-    """
-
-    inputs: Sequence[str]
-    model: str
-    detector: str
-    controller: str = ""
-    output: str | None = None
-    recursive: bool = False
-    existing: str | None = None
-    format: str = "preserve"
-    quality: int | None = None
-    strip: bool = False
-    side_by_side: bool = False
-    dry_run: bool = False
-    device: str = "auto"
-    dtype: str = "auto"
-    tile: str = "auto"
-    padding: str = "auto"
-    max_memory: str | None = None
-    ensemble: bool = False
-    threads: int | None = None
-    preview_steps: bool = False
-    json: bool = False
-    quiet: bool = False
-    verbose: bool = False
-    ask: bool = False
-    mask: Path | None = None
-    root: Path | None = None
-
-    def __post_init__(self) -> None:
-        from ..picture.formats import format_named
-
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise UsageError(f"--quality lies from 1 to 100, not {self.quality}.")
-        if self.format != "preserve" and not format_named(self.format).writable:
-            raise UsageError(f"irtool does not write {self.format}.", "Use --format png.")
-        if self.tile not in ("auto", "off") and not (self.tile.isdecimal() and len(self.tile) < 10):
-            raise UsageError(f"--tile cannot be '{self.tile}'.", "Give auto, off, or a number of pixels.")
-        options.one_of(self.dtype, options.DTYPES, "--dtype")
-        options.one_of(self.padding, options.PADDINGS, "--padding")
-        options.check_device(self.device)
-        if self.max_memory is not None:
-            options.parse_bytes(self.max_memory)
-        if self.existing is not None:
-            options.one_of(self.existing, options.EXISTING, "--existing")
-        if self.ask and not sys.stdin.isatty():
-            raise UsageError("--ask waits for an answer, and there is no terminal to give one.", "Leave --ask out.")
-
-    @property
-    def policy(self) -> str:
-        """What becomes of outputs that are there already."""
-        return self.existing or ("skip" if has_folder(self.inputs) else "error")
-
-    def budget(self, fixed: int = 0, scale: int = 1) -> Budget:
-        """The memory that a picture's way may take, `fixed` bytes of it for what is loaded still; it is enlarged
-        `scale` times."""
-        limit = None if self.max_memory is None else options.parse_bytes(self.max_memory)
-        per_pixel = memory.LOOKED_AT if self.dry_run else memory.RESTORED + memory.BESIDE * self.side_by_side
-        if scale > 1 and not self.dry_run:
-            beside = memory.BESIDE * (1 + scale**2) * self.side_by_side
-            per_pixel = max(memory.RESTORED, memory.ENLARGED * scale**2) + beside
-        return Budget(limit, per_pixel=per_pixel, fixed=fixed)
 
 
 def _check_first(path: Path, request: Request, scale: int) -> None:
@@ -160,36 +92,77 @@ class Run:
         self.counts = dict.fromkeys((*statuses, "failed"), 0)
         self.bar = Bar()
         self.begun = time.perf_counter()
+        self.account: Account | None = None
 
-    def process(
+    def results(
         self,
         items: Sequence[Item],
-        work_on: Callable[[Item, Picture], B],
-        write: Callable[[Item, B], C],
-        report: Callable[[Item, C], None],
-        budget: Budget | None = None,
-    ) -> int:
-        """Read, `work` and `write` every item; `report` prints what became of it. Returns the exit code.
+        make: Callable[..., Stages],
+        *,
+        jobs: str,
+        device: str,
+        threads: int | None,
+        ahead: bool = True,
+        on: str | None = None,
+    ) -> Results:
+        """The results of items: worked on in this process, or shared out among several, each with part of the threads.
 
-        Within a `budget` with a limit of its own, one picture is held at a time.
+        Args:
+            items: what is worked on.
+            make: makes the stages: given the number of the process; or, in this one, None and this run.
+            jobs, device, threads: as the flags.
+            ahead: read the next picture beside the work; without it one is held at a time.
+            on: the cluster that does it instead (`irtool.cluster`).
         """
+        if on is not None:
+            from ..cluster import on_ray
+
+            return on_ray(items, make, on, threads=threads, gpu=device.startswith("cuda"), on_end=self._end)
+        count = 1 if jobs == "1" else options.jobs(jobs, len(items), device)
+        if count > 1:
+            from ..engine.workers import parallel
+
+            share = max(1, options.thread_count(threads) // count)
+            return parallel(
+                items, make, count, threads=share, overlap=ahead and options.gpus(device) > 0,
+                on_remark=self.out.note, on_begin=lambda item: self.bar.begin(item.name), on_end=self._end,
+            )  # fmt: skip
+        options.set_threads(threads)
+        stages = make(None, self)
+        for remark in stages.load():
+            self.out.note(remark)
+        return self.here(items, stages.read, stages.work, stages.write, ahead=ahead)
+
+    def here(
+        self,
+        items: Sequence[Item],
+        read: Callable[[Item], Picture],
+        work: Callable[[Item, Picture], Any],
+        write: Callable[[Item, Any], Any],
+        *,
+        ahead: bool = True,
+    ) -> Results:
+        """The results of items, carried through the stages in this process."""
         from ..engine.pipeline import READ_AHEAD, pipelined
 
-        def shown(item: Item, picture: Picture) -> B:
+        def shown(item: Item, picture: Picture) -> Any:
             self.bar.begin(item.name)
             try:
-                return work_on(item, picture)
+                return work(item, picture)
             finally:
                 self.bar.end()
 
-        def stages_of(work_on: Callable[[Item, Picture], B]) -> Generator[JobResult[Item, C], None, None]:
-            ahead = READ_AHEAD if budget is None or budget.limit is None else 0
-            return pipelined(items, partial(read, budget=budget or Budget()), work_on, write, ahead=ahead)
+        return pipelined(items, read, shown, write, ahead=READ_AHEAD if ahead else 0)
 
+    def _end(self) -> None:
+        self.bar.end()
+
+    def process(self, items: Sequence[Item], results: Results, report: Callable[[Item, Any], None]) -> int:
+        """Take the result of every item; `report` prints what became of it. Returns the exit code."""
         last: Exception | None = None
         try:
-            with closing(stages_of(shown)) as stages, self.out.progress(len(items)) as self.bar:
-                for done in stages:
+            with closing(results), self.out.progress(len(items)) as self.bar:
+                for done in results:
                     if isinstance(done.error, BrokenPipeError):
                         raise done.error
                     if done.result is None:
@@ -213,6 +186,8 @@ class Run:
         head = {"type": "image", "input": "-" if item.source is None else str(item.source), "status": status}
         if item.target is not None:
             head["output"] = str(item.target)
+            if self.account is not None and item.source is not None:
+                self.account.add(item.source, item.target, status, record)
         self.out.record(head | dict(record))
 
     def failed(self, item: Item, error: Exception | None) -> None:
@@ -224,7 +199,9 @@ class Run:
         self.count(item, "failed", {"error": message, "hint": in_flags(getattr(error, "hint", ""))})
 
     def summary(self, code: int) -> int:
-        """Print the closing record or line, and return the exit code."""
+        """Print the closing record or line, close the account, and return the exit code."""
+        if self.account is not None:
+            self.account.close()
         seconds = round(time.perf_counter() - self.begun, 3)
         peak = peak_resident_bytes()
         totals = {"seconds": seconds, "peak_resident_bytes": peak, "exit_code": code}
@@ -244,8 +221,10 @@ def read(item: Item, budget: Budget) -> Picture:
 
     if item.format == "AVIF":
         budget = Budget(budget.limit, per_pixel=budget.per_pixel + memory.AS_AVIF, fixed=budget.fixed)
-    if item.source is not None:
+    if isinstance(item.source, Path):
         return decode(item.source, budget=budget)
+    if item.source is not None:  # an address: irtool.remote
+        return decode(item.source.read_bytes(), name=item.name, budget=budget)
     return decode(sys.stdin.buffer, name="stdin", budget=budget)
 
 
@@ -260,16 +239,7 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
     Raises:
         UsageError, NothingToDoError, UnavailableError: as `targets.make_items` and `api.prepare`.
     """
-    items = make_items(
-        request.inputs,
-        output=request.output,
-        recursive=request.recursive,
-        format=None if request.format == "preserve" else request.format,
-        side_by_side=request.side_by_side,
-        preview_steps=request.preview_steps,
-        root=request.root,
-        others=() if request.mask is None else (request.mask,),
-    )
+    items = request.items()
     decisions = {item.source: decide(item.source) for item in items}
     questions = [item for item in items if decisions[item.source].answer is not None]
     items = [item for item in items if decisions[item.source].answer is None]
@@ -292,22 +262,22 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
         return run.summary(EXIT_OK)
     upscales = {d.upscale for d in (decisions[item.source] for item in items) if d.upscale is not None}
     largest = max((upscale.scale for upscale in upscales), default=1)
-    if request.max_memory is not None and len(items) == 1 and items[0].source is not None:
+    if request.max_memory is not None and len(items) == 1 and isinstance(items[0].source, Path):
         _check_first(items[0].source, request, largest)
-    options.set_threads(request.threads)
-    restorer = _Restorer(request, decisions, run)
     computing = not request.dry_run and len(items) > len(questions)
-    restorer.load(models if computing else [], items, upscales if computing else ())
-    if not request.dry_run:
-        for folder in dict.fromkeys(item.target.parent for item in items if item.target is not None):
-            make_folder(folder)
-    return run.process(
-        items,
-        restorer.work,
-        restorer.write,
-        lambda item, made: report(run, item, made),
-        request.budget(scale=largest),
+    needs_detector = any(decisions[item.source].plan is None for item in items)
+    make = partial(
+        _Restorer, request, decisions, models if computing else [], needs_detector, upscales if computing else ()
     )
+    results = run.results(
+        items, make, jobs=request.jobs, device=request.device, threads=request.threads,
+        ahead=request.max_memory is None, on=request.on,
+    )  # fmt: skip
+    if not request.dry_run:
+        for folder in dict.fromkeys(item.target.parent for item in items if isinstance(item.target, Path)):
+            make_folder(folder)
+        run.account = request.account() if request.is_shared_out else None
+    return run.process(items, results, lambda item, made: report(run, item, made))
 
 
 @dataclass(frozen=True)
@@ -320,33 +290,46 @@ class _Restored:
 
 
 class _Restorer:
-    """Does to one picture after the other what was decided."""
+    """Does to one picture after the other what was decided (`irtool.engine.workers.Stages`).
 
-    def __init__(self, request: Request, decisions: Mapping[Path | None, JobPlan], run: Run) -> None:
-        self.request, self.decisions, self.run = request, decisions, run
+    Args:
+        request, decisions: what is to be done.
+        models: to be loaded; and the detector where it is needed, and what enlarges (`upscales`).
+        number: of the process, where there are several: they take turns on the GPUs and share the memory; else None.
+        run: shows the progress; None in another process.
+    """
+
+    def __init__(
+        self, request: Request, decisions: Mapping[Path | None, JobPlan], models: Sequence[str], needs_detector: bool,
+        upscales: Collection[Upscale], number: int | None, run: Run | None = None,
+    ) -> None:  # fmt: skip
+        if number is not None:
+            request = replace(request, device=options.device_of(request.device, number))
+        self.request = request
+        self.decisions, self.models, self.needs_detector, self.run = decisions, models, needs_detector, run
+        self.upscales = upscales
         self.mask: Picture | None = None
         self.replace = request.policy == "overwrite"
+        self.budget = request.budget(scale=max((upscale.scale for upscale in upscales), default=1))
 
-    def load(self, models: Sequence[str], items: Sequence[Item], upscales: Iterable[Upscale] = ()) -> None:
+    def load(self) -> list[str]:
         """Load what will be needed, so that what is missing is said before any picture is read."""
         from ..api import prepare
 
         request = self.request
-        needs_detector = any(self.decisions[item.source].plan is None for item in items)
+        detector = request.detector if self.needs_detector else None
         infos = prepare(
-            models,
-            detector=request.detector if needs_detector else None,
-            controller=request.controller,
-            upscales=upscales,
-            device=request.device,
+            self.models, detector=detector, controller=request.controller, upscales=self.upscales, device=request.device
         )
-        for model, info in infos.items():
-            for remark in info.remarks:
-                self.run.out.note(f"{model}: {remark}")
         if request.mask is not None and not request.dry_run:
             from ..picture import read as decode
 
             self.mask = decode(request.mask)
+        return [f"{model}: {remark}" for model, info in infos.items() for remark in info.remarks]
+
+    def read(self, item: Item) -> Picture:
+        """Decode a picture."""
+        return read(item, self.budget)
 
     def work(self, item: Item, picture: Picture) -> _Restored:
         """Restore a picture, or only look at it."""
@@ -371,10 +354,10 @@ class _Restorer:
         result = restore(
             picture, plan=decision.plan, planner=decision.planner, mask=self.mask, detector=request.detector, **larger,
             device=request.device, dtype=request.dtype, tile=request.tile, padding=request.padding,
-            max_memory=None if request.max_memory is None else options.parse_bytes(request.max_memory),
-            ensemble=request.ensemble, on_progress=self.run.bar.tiles, callback=trajectory,
+            max_memory=self.budget.limit,
+            ensemble=request.ensemble, on_progress=self.run.bar.tiles if self.run else None, callback=trajectory,
         )  # fmt: skip
-        if request.ask and not result.untouched:
+        if request.ask and self.run and not result.untouched:
             from .ask import keep
 
             result = keep(result, picture, item, self.run)
@@ -403,6 +386,8 @@ class _Restorer:
         chosen: dict[str, Any] = {"quality": request.quality, "strip": request.strip, "notes": lost}
         if item.target is None:
             write_stdout(result.encode(item.format, **chosen))
+        elif item.target in outputs and not isinstance(item.target, Path):  # an address: irtool.remote
+            item.target.write_bytes(result.encode(item.format, **chosen))
         elif item.target in outputs:
             result.save(item.target, format=item.format, replace=self.replace, **chosen)
         done = outcome("clean" if result.untouched else "restored", result.plan, decision, result)

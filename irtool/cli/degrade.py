@@ -9,12 +9,15 @@ from typing import Annotated
 import typer
 
 from ..errors import EXIT_OK, UsageError
+from ..shard import parse as parse_shard
 from . import options
 from .output import Output, write_stdout
 
 
-def degrade(
-    source: Annotated[str | None, typer.Argument(metavar="PICTURE", help="The picture; - is stdin.")] = None,
+def degrade(  # noqa: C901 (what excludes what among the flags)
+    source: Annotated[
+        str | None, typer.Argument(metavar="PICTURE", help="The picture or a folder; - is stdin.")
+    ] = None,
     chain: Annotated[
         str | None, typer.Argument(metavar="CHAIN", help="What to do to it, such as 'rain(density=0.6)|jpeg(q=20)'.")
     ] = None,
@@ -25,9 +28,17 @@ def degrade(
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="The same seed gives the same result.")
     ] = 0,
+    recursive: options.Recursive = False,
     existing: Annotated[
-        str, typer.Option("--existing", metavar="overwrite|rename|error", help="Where the output exists.")
-    ] = "error",
+        str | None,
+        typer.Option(
+            "--existing",
+            metavar="|".join(options.EXISTING),
+            help="Where the output exists. Default: skip in folder runs; else error.",
+        ),
+    ] = None,
+    jobs: options.Jobs = "1",
+    shard: options.ShardOption = None,
     list: Annotated[bool, typer.Option("--list", help="List the degradations and their parameters.")] = False,
     sheet: Annotated[bool, typer.Option("--sheet", help="Draw a contact sheet of all degradations instead.")] = False,
     json: options.Json = False,
@@ -41,7 +52,20 @@ def degrade(
             "degrade takes a picture and either a degradation string or --sheet.",
             "irtool degrade photo.jpg 'rain(density=0.6)|jpeg(q=20)' -o rainy.png",
         )
-    options.one_of(existing, ("overwrite", "rename", "error"), "--existing")
+    if existing is not None:
+        options.one_of(existing, options.EXISTING, "--existing")
+    if chain is not None and Path(source).is_dir():
+        if output is None:
+            raise UsageError("A folder needs another one for the results.", "Name it with -o.")
+        from .degrade_folder import degrade_folder
+
+        return degrade_folder(
+            source, chain, output, recursive=recursive, existing=existing or "skip", seed=seed, jobs=jobs,
+            shard=None if shard is None else parse_shard(shard), json=json, quiet=quiet,
+        )  # fmt: skip
+    existing = existing or "error"
+    if existing == "skip":
+        raise UsageError("--existing skip is for folders.", "Choose overwrite, rename or error.")
     target = _target(source, output, existing, ".sheet.jpg" if sheet else ".degraded.png")
     if json and target is None:
         raise UsageError("--json and a picture on stdout exclude each other.", "Name a file with -o.")

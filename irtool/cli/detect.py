@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..shard import parse as parse_shard
 from ..weights.registry import DEFAULT_DETECTOR
 from . import options
 from .output import Output, is_plain, printable
@@ -33,6 +36,8 @@ def detect(
     ] = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    jobs: options.Jobs = "1",
+    shard: options.ShardOption = None,
     offline: options.Offline = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -43,35 +48,60 @@ def detect(
     More than one degradation can be present, and clean is an answer. What is called "perhaps" is likely, but looks like
     things that belong to pictures, and restore --auto leaves it. -v shows the scores of all.
     """
-    from ..targets import Item, gather, make_folder
+    from ..targets import Item, gather, make_folder, name_in_shards
     from .batch import Run
 
     options.check_device(device)
-    items = [Item(None if found is None else found.path, None, None) for found in gather(inputs, recursive=recursive)]
+    share = None if shard is None else parse_shard(shard)
+    found = [one for one in gather(inputs, recursive=recursive) if share is None or share.takes(name_in_shards(one))]
+    items = [Item(None if one is None else one.path, None, None) for one in found]
     out = Output(json=json, quiet=quiet, verbose=verbose)
     run = Run(out, ("degraded", "clean"))
-    options.set_threads(threads)
-
-    from ..api import detect as diagnose
-    from ..api import prepare
 
     def report(item: Item, diagnosis: Diagnosis) -> None:
         run.count(item, "clean" if diagnosis.is_clean else "degraded", {"diagnosis": diagnosis.to_dict()})
         if not json:
             _show(out, item.name, diagnosis)
 
-    def look(item: Item, picture: Picture) -> tuple[Diagnosis, Picture]:
-        return diagnose(picture, model=detector, device=device), picture
-
-    def write(item: Item, seen: tuple[Diagnosis, Picture]) -> Diagnosis:
-        if where is not None:
-            _draw(*seen, where / f"{'stdin' if item.source is None else item.source.name}.where.jpg")
-        return seen[0]
-
-    prepare(detector=detector, device=device)
+    make = partial(_Looker, detector, device, where)
+    results = run.results(items, make, jobs=jobs, device=device, threads=threads)
     if where is not None:
         make_folder(where)
-    return run.process(items, look, write, report)
+    return run.process(items, results, report)
+
+
+class _Looker:
+    """Diagnoses one picture after the other (`irtool.engine.workers.Stages`).
+
+    `number` is that of the process, None of the only one.
+    """
+
+    def __init__(self, detector: str, device: str, where: Path | None, number: int | None, run: object = None) -> None:
+        self.detector, self.where = detector, where
+        self.device = options.device_of(device, number)
+
+    def load(self) -> list[str]:
+        from ..api import prepare
+
+        prepare(detector=self.detector, device=self.device)
+        return []
+
+    def read(self, item: Item) -> Picture:
+        from ..memory import Budget
+        from .batch import read
+
+        return read(item, Budget())
+
+    def work(self, item: Item, picture: Picture) -> tuple[Diagnosis, Picture]:
+        from ..api import detect as diagnose
+
+        return diagnose(picture, model=self.detector, device=self.device), picture
+
+    def write(self, item: Item, seen: tuple[Diagnosis, Picture]) -> Diagnosis:
+        """Draw where things are, where that is wanted; the diagnosis without its tensors."""
+        if self.where is not None:
+            _draw(*seen, self.where / f"{'stdin' if item.source is None else item.source.name}.where.jpg")
+        return replace(seen[0], maps={}, features=None)
 
 
 def _draw(diagnosis: Diagnosis, picture: Picture, path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, UsageError
+from ..shard import parse as parse_shard
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
 from .eval_tables import show_comparison, show_list, show_summary
@@ -20,7 +23,7 @@ EXISTING = ("overwrite", "error")
 LISTS = ("datasets", "protocols", "metrics")
 
 
-def eval(  # noqa: C901, PLR0912 (what excludes what among the flags)
+def eval(  # noqa: C901, PLR0912, PLR0915 (what excludes what among the flags)
     listing: Annotated[
         str | None, typer.Argument(metavar="|".join(LISTS), help="List these instead.", show_default=False)
     ] = None,
@@ -100,6 +103,8 @@ def eval(  # noqa: C901, PLR0912 (what excludes what among the flags)
     max_memory: options.MaxMemory = None,
     ensemble: options.Ensemble = False,
     threads: options.Threads = None,
+    jobs: options.Jobs = "1",
+    shard: options.ShardOption = None,
     offline: options.Offline = False,
     detector: options.Detector = DEFAULT_DETECTOR,
     json: options.Json = False,
@@ -112,6 +117,7 @@ def eval(  # noqa: C901, PLR0912 (what excludes what among the flags)
 
     irtool eval --lq rain/ --gt norain/ --task derain --report out/
     """
+    arguments = dict(locals())
     out = Output(json=json, quiet=quiet, verbose=verbose)
     if listing is not None:
         return show_list(out, options.one_of(listing, LISTS, "eval"))
@@ -126,6 +132,9 @@ def eval(  # noqa: C901, PLR0912 (what excludes what among the flags)
     overwrite = options.one_of(existing or ("overwrite" if resume else "error"), EXISTING, "--existing") == EXISTING[0]
     options.one_of(dtype, options.DTYPES, "--dtype")
     options.check_device(device)
+    if jobs != "1" and (shard is not None or "fid" in metrics):
+        raise UsageError("--jobs excludes --shard, and fid, which needs all pictures.", "Leave one of them out.")
+    share = None if shard is None else parse_shard(shard)
     memory = None if max_memory is None else options.parse_bytes(max_memory)
 
     from ..data import get_protocol
@@ -154,31 +163,50 @@ def eval(  # noqa: C901, PLR0912 (what excludes what among the flags)
         pairs, model=model, tasks=task, auto=auto, protocol=protocol, metrics=metric_names, degrade=degrade,
         detector=detector, device=device, seed=seed, dtype=dtype, tile=tile, max_memory=memory, ensemble=ensemble,
     )  # fmt: skip
+    count = options.jobs(jobs, len(pairs.found.pairs), device)
+    stack = ExitStack()
+    if count > 1:
+        from ..evaluation.outputs import check_outputs
+        from ..evaluation.report import RUN
+        from .eval_shards import score_shards
+
+        if report is not None and not resume and (report / RUN).exists():
+            raise UsageError(f"{report} holds a run already.", "Go on with it by --resume, or name another folder.")
+        check_outputs(pairs.found, csv=csv, images=save_images, report=report, read=(), overwrite=overwrite)
+        work = report or Path(stack.enter_context(TemporaryDirectory(prefix="irtool-")))
+        try:
+            score_shards(arguments, count, work, len(pairs.found.pairs), out)
+        except KeyboardInterrupt:
+            stack.close()
+            out.note("interrupted")
+            return EXIT_INTERRUPTED
     data_set_files = [Path(dataset)] if dataset and dataset.endswith(".toml") else []
     session = Session(
         pairs,
         request,
-        report=report,
-        resume=resume,
+        report=work if count > 1 else report,
+        resume=resume or count > 1,
         images=save_images,
         csv=csv,
-        overwrite=overwrite,
+        overwrite=overwrite or count > 1,
         read=data_set_files,
+        shard=share,
     )
     out.record(session.head)
     try:
-        with out.progress(len(pairs.found.pairs)) as bar:
+        with out.progress(len(session.request.found.pairs)) as bar:
             for _ in session.run(_Listener(out, bar)):
                 pass
     except KeyboardInterrupt:
-        out.note(f"interrupted after {len(session.records)} of {len(pairs.found.pairs)} pairs")
+        out.note(f"interrupted after {len(session.records)} of {len(session.request.found.pairs)} pairs")
         go_on = "Run the same command with --resume." if report else "With --report a run can be resumed."
         out.note(f"hint: {go_on}")
         return EXIT_INTERRUPTED
     summary, title, rows, page = session.conclude(against is not None)
     out.record(summary)
     show_summary(out, title, session.head, summary, rows)
-    if page is not None:
+    stack.close()
+    if page is not None and report is not None:
         out.note(f"report: {page}")
     return EXIT_SOME_FAILED if summary["failed"] else EXIT_OK
 

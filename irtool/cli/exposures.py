@@ -13,7 +13,7 @@ from ..diffusion.sampling import Sampling
 from ..errors import EXIT_OK, UsageError
 from ..targets import STDIO, Item, gather, make_folder, make_items, resolve_existing
 from . import options
-from .batch import STATUSES, JobPlan, Request, Run, StatusRecord, outcome, report
+from .batch import STATUSES, JobPlan, Request, Run, StatusRecord, outcome, read, report
 from .output import Output
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def fuse_exposures(request: Request, sampling: Sampling, others: Mapping[str, An
         done.record["notes"] += notes
         return replace(done, words=f"fused {len(found)} exposures in {result.seconds:.1f} s")
 
-    return run.process(items, fused, written, partial(report, run), request.budget())
+    results = run.here(items, partial(read, budget=request.budget()), fused, written)
+    return run.process(items, results, partial(report, run))
 
 
 def _checked(request: Request, sampling: Sampling, others: Mapping[str, Any]) -> list[Path]:
@@ -113,12 +114,12 @@ def _fused(
     """The exposures as one picture, with the metadata of the first."""
     from ..inputs import to_tensor
     from ..models.prior import fuse
-    from ..picture import read
+    from ..picture import read as decode
     from ..plan import Plan, Step
     from ..result import Result
 
     started = time.perf_counter()
-    exposures = [to_tensor(picture)[None] for picture in (first, *map(read, paths[1:]))]
+    exposures = [to_tensor(picture)[None] for picture in (first, *map(decode, paths[1:]))]
     for path, exposure in zip(paths, exposures, strict=True):
         if exposure.shape != exposures[0].shape:
             wide, tall, width, height = exposure.shape[3], exposure.shape[2], first.width, first.height

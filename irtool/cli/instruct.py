@@ -12,6 +12,7 @@ import typer
 
 from ..errors import FileError, PictureError, UsageError
 from ..fileio import read_text
+from ..shard import parse as parse_shard
 from ..tables import LARGEST_FILE, numbered_rows
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
@@ -53,6 +54,8 @@ def instruct(
     max_memory: options.MaxMemory = None,
     ensemble: options.Ensemble = False,
     threads: options.Threads = None,
+    jobs: options.Jobs = "1",
+    shard: options.ShardOption = None,
     offline: options.Offline = False,
     model: options.Model = DEFAULT_RESTORER,
     detector: options.Detector = DEFAULT_DETECTOR,
@@ -116,7 +119,8 @@ def instruct(
         inputs, model, detector, controller=controller, output=output, recursive=recursive, existing=existing,
         format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
         dtype=dtype, tile=tile, padding=padding, max_memory=max_memory, threads=threads, json=json, quiet=quiet,
-        verbose=verbose, ensemble=ensemble, root=listed.parent if listed is not None else None,
+        verbose=verbose, ensemble=ensemble, jobs=jobs, shard=None if shard is None else parse_shard(shard),
+        root=listed.parent if listed is not None else None,
     )  # fmt: skip
 
     def decide(source: Path | None) -> JobPlan:
@@ -134,9 +138,10 @@ def split(instructions: Sequence[str]) -> tuple[list[str], list[str]]:
         PictureError: what is named like a picture is not there.
     """
     from ..picture.formats import SUFFIXES
+    from ..targets import is_address
 
     def is_path(text: str) -> bool:
-        if text == "-":
+        if text == "-" or (is_address(text) and " " not in text):
             return True
         try:
             if Path(text).exists():
@@ -147,7 +152,7 @@ def split(instructions: Sequence[str]) -> tuple[list[str], list[str]]:
 
     inputs = [text for text in instructions if is_path(text)]
     for text in inputs:
-        if text != "-" and not Path(text).exists():
+        if text != "-" and not is_address(text) and not Path(text).exists():
             raise PictureError(f"{text} does not exist.")
     sentences = [text for text in instructions if not is_path(text)]
     if instructions and list(instructions) != inputs + sentences:

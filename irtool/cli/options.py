@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import cores
 from ..diffusion.sampling import GUIDANCE, SAMPLERS, Sampling
 from ..errors import UsageError, closest
+from ..memory import available_bytes
 
 if TYPE_CHECKING:
+    from .. import memory
+    from ..account import Account
     from ..plan import Upscale
+    from ..shard import Shard
+    from ..targets import Item
 
 EXISTING = ("skip", "overwrite", "rename", "error")
 DTYPES = ("auto", "fp32", "bf16", "fp16")
+PROCESS_BYTES = 3 << 29  # what a process with its network and a picture of some megapixels holds
 PADDINGS = ("auto", "reflect", "zeros")
 
 Inputs = Annotated[
@@ -33,6 +44,19 @@ Threads = Annotated[
         "--threads", envvar="IRTOOL_THREADS", metavar="N", min=1, max=65535, help="CPU threads to compute with."
     ),
 ]
+Jobs = Annotated[
+    str,
+    typer.Option(
+        "--jobs", envvar="IRTOOL_JOBS", metavar="N|auto", help="Processes to share the pictures out to; one per GPU."
+    ),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", metavar="I/N|auto", help="Do only this share of the pictures; auto: as the cluster's job array says."
+    ),
+]
+On = Annotated[str | None, typer.Option("--on", metavar="ray[:ADDRESS]", help="Share the pictures out to a cluster.")]
 Detector = Annotated[
     str,
     typer.Option("--detector", envvar="IRTOOL_DETECTOR", metavar="ID|local:PATH", help="The model that diagnoses."),
@@ -225,12 +249,49 @@ def upscale(scale: int | None, upscaler: str) -> Upscale | None:
     return Upscale(scale, upscaler)
 
 
-def set_threads(count: int | None) -> None:
-    """Limit the threads of torch."""
-    if count is not None:
-        import torch
+def jobs(text: str, items: int, device: str = "cpu") -> int:
+    """The number of processes that --jobs asks for, no more than there are items.
 
-        torch.set_num_threads(count)
+    Under "auto" one for each GPU, else one for each free core, as far as the memory goes.
+
+    Raises:
+        UsageError: it is neither a number above zero nor auto.
+    """
+    if text != "auto" and (not text.isdecimal() or int(text) < 1):
+        raise UsageError(f"--jobs cannot be '{text}'.", "Give a number of processes, or auto.")
+    if items < 2:
+        return 1
+    if text != "auto":
+        return min(int(text), items)
+    return max(1, min(gpus(device) or min(cores.free(), available_bytes() // PROCESS_BYTES), items))
+
+
+def gpus(device: str) -> int:
+    """CUDA devices that a run on `device` may share out; torch is asked only where a driver shows some."""
+    if not device.startswith(("auto", "cuda")) or ":" in device or not any(Path("/dev").glob("nvidia[0-9]*")):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def device_of(name: str, number: int | None) -> str:
+    """The device of the process with this number, which take turns on the GPUs; None: of the only one."""
+    count = 0 if number is None else gpus(name)
+    return f"cuda:{(number or 0) % count}" if count else name
+
+
+def set_threads(count: int | None) -> None:
+    """Let torch have so many threads (`thread_count`)."""
+    import torch
+
+    torch.set_num_threads(thread_count(count))
+
+
+def thread_count(count: int | None) -> int:
+    """The threads to compute with: `count`, else as OMP_NUM_THREADS says, else the cores that are free."""
+    named = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return count or (int(named) if named.isdecimal() and int(named) else cores.free())
 
 
 def sampling(
@@ -259,3 +320,140 @@ def sampling(
 
         parse(operator)
     return Sampling(**values) if values else None
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of a run, as given; the names are those of the flags.
+
+    Raises:
+        UsageError: a value is out of range. Everything that can be wrong with a request is said before torch is
+            imported.
+    """
+
+    inputs: Sequence[str]
+    model: str
+    detector: str
+    controller: str = ""
+    output: str | None = None
+    recursive: bool = False
+    existing: str | None = None
+    format: str = "preserve"
+    quality: int | None = None
+    strip: bool = False
+    side_by_side: bool = False
+    dry_run: bool = False
+    device: str = "auto"
+    dtype: str = "auto"
+    tile: str = "auto"
+    padding: str = "auto"
+    max_memory: str | None = None
+    ensemble: bool = False
+    threads: int | None = None
+    preview_steps: bool = False
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    ask: bool = False
+    mask: Path | None = None
+    root: Path | None = None
+    jobs: str = "1"
+    shard: Shard | None = None
+    on: str | None = None
+
+    def __post_init__(self) -> None:
+        from ..picture.formats import format_named
+
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise UsageError(f"--quality lies from 1 to 100, not {self.quality}.")
+        if self.format != "preserve" and not format_named(self.format).writable:
+            raise UsageError(f"irtool does not write {self.format}.", "Use --format png.")
+        if self.tile not in ("auto", "off") and not (self.tile.isdecimal() and len(self.tile) < 10):
+            raise UsageError(f"--tile cannot be '{self.tile}'.", "Give auto, off, or a number of pixels.")
+        one_of(self.dtype, DTYPES, "--dtype")
+        one_of(self.padding, PADDINGS, "--padding")
+        check_device(self.device)
+        if self.max_memory is not None:
+            parse_bytes(self.max_memory)
+        if self.existing is not None:
+            one_of(self.existing, EXISTING, "--existing")
+        if self.on is not None and (self.jobs != "1" or self.ask):
+            raise UsageError("--on excludes --jobs and --ask.", "Leave one of them out.")
+        if self.ask and self.jobs != "1":
+            raise UsageError("--ask and --jobs exclude each other.", "Leave one of them out.")
+        if self.ask and not sys.stdin.isatty():
+            raise UsageError("--ask waits for an answer, and there is no terminal to give one.", "Leave --ask out.")
+
+    @property
+    def policy(self) -> str:
+        """What becomes of outputs that are there already."""
+        from ..targets import has_folder
+
+        return self.existing or ("skip" if self.is_remote or has_folder(self.inputs) else "error")
+
+    @cached_property
+    def is_remote(self) -> bool:
+        """Whether an input or the output is an address or an archive (`irtool.remote`)."""
+        from ..targets import is_address
+
+        return any(is_address(one) for one in (*self.inputs, self.output or ""))
+
+    def items(self) -> list[Item]:
+        """The pictures of the request with their outputs; raises as `irtool.targets.make_items`."""
+        from ..targets import make_items
+
+        format = None if self.format == "preserve" else self.format
+        if self.is_remote:
+            from ..remote import make_items as make_remote_items
+
+            if self.side_by_side or self.preview_steps or self.existing == "rename":
+                raise UsageError(
+                    "An address or an archive takes no --side-by-side, --preview-steps or --existing rename.",
+                    "Leave them out.",
+                )
+            return make_remote_items(
+                self.inputs, output=self.output, recursive=self.recursive, format=format, shard=self.shard
+            )
+        return make_items(
+            self.inputs, output=self.output, recursive=self.recursive, format=format, side_by_side=self.side_by_side,
+            preview_steps=self.preview_steps, root=self.root, others=() if self.mask is None else (self.mask,),
+            shard=self.shard,
+        )  # fmt: skip
+
+    @property
+    def is_shared_out(self) -> bool:
+        """Whether other processes do some of the pictures."""
+        return self.shard is not None or self.jobs != "1" or self.on is not None
+
+    def account(self) -> Account | None:
+        """The account of a folder run that is shared out; plain runs leave nothing but pictures.
+
+        Its head has the arguments of `make_items` that give the same outputs again.
+        """
+        from ..account import Account
+        from ..targets import has_folder
+
+        if self.is_remote or self.output is None or not has_folder(self.inputs):
+            return None
+        targets = {
+            "inputs": [str(Path(one).absolute()) for one in self.inputs],
+            "output": str(Path(self.output or "").absolute()),
+            "recursive": self.recursive,
+            "format": None if self.format == "preserve" else self.format,
+            "root": None if self.root is None else str(self.root.absolute()),
+        }
+        return Account(Path(self.output), targets, self.shard)
+
+    def budget(self, fixed: int = 0, scale: int = 1) -> memory.Budget:
+        """The memory that a picture's way may take, `fixed` bytes of it for what is loaded still; it is enlarged
+        `scale` times."""
+        from .. import memory
+
+        limit = None if self.max_memory is None else parse_bytes(self.max_memory)
+        if limit is not None and self.jobs != "1":
+            limit //= jobs(self.jobs, sys.maxsize, self.device)
+        per_pixel = memory.LOOKED_AT if self.dry_run else memory.RESTORED + memory.BESIDE * self.side_by_side
+        if scale > 1 and not self.dry_run:
+            beside = memory.BESIDE * (1 + scale**2) * self.side_by_side
+            per_pixel = max(memory.RESTORED, memory.ENLARGED * scale**2) + beside
+        return memory.Budget(limit, per_pixel=per_pixel, fixed=fixed)

@@ -10,6 +10,7 @@ import typer
 
 from ..diffusion.sampling import Sampling
 from ..errors import UsageError
+from ..shard import parse as parse_shard
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
 
@@ -53,6 +54,9 @@ def restore(
     max_memory: options.MaxMemory = None,
     ensemble: options.Ensemble = False,
     threads: options.Threads = None,
+    jobs: options.Jobs = "1",
+    shard: options.ShardOption = None,
+    on: options.On = None,
     offline: options.Offline = False,
     model: options.Model = DEFAULT_RESTORER,
     detector: options.Detector = DEFAULT_DETECTOR,
@@ -110,6 +114,7 @@ def restore(
         format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
         dtype=dtype, tile=tile, padding=padding, max_memory=max_memory, threads=threads, preview_steps=preview_steps,
         json=json, quiet=quiet, verbose=verbose, mask=mask, ensemble=ensemble, ask=ask,
+        jobs=jobs, on=on, shard=None if shard is None else parse_shard(shard),
     )  # fmt: skip
     if adapter is not None:
         from ..models.lora import base_task

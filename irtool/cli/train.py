@@ -80,7 +80,8 @@ def run(
     loaded_recipe = recipes.load(recipes.find(recipe), changes or [])
     if data is not None and not data.is_dir():
         raise UsageError(f"--data {data} is not a folder.")
-    options.set_threads(threads)
+    if threads is not None:  # else all: a run of hours does not go by what the machine does at its start
+        options.set_threads(threads)
     if dry_run:
         from ..engine import pick_device
         from ..training.estimate import estimate_run, lines

@@ -25,7 +25,7 @@ from ..metrics.extra import LOWER_IS_BETTER
 from .published import Row
 from .summary import Record, read_run
 
-PAGE, RUN, SHOWN = "index.html", "run.jsonl", ".irtool-pictures"
+PAGE, RUN, SHOWN, SHARDS = "index.html", "run.jsonl", ".irtool-pictures", "shards"
 SIDE = 1200
 """Longer side, in pixels, of the pictures on the page."""
 COPIES = 200
@@ -57,6 +57,8 @@ class Report:
         self.file = folder / RUN
         self.done: dict[str, Record] = {}
         self._ranked: dict[str, float] = {}
+        if resume:
+            self._adopt_shards()
         if exists(self.file):
             if not resume:
                 raise UsageError(f"{folder} holds a run already.", "Go on with it by --resume, or name another folder.")
@@ -69,15 +71,20 @@ class Report:
         except (OSError, FileError) as error:
             raise UsageError(f"{folder} cannot be written: {reason(error)}.") from error
 
-    def _resume(self) -> None:
-        before, records = read_run(self.file)
+    def _adopt_shards(self) -> None:
+        """Take over what shards of this run have scored."""
+        for file in sorted((self.folder / SHARDS).glob(f"*/{RUN}")):
+            self._resume(file)
+
+    def _resume(self, file: Path | None = None) -> None:
+        before, records = read_run(file or self.file)
         other = [k for k in self.head if k not in VOLATILE and before.get(k) != self.head[k]]
         if other:
             raise UsageError(
                 f"{self.folder} holds another run: {', '.join(other)} differ.",
                 "Name another folder, or ask for the same.",
             )
-        self.done = {r["name"]: r for r in records if "error" not in r}
+        self.done |= {r["name"]: r for r in records if "error" not in r}
 
     def add(self, record: Record) -> None:
         """Keep the record of a picture, at once, unless it is here."""

@@ -17,11 +17,12 @@ from ..errors import NothingToDoError, UsageError
 from ..fileio import atomic_write
 from ..metrics import extra
 from ..plan import plan_tasks
+from ..shard import Shard
 from ..synth import parse
 from .checks import input_as_published, remarks
 from .outputs import check_outputs
 from .published import rows_of
-from .report import Report, cite, save_png, to_csv
+from .report import SHARDS, Report, cite, save_png, to_csv
 from .run import NO_MODEL, EvalRequest, Record, evaluate, header
 from .summary import summarize
 
@@ -162,6 +163,8 @@ class Session:
         csv: file for a line per pair; None for none.
         overwrite: images and lines may replace files that exist. Inputs are never written to.
         read: further files that are inputs.
+        shard: score only this share of the pairs; its run goes into a folder of its own below that of the report, where
+            a resumed run of the whole finds it.
 
     Attributes:
         head: the run's header, its first record.
@@ -169,10 +172,10 @@ class Session:
 
     Raises:
         UsageError: as `Report` and `check_outputs`; or a resumed run is to have a FID, which needs the features of all
-            images.
+            images; or a shard is to, or one of noise that is drawn pair after pair.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (the settings, as keywords)
         self,
         pairs: Pairs,
         request: EvalRequest,
@@ -183,6 +186,7 @@ class Session:
         csv: Path | None = None,
         overwrite: bool = False,
         read: Sequence[Path] = (),
+        shard: Shard | None = None,
     ) -> None:
         local = [Path(m.removeprefix("local:")) for m in (request.model, request.detector) if m.startswith("local:")]
         check_outputs(pairs.found, csv=csv, images=images, report=report, read=[*read, *local], overwrite=overwrite)
@@ -190,9 +194,26 @@ class Session:
         self.records: list[Record] = []
         self.request = replace(request, keep=self._keep)
         self.head = header(self.request)
+        if shard is not None:
+            self._narrow(shard)
+            report = report and report / SHARDS / str(shard).replace("/", "-of-")
         self.page = Report(report, self.head, resume) if report is not None else None
         if self.page is not None and self.page.done and any(one.id == "fid" for one in request.extras):
             raise UsageError("FID needs the features of all pictures.", "Leave `resume` or fid out.")
+
+    def _narrow(self, shard: Shard) -> None:
+        """Leave only the pairs of a shard; the header stays that of the whole."""
+        request = self.request
+        if any(one.id == "fid" for one in request.extras):
+            raise UsageError("FID needs the features of all pictures.", "Leave `shard` or fid out.")
+        if request.degrade is not None and request.protocol.noise == "stream":
+            raise UsageError(
+                f"The protocol {request.protocol.id} draws its noise pair after pair.", "Leave `shard` out."
+            )
+        pairs = tuple(pair for pair in request.found.pairs if shard.takes(pair.name))
+        if not pairs:
+            raise NothingToDoError(f"No pair belongs to the share {shard}.", "There are fewer pairs than shares.")
+        self.request = replace(request, found=replace(request.found, pairs=pairs))
 
     def _keep(self, name: str, before: Any, after: Any, reference: Any) -> None:
         if self.page is not None:

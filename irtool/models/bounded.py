@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 from torch.nn.modules import module as hooks
+from torch.overrides import TorchFunctionMode
 
 LARGEST = 20_000
 """Modules and parameters that a network may have; the largest published one here has some 3,000."""
@@ -46,3 +47,20 @@ def bounded(parts: int = LARGEST) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+class Uninitialized(TorchFunctionMode):
+    """While this is open, random initial weights are not drawn.
+
+    On the meta device there is nothing to draw, and the attempt imports the compiler of torch: as long again as torch.
+    """
+
+    _RANDOM = frozenset(
+        f"{prefix}{kind}_" for kind in ("uniform", "normal") for prefix in ("", "trunc_", "kaiming_", "xavier_")
+    )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in self._RANDOM:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)

@@ -28,16 +28,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..degradation import IDS
-from ..ops import pad_to_multiple
+from ..ops import WORKERS, in_strips, pad_to_multiple
 from . import blind_deblur, lora
 from .base import Condition, ModelInfo, Placed, Progress, Tiled, check
 from .global_stats import CONTEXT_SIZE, global_stats
 from .inpaint import fill_detected_holes, fill_holes
 from .unet_blocks import linear
 
-# Features (rows x columns x channels) that a block works on at a time, for each thread of a CPU. With all of a picture
-# at once, memory and not arithmetic sets the pace: 1.9 times slower at one megapixel. A GPU takes more, to bound its
-# memory.
+# Features (rows x columns x channels) that a thread of a CPU works on at a time. With all of a picture at once, memory
+# and not arithmetic sets the pace: 1.9 times slower at one megapixel. A GPU takes more, to bound its memory.
 STRIP = 1 << 19
 _GUESS_AXIS = {"stem.weight": 1, "head.weight": 0, "head.bias": 0}
 """Weights of which a share belongs to the guess, and along which dimension it comes last."""
@@ -130,13 +129,16 @@ class Block(nn.Module):
             x = self._spatial_mixing(x, context, task_weights)
             return x + self._channel_mixing(x, task_weights)
         # Rows at a time, with one more on each side for the 3x3 convolution: the same result from a processor's cache.
-        previous_rows = x[:, :0]
-        for top in range(0, height, rows):
-            end = min(height, top + rows)
-            strip = torch.cat([previous_rows, x[:, top : end + 1]], dim=1)
-            y = self._spatial_mixing(strip, context, task_weights)[:, previous_rows.shape[1] :][:, : end - top]
-            previous_rows = x[:, end - 1 : end].clone()
+        # Those rows are the neighbors' before they change.
+        above = {top: x[:, max(0, top - 1) : top].clone() for top in range(0, height, rows)}
+        below = {end: x[:, end : end + 1].clone() for end in (*range(rows, height, rows), height)}
+
+        def work(top: int, end: int) -> None:
+            strip = torch.cat([above[top], x[:, top:end], below[end]], dim=1)
+            y = self._spatial_mixing(strip, context, task_weights)[:, above[top].shape[1] :][:, : end - top]
             torch.add(y, self._channel_mixing(y, task_weights), out=x[:, top:end])
+
+        in_strips(height, rows, work, x.device)
         return x
 
     def _spatial_mixing(self, x: Tensor, context: Tensor, task_weights: Tensor | None) -> Tensor:
@@ -155,7 +157,10 @@ class Block(nn.Module):
 def _strip(x: Tensor) -> int:
     """How many rows of (N, H, W, C) to work on at a time."""
     n, _, width, channels = x.shape
-    features = STRIP * torch.get_num_threads() if x.device.type == "cpu" else 64 * STRIP
+    features = STRIP if x.device.type == "cpu" else 64 * STRIP
+    threads = torch.get_num_threads()
+    if x.device.type == "cpu" and x.numel() < STRIP * min(threads, WORKERS):
+        features *= threads  # too few strips for one each: all threads work on the same one
     return max(4, features // (n * width * channels))
 
 
@@ -203,10 +208,13 @@ def _upsample_and_add(y: Tensor, up: nn.Module, skip: Tensor) -> Tensor:
     height, rows = y.shape[1], _strip(y) // 2
     if torch.is_grad_enabled() or rows >= height:
         return _blur_checkerboard(_depth_to_space(up(y))) + skip
-    for top in range(0, height, rows):
-        end, first = min(height, top + rows), max(0, top - 1)
+
+    def work(top: int, end: int) -> None:
+        first = max(0, top - 1)
         fine = _blur_checkerboard(_depth_to_space(up(y[:, first : end + 1])))
         skip[:, 2 * top : 2 * end] += fine[:, 2 * (top - first) :][:, : 2 * (end - top)]
+
+    in_strips(height, rows, work, y.device)
     return skip
 
 

@@ -22,7 +22,7 @@ from ..fileio import atomic_write
 from .architectures import ARCHITECTURES, Architecture, Shapes, get, names
 from .architectures import resolve as _resolve
 from .base import Model
-from .bounded import bounded
+from .bounded import Uninitialized, bounded
 from .header import aliases, config_of, guess, look, settings_of
 
 NEAREST = 3
@@ -177,7 +177,7 @@ def _build(
 ) -> tuple[nn.Module, dict[str, str]]:
     tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     try:
-        with torch.device("meta"), bounded():
+        with torch.device("meta"), Uninitialized(), bounded():
             net: nn.Module = _resolve(get(architecture).network)(**config)
         net.load_state_dict(tensors, strict=True, assign=True)
     except IrtoolError:
