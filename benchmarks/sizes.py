@@ -91,7 +91,7 @@ def main() -> None:
             figures.append(np.mean([metrics.psnr(eight(x), eight(bench.restore(y, (task,)))) for y, x in cases]))
         lines.append(f"| {name} ({len(cases)}) | {' | '.join(f'{f:.2f}' for f in figures)} |")
         print(lines[-1], file=sys.stderr, flush=True)
-    kind = str(engine.pick_dtype("auto", device)).removeprefix("torch.")
+    kind = str(engine.pick_dtype("auto", device, probe=True)).removeprefix("torch.")
     lines += ["", f"torch {torch.__version__}, {device.type}, {kind}, {torch.get_num_threads()} thread(s)."]
     publish(lines, args.out)
 

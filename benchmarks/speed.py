@@ -256,7 +256,7 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     device = engine.pick_device(args.device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    dtype = str(engine.pick_dtype("auto", device)).removeprefix("torch.")
+    dtype = str(engine.pick_dtype("auto", device, probe=True)).removeprefix("torch.")
     capability = models.load(ASSET).info
     lines = [
         "# Speed and memory",

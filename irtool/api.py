@@ -31,7 +31,7 @@ from .models.architectures import get, names
 from .models.base import Callback, Condition, Model, ModelInfo, Progress
 from .picture import Picture, read
 from .picture.jpeg_bounds import project_to_jpeg_bounds
-from .plan import Plan, Rejected, Upscale, plan_auto, plan_second_look, plan_tasks, without
+from .plan import Plan, Rejected, Upscale, ending_with, only_enlarges, plan_auto, plan_second_look, plan_tasks, without
 from .result import Result
 from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, companions, locate
 
@@ -280,7 +280,7 @@ def prepare(
     loaded = {model: cached_model(model, controller).info for model in named}
     for model, info in loaded.items():
         if info.scale != 1:
-            raise enlarges(model)
+            raise only_enlarges(model)
     for upscale in upscales:
         check_scale(cached_model(upscale.model), upscale)
     if detector is not None:
@@ -330,7 +330,7 @@ def _planned(
         if alone and (rest.get("sampling") is None or not rest["sampling"].operator):  # type: ignore[union-attr]
             return Plan(reason="as asked", upscale=upscale), None
         plan, planner = _planned(tasks, plan, planner, model, rest)
-        return (None if plan is None else replace(plan, upscale=upscale)), planner and enlarged(planner, upscale)
+        return (None if plan is None else replace(plan, upscale=upscale)), planner and ending_with(planner, upscale)
     if options.get("upscaler"):
         raise UsageError("`upscaler` enlarges, and no `scale` was given.", "Give a `scale` of 2, 3 or 4.")
     if plan is not None or planner is not None:
@@ -429,7 +429,7 @@ def _carry_out(
         )
         model = model_of(step.model, step.controller)
         if model.info.scale != 1:
-            raise enlarges(step.model)
+            raise only_enlarges(step.model)
         outcome = engine.run(model.bind(condition), pixels, device=look.device, **_settings(options))
         restored = outcome.pixels
         if missing is not None and tuple(step.task_weights) == ("missing",):
@@ -453,14 +453,6 @@ def _carry_out(
     return pixels, plan, tiles, peak
 
 
-def enlarges(model: str) -> UsageError:
-    """The error of a model that was to restore and enlarges."""
-    return UsageError(
-        f"{model} enlarges pictures and removes nothing.",
-        "Name it as `upscaler`, with a `scale`, and leave `model` out.",
-    )
-
-
 def _settings(options: Wanted) -> dict[str, Any]:
     """What of the options `engine.run` takes."""
     return {
@@ -471,11 +463,6 @@ def _settings(options: Wanted) -> dict[str, Any]:
         "padding": options.get("padding", "auto"),
         "on_progress": options.get("on_progress"),
     }
-
-
-def enlarged(planner: Planner, upscale: Upscale) -> Planner:
-    """A planner whose plans end with an enlargement."""
-    return lambda diagnosis: replace(planner(diagnosis), upscale=upscale)
 
 
 def _mask(mask: Picture, picture: Picture, plan: Plan) -> Tensor:

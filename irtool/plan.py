@@ -8,7 +8,7 @@ own order; `RESTORE_ORDER` of `irtool.degradation` says which order is sound, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -256,6 +256,19 @@ def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_
     steps, why = _steps(present[:MAX_TASKS], model, strength, **step_options)
     steps = tuple(replace(step, strength=strength * strength_for(diagnosis, step.task_weights)) for step in steps)
     return Plan(steps, "; ".join([reason, *why]), again=look_again(steps, (), model, strength, **step_options))
+
+
+def ending_with(planner: Callable[[Diagnosis], Plan], upscale: Upscale) -> Callable[[Diagnosis], Plan]:
+    """A planner whose plans end with an enlargement."""
+    return lambda diagnosis: replace(planner(diagnosis), upscale=upscale)
+
+
+def only_enlarges(model: str) -> UsageError:
+    """The error of a model that was to restore and enlarges."""
+    return UsageError(
+        f"{model} enlarges pictures and removes nothing.",
+        "Name it as `upscaler`, with a `scale`, and leave `model` out.",
+    )
 
 
 def strength_for(diagnosis: Diagnosis, kinds: Iterable[str]) -> float:

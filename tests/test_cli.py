@@ -24,6 +24,7 @@ VERBS = (
     "doctor",
     "download",
     "eval",
+    "export",
     "gather",
     "instruct",
     "models",

@@ -27,7 +27,7 @@ def bench(device_name: str = "auto", side: int = SIDE) -> dict[str, Any]:
     from ..weights import DEFAULT_RESTORER
 
     device = engine.pick_device(device_name)
-    dtype = engine.pick_dtype("auto", device)
+    dtype = engine.pick_dtype("auto", device, probe=True)
     model = cached_model(DEFAULT_RESTORER)
     bound = model.bind(Condition({"noise": 1.0}))
     pixels = torch.rand(3, side, side, generator=torch.Generator().manual_seed(0))

@@ -109,14 +109,14 @@ def _torch(tune: bool) -> dict[str, Any]:
     report: dict[str, Any] = {
         "devices": devices,
         "default_device": str(device),
-        "default_dtype": str(pick_dtype("auto", device)).removeprefix("torch."),
+        "default_dtype": str(pick_dtype("auto", device, probe=True)).removeprefix("torch."),
         "threads": torch.get_num_threads(),
     }
     if tune:
         from ..engine.device import measure
 
         report["tuned"] = ", ".join(f"{name} {value}" for name, value in measure().items())
-        report["default_dtype"] = str(pick_dtype("auto", device)).removeprefix("torch.")
+        report["default_dtype"] = str(pick_dtype("auto", device, probe=True)).removeprefix("torch.")
     if torch.version.cuda is not None and not torch.cuda.is_available():
         report["unused_cuda_bytes"] = _cuda_bytes(Path(torch.__file__).parent)
     return report

@@ -109,8 +109,8 @@ def run(  # noqa: PLR0913 (the settings, as keywords)
         PictureError: the memory allowed does not hold even the smallest tile.
         UnavailableError: the result is not finite.
     """
-    kind = pick_dtype(dtype, device)
     info = bound.info
+    kind = pick_dtype(dtype, device, probe=info.name == "compact")
     if padding not in PADDINGS:
         raise UsageError(f"`padding` cannot be '{padding}'.", f"Known: {', '.join(PADDINGS)}.")
     if ensemble and info.tiling == "blended":

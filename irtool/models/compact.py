@@ -11,9 +11,8 @@ A NAFNet-family U-net (Chen et al., "Simple Baselines for Image Restoration", EC
   work; then they predict a gain and an offset per pixel, ``y = x (1 + a) + b``. Low light, haze, shadow and veils are
   affine, globally or locally, so the full-resolution input carries the detail through.
 
-Missing regions of one flat colour are found and filled smoothly before (`irtool.models.inpaint`); the network is told
-where they were. Where one path of the camera explains a blur, the network is shown the picture with that path divided
-out (`irtool.models.blind_deblur`), and says for each pixel how much of it to take.
+Missing regions of one color are found and filled smoothly before (`irtool.models.inpaint`). Where one path of the
+camera explains a blur, the network also sees the picture with that path divided out (`irtool.models.blind_deblur`).
 """
 
 from __future__ import annotations
@@ -28,16 +27,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..degradation import IDS
-from ..ops import WORKERS, in_strips, pad_to_multiple
+from ..ops import in_strips, pad_to_multiple, strip_rows
 from . import blind_deblur, lora
 from .base import Condition, ModelInfo, Placed, Progress, Tiled, check
 from .global_stats import CONTEXT_SIZE, global_stats
 from .inpaint import fill_detected_holes, fill_holes
 from .unet_blocks import linear
 
-# Features (rows x columns x channels) that a thread of a CPU works on at a time. With all of a picture at once, memory
-# and not arithmetic sets the pace: 1.9 times slower at one megapixel. A GPU takes more, to bound its memory.
-STRIP = 1 << 19
 _GUESS_AXIS = {"stem.weight": 1, "head.weight": 0, "head.bias": 0}
 """Weights of which a share belongs to the guess, and along which dimension it comes last."""
 
@@ -124,7 +120,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, task_weights: Tensor | None) -> Tensor:
         """x (N, H, W, width), context (N, C) -> (N, H, W, width); where nothing is learned, x itself is changed."""
-        height, rows = x.shape[1], _strip(x)
+        height, rows = x.shape[1], strip_rows(x)
         if torch.is_grad_enabled() or rows >= height:
             x = self._spatial_mixing(x, context, task_weights)
             return x + self._channel_mixing(x, task_weights)
@@ -152,16 +148,6 @@ class Block(nn.Module):
         """What the second half adds, pixel by pixel."""
         a, b = self.widen(self.norm2(x), task_weights).chunk(2, dim=-1)
         return self.narrow(a * b, task_weights)
-
-
-def _strip(x: Tensor) -> int:
-    """How many rows of (N, H, W, C) to work on at a time."""
-    n, _, width, channels = x.shape
-    features = STRIP if x.device.type == "cpu" else 64 * STRIP
-    threads = torch.get_num_threads()
-    if x.device.type == "cpu" and x.numel() < STRIP * min(threads, WORKERS):
-        features *= threads  # too few strips for one each: all threads work on the same one
-    return max(4, features // (n * width * channels))
 
 
 class Stage(nn.Module):
@@ -205,7 +191,7 @@ def _blur_checkerboard(x: Tensor) -> Tensor:
 
 def _upsample_and_add(y: Tensor, up: nn.Module, skip: Tensor) -> Tensor:
     """The skip (N, 2H, 2W, C) and what comes from the level below it (N, H, W, 2C); without gradients into the skip."""
-    height, rows = y.shape[1], _strip(y) // 2
+    height, rows = y.shape[1], strip_rows(y) // 2
     if torch.is_grad_enabled() or rows >= height:
         return _blur_checkerboard(_depth_to_space(up(y))) + skip
 
