@@ -9,7 +9,7 @@ import torch
 from compact_samples import CONFIG, random_net
 from safetensors.torch import save_file
 
-from irtool import models
+from irtool import models, ops
 from irtool.degradation import IDS
 from irtool.errors import UnavailableError, UsageError
 from irtool.models import compact, loading
@@ -177,7 +177,7 @@ def test_strips_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> No
         return real(*arguments)
 
     monkeypatch.setattr(compact.Block, "_spatial_mixing", counted)
-    monkeypatch.setattr(compact, "STRIP", 1)  # as narrow as strips get
+    monkeypatch.setattr(ops, "STRIP", 1)  # as narrow as strips get
     torch.testing.assert_close(net(x, context), whole)  # with gradients there are none
     blocks = len([m for m in net.modules() if isinstance(m, compact.Block)])
     assert calls == blocks

@@ -216,6 +216,7 @@ def _scores(cli, *arguments):
     return {r["name"]: r["output"] for r in told if r["type"] == "image"}, told[-1]["output"]["psnr"]["mean"]
 
 
+@pytest.mark.slow
 def test_eval_in_shards_and_in_processes_gives_the_figures_of_one(cli, models_dir, photo, tmp_path):
     for i in range(5):
         photo(tmp_path / "rain" / f"{i}.png", seed=i)
@@ -248,6 +249,7 @@ def test_degrade_of_a_folder_is_the_same_in_shards(cli, photo, tmp_path):
     assert cli("degrade", tmp_path / "in", "noise(30)").returncode == 2
 
 
+@pytest.mark.slow
 @linux
 def test_an_interrupted_run_of_several_processes_leaves_none_of_them(environment, using, photo, tmp_path):
     for i in range(60):
