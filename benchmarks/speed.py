@@ -78,8 +78,9 @@ def peak_of(arguments: list[str], tree: Path | None = None) -> tuple[float, floa
     environment = os.environ | ({"PYTHONPATH": str(tree)} if tree else {})
     command = [sys.executable, "-m", "irtool", *arguments, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
-    record = json.loads(done.stdout.splitlines()[0])
-    return record["peak_bytes"] / 2**20, time.perf_counter() - start
+    record, *_, summary = (json.loads(line) for line in done.stdout.splitlines())
+    peak = record["peak_bytes"] or summary["peak_resident_bytes"]  # where nothing was restored, nothing was measured
+    return peak / 2**20, time.perf_counter() - start
 
 
 def throughput(device: torch.device, rounds: int) -> list[str]:
