@@ -307,7 +307,7 @@ def main() -> None:
     device = engine.pick_device(args.device)
     start = time.monotonic()
     bench = Bench(args.model, args.detector, device, args.dtype, args.ensemble)
-    dtype = str(engine.pick_dtype(args.dtype, device)).removeprefix("torch.")
+    dtype = str(engine.pick_dtype(args.dtype, device, probe=bench.restorer.info.bears_bf16)).removeprefix("torch.")
     sha = hashlib.sha256(args.model.read_bytes()).hexdigest()[:16]
     lines = [
         "# Quality",

@@ -53,8 +53,8 @@ def pick_dtype(name: str, device: torch.device, *, probe: bool = False) -> torch
     Args:
         name: "auto", "fp32", "bf16" or "fp16".
         device: to compute on.
-        probe: under "auto" on a CPU, take what was measured to be faster for the network that ships (`cpu_dtype`). It
-            loses at most 0.1 dB by bfloat16; of other networks that is not known.
+        probe: under "auto" on a CPU, take what was measured to be faster (`cpu_dtype`): for networks that bear it
+            (`ModelInfo.bears_bf16`).
 
     Raises:
         UsageError: there is no such type, or it is of no use on the device.

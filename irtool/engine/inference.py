@@ -110,7 +110,7 @@ def run(  # noqa: PLR0913 (the settings, as keywords)
         UnavailableError: the result is not finite.
     """
     info = bound.info
-    kind = pick_dtype(dtype, device, probe=info.name == "compact")
+    kind = pick_dtype(dtype, device, probe=info.bears_bf16)
     if padding not in PADDINGS:
         raise UsageError(f"`padding` cannot be '{padding}'.", f"Known: {', '.join(PADDINGS)}.")
     if ensemble and info.tiling == "blended":

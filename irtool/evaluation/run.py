@@ -71,9 +71,12 @@ class EvalRequest:
 
 def header(request: EvalRequest) -> Record:
     """What the run is: everything that figures must share to be compared."""
+    from ..api import info
     from ..engine import pick_device, pick_dtype
 
     device = pick_device(request.device)
+    # As the engine will choose; only "auto" depends on the network.
+    probe = request.dtype == "auto" and request.model != NO_MODEL and info(request.model).bears_bf16
     names = {"torch": "torch", "numpy": "numpy", "scikit-image": "scikit-image", "pillow": "pillow"}
     for extra in request.extras:
         names |= dict.fromkeys(extra.packages)  # type: ignore[arg-type]
@@ -94,7 +97,7 @@ def header(request: EvalRequest) -> Record:
         "metrics": ["psnr", "ssim", *(extra.id for extra in request.extras)],
         "metric_weights": {extra.id: extra.weights() for extra in request.extras},
         "device": _device_name(device),
-        "dtype": str(pick_dtype(request.dtype, device)).removeprefix("torch."),
+        "dtype": str(pick_dtype(request.dtype, device, probe=probe)).removeprefix("torch."),
         "tile": request.tile,
         "ensemble": request.ensemble,
         "versions": {"irtool": __version__, "python": platform.python_version()} | {n: _version(n) for n in names},

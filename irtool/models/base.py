@@ -48,6 +48,7 @@ class ModelInfo:
         iterative: it evaluates its network many times (a diffusion model): it takes sampling settings and a callback.
         takes_mask: it can be told which pixels are missing.
         scale: height and width of the result are this many times those of the image.
+        bears_bf16: it loses at most 0.1 dB in bfloat16, so under "auto" a CPU takes what it is faster in.
         assumed: hyperparameters that neither the file nor the caller gave and that tensors do not tell, with the values
             taken, such as "num_heads=12".
         remarks: sentences for whoever loads the model, such as on its license.
@@ -66,6 +67,7 @@ class ModelInfo:
     iterative: bool = False
     takes_mask: bool = False
     scale: int = 1
+    bears_bf16: bool = False
     assumed: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 

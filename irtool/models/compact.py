@@ -470,6 +470,7 @@ class CompactModel:
             # pixels, and as much again that does not shrink with the type; blocks take strips.
             bytes_per_pixel=4 * (40 + 5 * net.stem.out_channels // 4),
             takes_mask=True,
+            bears_bf16=True,
         )
         self._merged: dict[tuple[frozenset[tuple[str, float]], Path | None], Placed] = {}
 
