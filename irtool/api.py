@@ -25,7 +25,7 @@ from .enlarge import check as check_scale
 from .enlarge import enlarge
 from .errors import UsageError, closest
 from .inputs import Image, to_picture, to_tensor
-from .memory import ENLARGED, RESTORED, Budget
+from .memory import Budget, per_pixel
 from .models import loading, lora
 from .models.architectures import get, names
 from .models.base import Callback, Condition, Model, ModelInfo, Progress
@@ -362,8 +362,7 @@ def restore_with(
     limit = options.get("max_memory")
     if limit is not None and isinstance(image, (str, PathLike, bytes)):
         scale = options.get("scale") or (1 if plan is None or plan.upscale is None else plan.upscale.scale)
-        per_pixel = RESTORED if scale == 1 else max(RESTORED, ENLARGED * scale**2)
-        image = read(image, budget=Budget(limit, per_pixel=per_pixel))  # type: ignore[arg-type]
+        image = read(image, budget=Budget(limit, per_pixel=per_pixel(scale)))  # type: ignore[arg-type]
     picture = to_picture(image)
     mask = options.get("mask")
     masking = None if mask is None else to_picture(mask, "mask")

@@ -22,6 +22,11 @@ left out; more where a page with the picture before is drawn, or AVIF is written
 be enlarged (measured: docs/security.md)."""
 
 
+def per_pixel(scale: int = 1) -> int:
+    """Bytes for each pixel of a picture that is restored, and enlarged `scale` times."""
+    return RESTORED if scale == 1 else max(RESTORED, ENLARGED * scale**2)
+
+
 def resident_bytes() -> int:
     """Memory this process holds now; 0 where the system does not say."""
     return _statm(1)

@@ -344,6 +344,12 @@ def _renamed(item: Item, targets: set[Path]) -> Item:
         number += 1
 
 
+def make_folders(items: Iterable[Item]) -> None:
+    """Create the folders that the outputs of items go to; raises as `make_folder`."""
+    for folder in dict.fromkeys(item.target.parent for item in items if isinstance(item.target, Path)):
+        make_folder(folder)
+
+
 def make_folder(path: Path) -> None:
     """Create a folder for outputs.
 

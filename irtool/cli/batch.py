@@ -19,7 +19,7 @@ from .. import memory
 from ..account import Account
 from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, UsageError, explained
 from ..memory import Budget, peak_resident_bytes
-from ..targets import Item, make_folder, resolve_existing
+from ..targets import Item, make_folders, resolve_existing
 from . import options
 from .options import Request
 from .output import Bar, Output, in_flags, write_stdout
@@ -274,8 +274,7 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
         ahead=request.max_memory is None, on=request.on,
     )  # fmt: skip
     if not request.dry_run:
-        for folder in dict.fromkeys(item.target.parent for item in items if isinstance(item.target, Path)):
-            make_folder(folder)
+        make_folders(items)
         run.account = request.account() if request.is_shared_out else None
     return run.process(items, results, lambda item, made: report(run, item, made))
 

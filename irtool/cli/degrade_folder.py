@@ -59,7 +59,7 @@ def degrade_folder(
     """
     from ..errors import EXIT_OK
     from ..synth import parse
-    from ..targets import make_folder, make_items, resolve_existing
+    from ..targets import make_folders, make_items, resolve_existing
 
     parse(chain)
     items = make_items([source], output=output, recursive=recursive, format="png", shard=shard)
@@ -78,6 +78,5 @@ def degrade_folder(
 
     make = partial(_Degrader, chain, seed, existing == "overwrite")
     results = run.results(items, make, jobs=jobs, device="cpu", threads=None)
-    for folder in dict.fromkeys(item.target.parent for item in items if item.target is not None):
-        make_folder(folder)
+    make_folders(items)
     return run.process(items, results, report)

@@ -452,8 +452,7 @@ class Request:
         limit = None if self.max_memory is None else parse_bytes(self.max_memory)
         if limit is not None and self.jobs != "1":
             limit //= jobs(self.jobs, sys.maxsize, self.device)
-        per_pixel = memory.LOOKED_AT if self.dry_run else memory.RESTORED + memory.BESIDE * self.side_by_side
-        if scale > 1 and not self.dry_run:
-            beside = memory.BESIDE * (1 + scale**2) * self.side_by_side
-            per_pixel = max(memory.RESTORED, memory.ENLARGED * scale**2) + beside
+        # A page has the picture itself beside an enlarged one.
+        beside = memory.BESIDE * self.side_by_side * (1 if scale == 1 else 1 + scale**2)
+        per_pixel = memory.LOOKED_AT if self.dry_run else memory.per_pixel(scale) + beside
         return memory.Budget(limit, per_pixel=per_pixel, fixed=fixed)
