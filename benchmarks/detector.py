@@ -9,7 +9,6 @@ them). What is found in a clean picture is undone with the default restorer, to 
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import statistics
@@ -22,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from publish import publish
-from quality import PAIRS, SINGLE, Bench, degrade, eight, load, pairs, rounded, seeded
+from quality import PAIRS, SINGLE, Bench, arguments, degrade, eight, load, pairs, rounded, seeded
 
-from irtool import metrics, models, synth
+from irtool import metrics, synth
 from irtool.degradation import CLEAN, IDS
 from irtool.detection import Diagnosis
 from irtool.detection import load as load_detector
@@ -113,13 +112,8 @@ def cost(detector: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    assets = Path(models.__file__).parent.parent / "assets"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser = arguments(__doc__)
     parser.add_argument("--tables", type=Path, required=True)
-    parser.add_argument("--model", type=Path, default=assets / "irtool-small.v1.safetensors")
-    parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v3.safetensors")
-    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     bench = Bench(given.model, given.detector, pick_device("cpu"), "fp32", False)
     assert bench.detector is not None

@@ -12,17 +12,16 @@ pictures of more than 0.36 megapixels are reduced to that, or cut where the kind
 
 from __future__ import annotations
 
-import argparse
 import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from publish import publish
-from quality import PAIRS, Bench, eight, load, pairs, rounded, seeded
+from quality import PAIRS, Bench, arguments, eight, load, pairs, rounded, seeded
 from torch import Tensor
 
-from irtool import metrics, models, synth
+from irtool import metrics, synth
 from irtool.degradation import CLEAN, IDS
 from irtool.detection.network import reduced
 from irtool.engine import pick_device
@@ -80,14 +79,9 @@ def report(bench: Bench, data: Path, tables: Path, count: int) -> Iterator[str]:
 
 
 def main() -> None:
-    assets = Path(models.__file__).parent.parent / "assets"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser = arguments(__doc__)
     parser.add_argument("--tables", type=Path, required=True)
     parser.add_argument("--count", type=int, default=12)
-    parser.add_argument("--model", type=Path, default=assets / "irtool-small.v1.safetensors")
-    parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v3.safetensors")
-    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     bench = Bench(given.model, given.detector, pick_device("cpu"), "fp32", False)
     head = [

@@ -293,16 +293,22 @@ def tables(bench: Bench, root: Path) -> Iterator[str]:
     )
 
 
-def main() -> None:
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """What all benchmarks of restorer and detector take."""
     assets = Path(models.__file__).parent.parent / "assets"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds test/")
     parser.add_argument("--model", type=Path, default=assets / "irtool-small.v1.safetensors")
     parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v3.safetensors")
+    parser.add_argument("--out", type=Path)
+    return parser
+
+
+def main() -> None:
+    parser = arguments(__doc__)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--ensemble", action="store_true", help="as irtool restore --ensemble")
-    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     device = engine.pick_device(args.device)
     start = time.monotonic()

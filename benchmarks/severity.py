@@ -7,16 +7,15 @@ Six Kodak photographs under haze and low light of rising strength, restored with
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from publish import publish
-from quality import Bench, degrade, eight, load, rounded
+from quality import Bench, arguments, degrade, eight, load, rounded
 
-from irtool import metrics, models
+from irtool import metrics
 from irtool.engine import pick_device
 from irtool.plan import strength_for
 
@@ -59,12 +58,7 @@ def report(bench: Bench, data: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    assets = Path(models.__file__).parent.parent / "assets"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", type=Path, default=assets / "irtool-small.v1.safetensors")
-    parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v3.safetensors")
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__)
     given = parser.parse_args()
     bench = Bench(given.model, given.detector, pick_device("cpu"), "fp32", False)
     head = [
