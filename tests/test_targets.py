@@ -151,6 +151,9 @@ def test_existing_outputs(two, tmp_path):
     assert resolve_existing(two, "skip") == (two, [])  # the first lacks the page beside it still
     for path in two[0].outputs:
         path.write_bytes(b"")
+    assert resolve_existing(two, "skip") == (two, [])  # empty files, as a power cut leaves them, are no results
+    for path in two[0].outputs:
+        path.write_bytes(b"x")
     assert resolve_existing(two, "skip") == ([two[1]], [two[0]])
     with pytest.raises(UsageError, match=r"a\.png exists"):
         resolve_existing(two, "error")
@@ -227,6 +230,9 @@ def test_inputs_that_would_share_an_output_are_told_apart_by_their_suffix(tree, 
     out = tmp_path / "out"
     names = [t.name for _, t, _ in jobs(tree, output=out, format="png", recursive=True)]
     assert names == ["a.jpg.png", "a.png.png", "b.png", "c.png", "d.png"]
+    photo(tree / "a.jpg.png", size=(4, 5))  # called as one of them would be
+    names = [t.name for _, t, _ in jobs(tree, output=out, format="png", recursive=True)]
+    assert sorted(names) == ["a.jpg.jpg.png", "a.jpg.png.png", "a.png.png", "b.png", "c.png", "d.png"]
     # Two of one name from two folders still need a word from the user.
     with pytest.raises(UsageError, match="would both be written"):
         jobs(tree / "a.png", photo(tmp_path / "other" / "a.png", size=(4, 5)), output=f"{out}/")

@@ -19,7 +19,7 @@ from .. import memory
 from ..account import Account
 from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, UsageError, explained
 from ..memory import Budget, peak_resident_bytes
-from ..targets import Item, make_folders, resolve_existing
+from ..targets import Item, is_done, make_folders, may_replace, resolve_existing
 from . import options
 from .options import Request
 from .output import Bar, Output, in_flags, write_stdout
@@ -224,7 +224,7 @@ def read(item: Item, budget: Budget) -> Picture:
     if isinstance(item.source, Path):
         return decode(item.source, budget=budget)
     if item.source is not None:  # an address: irtool.remote
-        return decode(item.source.read_bytes(), name=item.name, budget=budget)
+        return decode(item.source.read_bytes(budget.room() // 2), name=item.name, budget=budget)
     return decode(sys.stdin.buffer, name="stdin", budget=budget)
 
 
@@ -308,7 +308,6 @@ class _Restorer:
         self.decisions, self.models, self.needs_detector, self.run = decisions, models, needs_detector, run
         self.upscales = upscales
         self.mask: Picture | None = None
-        self.replace = request.policy == "overwrite"
         self.budget = request.budget(scale=max((upscale.scale for upscale in upscales), default=1))
 
     def load(self) -> list[str]:
@@ -372,23 +371,24 @@ class _Restorer:
         if decision.answer is not None or request.dry_run:
             return outcome("planned" if decision.answer is None else "answered", result.plan, decision, result)
         lost: list[str] = []
-        outputs = [path for path in item.outputs if request.policy != "skip" or not path.exists()]
+        outputs = [path for path in item.outputs if request.policy != "skip" or not is_done(path)]
         if item.side in outputs and item.side is not None and restored.before is not None:
             write_page(
                 side_by_side(restored.before.pixels, result.picture.pixels),
                 item.side,
-                replace=self.replace,
+                replace=may_replace(item.side, request.policy),
                 like=item.source,
             )
         if item.trajectory in outputs and item.trajectory is not None and restored.trajectory:
-            write_page(restored.trajectory.sheet(), item.trajectory, replace=self.replace, like=item.source)
+            replaces = may_replace(item.trajectory, request.policy)
+            write_page(restored.trajectory.sheet(), item.trajectory, replace=replaces, like=item.source)
         chosen: dict[str, Any] = {"quality": request.quality, "strip": request.strip, "notes": lost}
         if item.target is None:
             write_stdout(result.encode(item.format, **chosen))
         elif item.target in outputs and not isinstance(item.target, Path):  # an address: irtool.remote
             item.target.write_bytes(result.encode(item.format, **chosen))
         elif item.target in outputs:
-            result.save(item.target, format=item.format, replace=self.replace, **chosen)
+            result.save(item.target, format=item.format, replace=may_replace(item.target, request.policy), **chosen)
         done = outcome("clean" if result.untouched else "restored", result.plan, decision, result)
         done.record["notes"] += lost
         return done

@@ -30,6 +30,7 @@ def gather(
     """
     from ..account import FOLDER, read
     from ..fileio import atomic_write
+    from ..targets import is_done
 
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder.", "Name the output folder of a run.")
@@ -37,7 +38,7 @@ def gather(
     by_path = {record["path"]: record for record in records}
     expected = _expected(heads[-1], folder)
     out = Output(json=json, quiet=quiet)
-    absent = [source for source, target in expected.items() if not target.exists()]
+    absent = [source for source, target in expected.items() if not is_done(target)]
     for source in absent:
         known = by_path.get(source, {})
         status = "failed" if known.get("error") else "missing"
