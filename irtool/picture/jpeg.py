@@ -194,6 +194,8 @@ def _check(found: Structure) -> None:
         raise RefusedError("is a JPEG whose height is told behind its pixels (DNL)", _CONVERT)
     if found.frame and found.precision != 8:
         raise RefusedError(f"is a {found.precision}-bit JPEG, of which irtool reads those of 8 bits", _CONVERT)
+    if found.frame and found.components not in (1, 3, 4):
+        raise RefusedError(f"is a JPEG of {found.components} channels, which name no colours", _CONVERT)
     if found.scans > _MAX_SCANS:
         raise RefusedError(f"is a JPEG of more than {_MAX_SCANS} scans", "Save it anew with another program.")
     # A block takes two codes (its mean, and that no more follows) of a bit at least; in progressive files one.

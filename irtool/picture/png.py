@@ -174,7 +174,8 @@ def carried(parts: Iterable[tuple[bytes, bytes]]) -> tuple[list[tuple[str, bytes
     for kind, body in parts:
         name = kind.decode("latin-1")
         if name in COLOR_CHUNKS:
-            sound = len(body) == _LENGTHS[name]
+            # Of two that say the same thing the first counts, as for other readers.
+            sound = len(body) == _LENGTHS[name] and name not in dict(blocks)
         elif name in TEXT_CHUNKS and not is_xmp(kind, body):
             try:
                 left -= len(text_of(kind, body, min(_MAX_TEXT, left))[1])
