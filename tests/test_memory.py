@@ -138,6 +138,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
         16, 16, 8, 2, SMALL, make.chunk(b"zTXt", b"a\0\0" + zeros(1 << 20)) * 10_000
     ),
     "jpeg that claims 17000 squared": lambda: jpeg_claiming(17000, 17000),
+    "jpeg of two million segments": lambda: jpeg_claiming(16, 16)[:2] + b"\xff\xe1\0\2" * 2_000_000,
     "jpeg whose EXIF is one block": lambda: jpeg_with_exif(one_block(2000, 40_000)),
     "tiff whose entries are one block": lambda: tiff_of_one_block(5000, 200_000),
     "tiff of one tile, 16384 squared": lambda: tiff_of_a_tile(16384, 1, 8, zeros(16384**2)),
