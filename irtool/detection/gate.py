@@ -37,7 +37,7 @@ SAME_CONTENT = {
 """Least cosine of the backbone's features before and after. Dense rain, snow and holes hide the content, so there is no
 bound for these (nor a structure bound for holes)."""
 SURE = 0.97
-"""A score from which the finding itself is not doubted: of 522 clean photographs kept back none has it for any kind. Where
+"""A score from which the finding itself is not doubted: one of 522 clean photographs kept back has it (blur). Where
 the network cannot do much, the result then only may not look worse, and maps, which are coarse, are not asked but for
 shadows."""
 _SIDE = 256
