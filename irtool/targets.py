@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from .errors import NothingToDoError, PictureError, UsageError, reason
-from .fileio import is_regular
+from .fileio import is_regular, resolved
 from .picture import FoundPicture, find, format_for, format_named, same_file, sniff, suffix_for
 from .shard import Shard
 
@@ -73,7 +73,7 @@ def gather(inputs: Sequence[str], *, recursive: bool, output: Path | None = None
         return [None]
     folders = [Path(i) for i in inputs if Path(i).is_dir()]
     named = set(inputs)
-    own = output.resolve() if output is not None and output.is_dir() else None
+    own = resolved(output) if output is not None and output.is_dir() else None
 
     found = find(inputs, recursive=recursive)
     stems = {(one.path.parent, one.path.stem) for one in found}
@@ -81,7 +81,7 @@ def gather(inputs: Sequence[str], *, recursive: bool, output: Path | None = None
     def is_result(one: FoundPicture) -> bool:
         if str(one.path) in named:
             return False
-        if own is not None and own in one.path.resolve().parents:
+        if own is not None and own in resolved(one.path).parents:
             return True
         # Only beside the picture that it is of: others may call their pictures so.
         mark = _OURS.search(one.path.stem)
@@ -277,7 +277,7 @@ def check_targets(items: Sequence[Item], others: Sequence[Path] = ()) -> None:
                 hint = "Choose another name or folder with `output`."
                 message = f"The output {target} is the input {inputs[identity]}, which is never written to."
                 raise UsageError(message, hint)
-            folder = target.parent.resolve()
+            folder = resolved(target.parent)
             key = folder / (target.name.casefold() if _folds_case(folder) else target.name)
             if key in targets:
                 hint = "Run them apart, or rename one of them."

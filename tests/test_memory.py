@@ -143,9 +143,9 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "jpeg of two million segments": lambda: jpeg_claiming(16, 16)[:2] + b"\xff\xe1\0\2" * 2_000_000,
     "jpeg whose EXIF is one block": lambda: jpeg_with_exif(one_block(2000, 40_000)),
     "tiff whose entries are one block": lambda: tiff_of_one_block(5000, 200_000),
-    "tiff of one tile, 16384 squared": lambda: tiff_of_one_part(1, 8, zeros(16384**2), tile=16384),
-    "tiff of one tile of gray and alpha": lambda: tiff_of_one_part(2, 16, zeros(1 << 30), tile=16384),
-    "tiff of one strip of gray and alpha": lambda: tiff_of_one_part(2, 16, zeros(1 << 30)),
+    "tiff of one tile, 16384 squared": lambda: tiff_of_one_part(1, 8, zeros(1 << 20), tile=16384),
+    "tiff of one tile of gray and alpha": lambda: tiff_of_one_part(2, 16, zeros(1 << 20), tile=16384),
+    "tiff of one strip of gray and alpha": lambda: tiff_of_one_part(2, 16, zeros(1 << 28)),
     "tiff of 60,000 directories": lambda: many_directories(60_000),
     "gif with a screen of 17000 squared": lambda: make.saved(Image.new("P", (9, 9)), "GIF").replace(
         struct.pack("<HH", 9, 9), struct.pack("<HH", 17000, 17000), 1

@@ -171,6 +171,18 @@ def test_new_names_do_not_meet(tmp_path):
     assert names == ["a-3.png", "a-2-2.png"]
 
 
+def test_links_that_lead_in_a_circle_stop_nothing(tree, tmp_path):
+    out = tree / "out"
+    out.mkdir()
+    for link in (tree / "round.png", out / "round.png", tmp_path / "round"):
+        link.symlink_to(link.name)
+    names = [target.name for _, target, _ in jobs(tree, output=out)]
+    assert "round.png" in names and len(names) > 1  # named as what it is when it is read
+    assert jobs(tree / "a.png", output=tmp_path / "round" / "a.png")
+    with pytest.raises(PictureError, match="cannot be created"):
+        make_folder(tmp_path / "round" / "below")
+
+
 def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PictureError, match="cannot be created"):
