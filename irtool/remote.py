@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from .errors import NothingToDoError, PictureError, UnavailableError, UsageError, reason
+from .fileio import is_regular
 from .picture import SUFFIXES, format_for, format_named, suffix_for
 from .picture.decode import MAX_PIXELS
 from .shard import Shard
@@ -44,6 +45,8 @@ def _file_system(text: str) -> tuple[Any, str, bool]:
     except ImportError as error:
         raise UnavailableError(f"{text} needs the package fsspec.", "pip install 'irtool[remote]'") from error
     archive = PurePosixPath(text).suffix.lower() in ARCHIVES
+    if archive and "://" not in text and not is_regular(text):  # a named pipe would be waited for
+        raise UnavailableError(f"{text} is no file that is there.", "Check its spelling.")
     try:
         if archive:
             return fsspec.filesystem(PurePosixPath(text).suffix[1:].lower(), fo=text), "", True

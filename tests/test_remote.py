@@ -114,6 +114,14 @@ def test_what_unpacks_to_more_than_there_is_room_for_is_not_unpacked(tmp_path):
         item.source.read_bytes(1 << 20)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_called_like_an_archive_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.zip")
+    for name in ("pipe.zip", "absent.tar"):
+        with pytest.raises(UnavailableError, match="no file"):
+            remote.make_items([str(tmp_path / name)], output=str(tmp_path / "out"))
+
+
 def test_a_store_that_sends_more_than_it_says_is_cut_off(memory, monkeypatch):
     memory.pipe_file("/in/a.png", bytes(5 << 20))
     monkeypatch.setattr(type(memory), "info", lambda self, path, **options: {"size": 10, "name": path, "type": "file"})
