@@ -17,7 +17,6 @@ from ..tables import LARGEST_FILE, numbered_rows
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
 from .presets import Preset
-from .watch import Watch
 
 if TYPE_CHECKING:
     from ..language import CustomTask, Intent
@@ -52,7 +51,7 @@ def instruct(
     side_by_side: options.SideBySide = False,
     dry_run: options.DryRun = False,
     limit: options.Limit = None,
-    watch: Watch = False,
+    watch: options.Watch = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     tile: options.Tile = "auto",

@@ -14,7 +14,6 @@ from ..shard import parse as parse_shard
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
 from .presets import Preset
-from .watch import Watch
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -52,7 +51,7 @@ def restore(
     ] = False,
     dry_run: options.DryRun = False,
     limit: options.Limit = None,
-    watch: Watch = False,
+    watch: options.Watch = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     tile: options.Tile = "auto",

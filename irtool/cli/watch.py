@@ -6,9 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from ..errors import EXIT_INTERRUPTED, NothingToDoError, UnavailableError, UsageError
 from ..naming import Template
@@ -20,11 +17,6 @@ from .output import Output
 SETTLED = 2.0
 """Seconds for which a file has kept its size and time when it is taken for whole."""
 TICK_MS = 500
-
-Watch = Annotated[
-    bool,
-    typer.Option("--watch", help="Then wait for pictures to come into the folders, until Ctrl-C."),
-]
 
 
 class Settling:
