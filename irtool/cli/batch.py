@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from .. import memory
 from ..account import Account
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..detection import Diagnosis
     from ..engine.pipeline import JobResult
     from ..engine.workers import Stages
-    from ..picture import Picture
+    from ..picture import Frames, Picture
     from ..plan import Plan, Upscale
     from ..result import Result
     from .trajectory import Trajectory
@@ -72,10 +72,7 @@ class JobPlan:
 
 @dataclass(frozen=True)
 class StatusRecord:
-    """What became of a picture, in words and as a record; small, so that the picture itself can be let go.
-
-    `item` is the picture's with the names that its outputs got, where those were not known before.
-    """
+    """What became of a picture, in words and as a record, without the picture itself; `item` has the outputs' names."""
 
     words: str
     record: dict[str, Any]
@@ -219,17 +216,28 @@ class Run:
         return code
 
 
-def read(item: Item, budget: Budget) -> Picture:
-    """Decode the input of an item."""
+@overload
+def read(item: Item, budget: Budget) -> Picture: ...
+@overload
+def read(item: Item, budget: Budget, several: bool) -> Picture | Frames: ...
+def read(item: Item, budget: Budget, several: bool = False) -> Picture | Frames:
+    """Decode the input of an item; a file of several frames, which is refused otherwise, is opened under `several`."""
+    from ..picture import FramesError, read_frames
     from ..picture import read as decode
 
     if item.format == "AVIF":
         budget = Budget(budget.limit, per_pixel=budget.per_pixel + memory.AS_AVIF, fixed=budget.fixed)
-    if isinstance(item.source, Path):
-        return decode(item.source, budget=budget)
-    if item.source is not None:  # an address: irtool.remote
-        return decode(item.source.read_bytes(), name=item.name, budget=budget)
-    return decode(sys.stdin.buffer, name="stdin", budget=budget)
+    source: Any = item.source
+    if source is None:
+        source = sys.stdin.buffer
+    elif not isinstance(source, Path):  # an address: irtool.remote
+        source = source.read_bytes()
+    try:
+        return decode(source, name=item.name, budget=budget)
+    except FramesError:
+        if not several or item.source is None:  # stdin was read to its end
+            raise
+        return read_frames(source, name=item.name, budget=budget)
 
 
 def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], models: Sequence[str]) -> int:
@@ -361,17 +369,26 @@ class _Restorer:
             self.mask = decode(request.mask)
         return [f"{model}: {remark}" for model, info in infos.items() for remark in info.remarks]
 
-    def read(self, item: Item) -> Picture:
-        """Decode a picture."""
-        return read(item, self.budget)
+    def read(self, item: Item) -> Picture | Frames:
+        """Decode a picture, or open a file of several frames."""
+        return read(item, self.budget, several=True)
 
-    def work(self, item: Item, picture: Picture) -> _Restored:
+    def work(self, item: Item, picture: Picture | Frames) -> _Restored:
         """Restore a picture, or only look at it."""
         from ..api import detect, restore
+        from ..picture import Picture
         from ..plan import Plan
         from ..result import Result
 
         request, decision = self.request, self.decisions[item.source]
+        if not isinstance(picture, Picture):
+            if not request.dry_run and decision.answer is None:
+                from .frames import restore_file
+
+                progress = self.run.bar.tiles if self.run else None
+                result = restore_file(picture, item.format, request, decision, self.mask, self.budget, progress)
+                return _Restored(result, picture.middle if item.side is not None else None)
+            picture = picture.middle
         if request.dry_run or decision.answer is not None:
             diagnosis = detect(picture, model=request.detector, device=request.device)
             if decision.answer is not None:

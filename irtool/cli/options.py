@@ -103,9 +103,7 @@ NameOption = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--limit", metavar="N", min=1, help="Do only the first N of what is left to do.")
 ]
-Watch = Annotated[
-    bool, typer.Option("--watch", help="Then wait for pictures to come into the folders, until Ctrl-C.")
-]
+Watch = Annotated[bool, typer.Option("--watch", help="Then wait for pictures to come into the folders, until Ctrl-C.")]
 Log = Annotated[
     Path | None, typer.Option("--log", envvar="IRTOOL_LOG", metavar="FILE", help="Also append what is said to a file.")
 ]

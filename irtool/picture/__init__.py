@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from .decode import MAX_PIXELS, probe, read, read_stored
-from .encode import encode
+from .decode import MAX_PIXELS, Frames, FramesError, probe, read, read_frames, read_stored
+from .encode import FramesWriter, encode
 from .files import FoundPicture, find, is_pattern, pattern_root, same_file, save_bytes, write, write_page
 from .formats import FORMATS, SUFFIXES, Format, format_for, format_named, sniff, suffix_for
 from .model import JpegSettings, Picture
@@ -18,6 +18,9 @@ __all__ = [
     "SUFFIXES",
     "Format",
     "FoundPicture",
+    "Frames",
+    "FramesError",
+    "FramesWriter",
     "JpegSettings",
     "Picture",
     "encode",
@@ -28,6 +31,7 @@ __all__ = [
     "pattern_root",
     "probe",
     "read",
+    "read_frames",
     "read_stored",
     "same_file",
     "save_bytes",
