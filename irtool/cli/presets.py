@@ -125,7 +125,9 @@ def save_preset(
     name: Name,
     about: Annotated[str, typer.Option("--about", metavar="TEXT", help="A line on what it is for.")] = "",
 ) -> int:
-    """Keep options of restore under a name, such as: presets save mine --task denoise --strength 0.6
+    """Keep options of restore under a name.
+
+    irtool presets save mine --task denoise --strength 0.6
 
     With --preset among them the new one begins with what that one sets.
     """
