@@ -70,6 +70,7 @@ def restore_frames(
     same = writer.kind.name == sniff(frames.data[:4096]) and quality is None and not strip
     if plan.empty and same:
         return _result(lead, plan, frames.data)
+    (budget or Budget()).require(frames.name, (lead.picture.width, lead.picture.height), HELD * frames.count)
     seconds, tiles, peak = lead.seconds, lead.tiles, lead.peak_bytes
     record = provenance.of(plan, lead.source_sha256)
     for picture, duration in frames:
@@ -79,8 +80,6 @@ def restore_frames(
             seconds, tiles = seconds + result.seconds, tiles + result.tiles
             peak = max(peak or 0, result.peak_bytes or 0) or None
             done = result.picture if strip else provenance.recorded(result.picture, record)
-        if not writer.count:
-            (budget or Budget()).require(frames.name, (done.width, done.height), HELD * frames.count)
         writer.add(done, duration)
     return _result(replace(lead, seconds=seconds, tiles=tiles, peak_bytes=peak), plan, writer.finish())
 

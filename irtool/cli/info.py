@@ -26,6 +26,7 @@ def info(
     """
     from .. import provenance
     from ..memory import Budget
+    from ..picture import Picture
     from ..targets import Item, gather
     from .batch import Run, read
 
@@ -35,14 +36,16 @@ def info(
     for found in gather(inputs, recursive=recursive):
         item = Item(None if found is None else found.path, None, None)
         try:
-            picture = read(item, Budget())
+            frames = read(item, Budget(), several=True)
+            picture = frames if isinstance(frames, Picture) else next(iter(frames))[0]
         except IrtoolError as error:
             run.failed(item, error)
             code = error.exit_code if inputs == [item.name] else EXIT_SOME_FAILED
             continue
         record = provenance.read(picture.xmp)
-        run.count(item, "other" if record is None else "recorded", _described(picture, record))
-        for line in _lines(item.name, picture, record):
+        count = 1 if isinstance(frames, Picture) else frames.count
+        run.count(item, "other" if record is None else "recorded", {"frames": count, **_described(picture, record)})
+        for line in _lines(item.name, picture, record, count):
             out.result(line)
     return run.summary(code)
 
@@ -61,9 +64,11 @@ def _described(picture: Picture, record: Provenance | None) -> dict[str, Any]:
     }
 
 
-def _lines(name: str, picture: Picture, record: Provenance | None) -> list[str]:
+def _lines(name: str, picture: Picture, record: Provenance | None, count: int) -> list[str]:
     """What is said of a picture, in lines that can be searched."""
-    kind = f"{name}: {picture.format}, {picture.width}x{picture.height}, {picture.bits} bits"
+    kind = f"{name}: {picture.format}, {picture.width}x{picture.height}, {picture.bits} bits" + (
+        f", {count} frames" if count > 1 else ""
+    )
     if record is None:
         return [f"{kind}; no record of irtool"]
     from ..plan import Plan

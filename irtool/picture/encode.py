@@ -320,7 +320,6 @@ class FramesWriter:
             known = " or ".join(name.lower() for name in (PAGED if paged else ANIMATED))
             what = "pages" if paged else "an animation"
             raise PictureError(f"{self.kind.name} does not hold {what}", f"Use --format {known}.")
-        self.count = 0
         self._pages: list[bytes] = []
         self._frames: list[np.ndarray] = []
         self._durations: list[float] = []
@@ -329,7 +328,6 @@ class FramesWriter:
 
     def add(self, picture: Picture, duration: float = 0.0) -> None:
         """The next frame, and the milliseconds it is shown; raises as `encode`."""
-        self.count += 1
         if self.paged:
             self._pages.append(encode(picture, self.kind.name, strip=self.strip))
             return
