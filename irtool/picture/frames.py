@@ -9,7 +9,6 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import GifImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from . import exif as exif_room
 from . import png
@@ -39,6 +38,8 @@ class LoadedFrames:
 
 def load_frames(format: str, data: bytes, guard: Guard) -> LoadedFrames:
     """Open `data`, which holds several frames in one of the formats of this module."""
+    from PIL import GifImagePlugin, PngImagePlugin, WebPImagePlugin
+
     if format == "TIFF":
         return _pages(data, guard)
     im: Any
