@@ -31,7 +31,14 @@ PACKAGES = (
     "typer",
     "rich",
 )
-EXTRAS = {"heif": "pillow-heif", "mat": "h5py", "remote": "fsspec", "ray": "ray", "watch": "watchfiles"}
+EXTRAS = {
+    "heif": "pillow-heif",
+    "raw": "rawpy",
+    "mat": "h5py",
+    "remote": "fsspec",
+    "ray": "ray",
+    "watch": "watchfiles",
+}
 VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HF_ASSETS_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT")
 
 

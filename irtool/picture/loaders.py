@@ -13,6 +13,7 @@ from ..errors import UnavailableError
 from . import png, stated
 from .bmff import Boxes, boxes_of
 from .bmp import load_bmp
+from .camera_raw import load_raw
 from .jpeg import load_jpeg
 from .raw import DecodedFile, Guard, common, join, samples, sane_dpi, single
 from .tiff import load_tiff
@@ -208,4 +209,5 @@ _LOADERS = {
     "HEIF": _heif,
     "BMP": load_bmp,
     "GIF": _gif,
+    "RAW": load_raw,
 }

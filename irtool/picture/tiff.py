@@ -34,8 +34,6 @@ def load_tiff(  # noqa: C901, PLR0912, PLR0915 (the cases of the format, in orde
     order: exif_room.Order = "<" if data.startswith(b"II") else ">"
     pages = list(exif_room.directories(data))
     whole = page_numbers(order, pages)
-    if data[8:10] == b"CR" or any(50706 in one for one in pages):
-        raise RefusedError("is a camera raw file", "Develop it to a 16-bit TIFF or a JPEG first.")
     if not whole:
         raise RefusedError(
             "is a camera raw file, or a TIFF of reduced copies alone", "Develop it to a 16-bit TIFF or a JPEG first."
@@ -50,8 +48,6 @@ def load_tiff(  # noqa: C901, PLR0912, PLR0915 (the cases of the format, in orde
         raise RefusedError("holds floating-point or 32-bit pixels", _CONVERT)
     if _first(order, directory, 339, 1) == 2:
         raise RefusedError("holds signed numbers, which are no colours", _CONVERT)
-    if _first(order, directory, 262, 1) in (32803, 34892):
-        raise RefusedError("is a camera raw file", "Develop it to a 16-bit TIFF or a JPEG first.")
     deep, transparent, profile = bits > 8, channels in (2, 4), 34675 in directory or 319 in directory
     guard((width, height), deep=deep, alpha=transparent, profile=profile)
     notes = []
