@@ -18,7 +18,7 @@ from .fileio import atomic_write, exists
 from .tables import fill, number, read_toml
 
 PRECEDENCE = ("command line", "environment (IRTOOL_...)", "preset", "user configuration", "default")
-EXCLUSIVE = (("auto", "task", "adapter", "operator", "mask"), ("jobs", "on", "ask"))
+EXCLUSIVE = (("auto", "task", "adapter", "operator", "mask"), ("jobs", "on", "ask", "watch"))
 """Options that say the same thing in different ways: one of them that goes before overrides the others too."""
 SHIPPED = Path(__file__).with_name("assets") / "presets"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -171,11 +171,12 @@ def make_items(  # noqa: PLR0913 (the settings, as keywords)
         root: an output folder mirrors the tree below it for named files too.
         others: further files that are read, such as a mask, and must not be written to.
         shard: the share that is wanted; what is checked is checked of all.
-        name: a template of the outputs' names (`irtool.naming.Template`), which then lie in the folder `output` or
-            beside their inputs.
+        name: a template of the outputs' names (`irtool.naming.Template`), in the folder `output` or beside
+            their inputs; it does not count where `output` names a file.
 
     Raises:
-        UsageError: two inputs share an output, an output is an input, or `output` or `name` does not fit the inputs.
+        UsageError: two inputs share an output, an output is an input, `output` does not fit the inputs, or `name` is no
+            template.
         NothingToDoError: there is no picture.
     """
     kind = None if format is None else format_named(format).name
@@ -187,8 +188,6 @@ def make_items(  # noqa: PLR0913 (the settings, as keywords)
     items = []
     for one in found:
         source = None if one is None else one.path
-        if template is not None and folder is None and (output is not None or source is None):
-            raise UsageError("`name` names outputs in a folder.", "Name a folder with `output`, or leave `name` out.")
         if output == STDIO or (source is None and output is None):
             items.append(Item(source, None, kind))
             continue
@@ -224,7 +223,8 @@ def make_items(  # noqa: PLR0913 (the settings, as keywords)
 
 def _provisional(item: Item) -> Item:
     """An item with a name by its template; where that tells what is removed, one that stands for it."""
-    assert item.template is not None
+    if item.template is None:
+        return item
     named = item._named("tasks")
     return replace(named, template=item.template) if item.template.needs_plan else named
 

@@ -103,10 +103,11 @@ def test_names_lie_in_the_folder_or_beside_their_inputs(tree, tmp_path):
         "a-x.png", "b-x.jpg", "c-x.JPG", "d-x.jpg",
     ]  # fmt: skip
     assert items(tree / "sub" / "c.JPG", name="{stem}-x{ext}")[0].target == tree / "sub" / "c-x.JPG"
-    with pytest.raises(UsageError, match="names outputs in a folder"):
-        items(tree / "a.png", name="{stem}-x{ext}", output=str(tmp_path / "x.png"))
-    with pytest.raises(UsageError, match="names outputs in a folder"):
-        items("-", name="{stem}-x{ext}")
+    # A file that is named is called so, whatever a lasting preference says of names.
+    assert items(tree / "a.png", name="{stem}-{tasks}{ext}", output=str(tmp_path / "x.png"))[0].outputs == (
+        tmp_path / "x.png",
+    )
+    assert items("-", name="{stem}-x{ext}")[0].target is None
 
 
 def test_outputs_that_would_collide_are_an_error_before_anything_is_written(cli, using, tree, tmp_path):

@@ -73,6 +73,15 @@ def test_what_is_said_on_the_command_line_replaces_what_excludes_it(run, home):
     assert list(plan(run("--preset", "mine"))["steps"][0]["mixture"]) == ["noise"]
 
 
+def test_the_configuration_is_not_in_the_way_of_other_verbs_and_tasks(run, home, photo, tmp_path):
+    (home / "config.toml").write_text('strength = 0.5\nmax-memory = "2GB"\nname = "{stem}-{tasks}{ext}"\njobs = "2"\n')
+    done = run("--task", "hdr", "-o", tmp_path / "x.png")  # one exposure is too few, and that is all that is wrong
+    assert done.returncode == 2 and "2 or 3 exposures" in done.stderr
+    assert plan(run("--task", "denoise", "-o", tmp_path / "x.png"))["steps"]
+    done = run("--watch", "-o", tmp_path / "out")
+    assert done.returncode == 2 and "--jobs" not in done.stderr
+
+
 def test_instruct_takes_all_but_what_the_words_say(cli, using, photo, tmp_path, home):
     (home / "presets" / "mine.toml").write_text('task = ["derain"]\nstrength = 0.5\n')
     done = cli("instruct", photo(tmp_path / "a.png"), "remove the noise", "--preset", "mine", "--dry-run", "--json",

@@ -45,6 +45,8 @@ def _kept(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         FileError, UsageError: one of the files is not there, or something in it is wrong.
     """
+    if "hdr" in (given.get("task") or ()):  # it fuses exposures, and hardly an option of restoring goes with it
+        return {}
     configured = settings.configuration()
     _check(configured, settings.configuration_file())
     kept = configured.to_dict()
