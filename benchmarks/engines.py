@@ -1,4 +1,4 @@
-"""The shipped restorer run by torch, ONNX Runtime and OpenVINO, and what 8-bit integers cost it, printed as markdown.
+"""The shipped restorer run by torch, ONNX Runtime and OpenVINO, and what integers cost it, printed as markdown.
 
     python benchmarks/engines.py --data DATA --calibrate PICTURES [--side 1024] [--rounds 5] [--out benchmarks/engines.md]
 
@@ -115,13 +115,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     model = models.load(weights.locate(DEFAULT_RESTORER))
-    kodak = [p for p in sorted((given.data / "test" / "clean_kodak").iterdir()) if load(p).shape[1] >= CUT[0]]
+    kodak = sorted((given.data / "test" / "clean_kodak").iterdir())
+    wide = [p for p in kodak if load(p).shape[1] >= CUT[0] and load(p).shape[2] >= CUT[1]][: given.most]
     lines = ["# Engines and integers", "", "Printed by `python benchmarks/engines.py`; "
              f"{DEFAULT_RESTORER}, {torch.get_num_threads()} threads, torch {torch.__version__}.", ""]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         lines += speeds(model, Path(folder), given.calibrate, given.side, given.rounds)
         lines += ["", "int8: ONNX Runtime's static quantization, calibrated on photographs.", ""]
-        lines += losses(model, Path(folder), given.calibrate, [p for p in kodak if load(p).shape[2] >= CUT[1]][: given.most])
+        lines += losses(model, Path(folder), given.calibrate, wide)
     publish(lines, given.out)
 
 
