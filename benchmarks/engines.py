@@ -1,6 +1,7 @@
 """The shipped restorer run by torch, ONNX Runtime and OpenVINO, and what integers cost it, printed as markdown.
 
-    python benchmarks/engines.py --data DATA --calibrate PICTURES [--side 1024] [--rounds 5] [--out benchmarks/engines.md]
+    python benchmarks/engines.py --data DATA --calibrate PICTURES
+        [--side 1024] [--rounds 5] [--out benchmarks/engines.md]
 
 Needs the extra "export". Speed: one pass over SIDE x SIDE pixels, each engine in turns, the median; the largest
 difference is to torch in float32, in [0, 1]. Quality: PSNR in dB on the Kodak photographs of DATA, degraded as in
