@@ -26,8 +26,10 @@ VERBS = (
     "eval",
     "export",
     "gather",
+    "info",
     "instruct",
     "models",
+    "presets",
     "restore",
     "train",
 )
