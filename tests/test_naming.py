@@ -131,7 +131,7 @@ def test_existing_outputs_are_found_whatever_was_removed(tmp_path):
     template = Template("{stem}-{tasks}{ext}")
     pending = Item(tmp_path / "a.png", tmp_path / "a-tasks.png", "PNG", template=template)
     assert resolve_existing([pending], "skip") == ([pending], [])
-    (tmp_path / "a-rain+noise.png").write_bytes(b"")
+    (tmp_path / "a-rain+noise.png").write_bytes(b"x")
     assert resolve_existing([pending], "skip") == ([], [pending])
     with pytest.raises(UsageError, match=r"a-rain\+noise\.png exists"):
         resolve_existing([pending], "error")
