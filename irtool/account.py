@@ -1,4 +1,5 @@
-"""The account of a folder run that was shared out (``--jobs``, ``--shard``): a line of JSON per picture.
+"""The account of a folder run that was shared out (``--jobs``, ``--shard``) or is reviewed (``--review``): a line of
+JSON per picture.
 
 It lies beside the outputs, in the hidden folder ``.irtool``.
 
@@ -71,6 +72,8 @@ class Account:
             "sha256_out": None if status == "failed" else _sha256(target),
             "model_sha256": _models(plan),
             "plan": plan,
+            "diagnosis": record.get("diagnosis"),
+            "change": record.get("change"),
             "seconds": record.get("seconds"),
             "error": record.get("error"),
         }
@@ -117,7 +120,7 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     lines.sort(key=lambda line: line["time"])
     heads = [line for line in lines if line.get("type") == "run"]
     if not heads:
-        raise UsageError(f"{folder} has no account of a run.", "Those keep one that are run with --shard or --jobs.")
+        raise UsageError(f"{folder} has no account of a run.", "Those keep one that are run with --shard, --jobs or --review.")
     last: dict[str, dict[str, Any]] = {}
     for line in lines:
         if line.get("type") == "image":

@@ -26,11 +26,12 @@ from .instruct import instruct
 from .models import models
 from .output import debugging, discard_stdout, print_bug, print_error
 from .restore import restore
+from .serve import serve
 from .train import train
 
 app = typer.Typer(rich_markup_mode=None)
 for verb in (
-    restore, instruct, detect, models, download, degrade, compare, eval, gather, export, doctor,
+    restore, instruct, detect, serve, models, download, degrade, compare, eval, gather, export, doctor,
 ):  # fmt: skip
     app.command()(verb)
 app.add_typer(train, name="train")

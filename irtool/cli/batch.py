@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..engine.workers import Stages
     from ..picture import Picture
     from ..plan import Plan, Upscale
+    from ..page.review import Small
     from ..result import Result
     from .trajectory import Trajectory
 
@@ -259,7 +260,8 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
                 report(run, item, outcome("planned", decisions[item.source].whole(plan), decisions[item.source]))
         items = [item for item in items if decisions[item.source].plan is None]
     if not items:
-        return run.summary(EXIT_OK)
+        code = run.summary(EXIT_OK)
+        return _reviewed(request, out, code)
     upscales = {d.upscale for d in (decisions[item.source] for item in items) if d.upscale is not None}
     largest = max((upscale.scale for upscale in upscales), default=1)
     if request.max_memory is not None and len(items) == 1 and isinstance(items[0].source, Path):
@@ -274,18 +276,44 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
         ahead=request.max_memory is None, on=request.on,
     )  # fmt: skip
     if not request.dry_run:
+        if request.review:
+            _check_review(items, Path(request.output or ""))
         make_folders(items)
-        run.account = request.account() if request.is_shared_out else None
-    return run.process(items, results, lambda item, made: report(run, item, made))
+        run.account = request.account() if request.is_shared_out or request.review else None
+    code = run.process(items, results, lambda item, made: report(run, item, made))
+    return _reviewed(request, out, code)
+
+
+def _check_review(items: Sequence[Item], folder: Path) -> None:
+    """Raise a UsageError where the outputs do not go into a folder, or its review.html is somebody else's."""
+    from ..page import review
+
+    if any(item.target is None or folder not in item.target.parents for item in items):
+        raise UsageError("--review needs an output folder, and -o names a file.", "End its name with a slash.")
+    review.check(folder)
+
+
+def _reviewed(request: Request, out: Output, code: int) -> int:
+    """Write the page of a run, where it is wanted and there is an account; the exit code that was given."""
+    if request.review and not request.dry_run:
+        from ..page import review
+
+        try:
+            out.note(f"review: {review.write(Path(request.output or ''))}")
+        except UsageError as error:  # all was done before, by runs without --review
+            out.note(f"no review: {error.message}")
+    return code
 
 
 @dataclass(frozen=True)
 class _Restored:
-    """A result, the picture before where it is to be seen beside it, and a diffusion model's way there."""
+    """A result, the picture before where it is to be seen beside it, a diffusion model's way there, and the picture
+    before as the review shows it."""
 
     result: Result
     before: Picture | None = None
     trajectory: Trajectory | None = None
+    small: Small | None = None
 
 
 class _Restorer:
@@ -343,6 +371,11 @@ class _Restorer:
                 return _Restored(Result(picture, Plan((), decision.answer(diagnosis)), diagnosis))
             assert decision.planner is not None
             return _Restored(Result(picture, decision.whole(decision.planner(diagnosis)), diagnosis))
+        small = None
+        if request.review and item.source is not None:
+            from ..page.review import Small
+
+            small = Small.of(picture)
         trajectory = None
         if item.trajectory is not None:
             from .trajectory import Trajectory
@@ -362,7 +395,7 @@ class _Restorer:
             result = keep(result, picture, item, self.run)
         # Pictures are large: the one before is kept only for those who want to see it.
         before = picture if item.side is not None else None
-        return _Restored(result, before, trajectory)
+        return _Restored(result, before, trajectory, small)
 
     def write(self, item: Item, restored: _Restored) -> StatusRecord:
         """Write what came of it."""
@@ -391,6 +424,12 @@ class _Restorer:
             result.save(item.target, format=item.format, replace=self.replace, **chosen)
         done = outcome("clean" if result.untouched else "restored", result.plan, decision, result)
         done.record["notes"] += lost
+        if restored.small is not None and item.source is not None:
+            from ..page.review import keep
+
+            done.record["change"] = keep(
+                Path(request.output or ""), item.source, restored.small, result.picture, result.untouched
+            )
         return done
 
 
