@@ -42,7 +42,7 @@ class Account:
     def __init__(self, folder: Path, run: Mapping[str, Any], shard: Shard | None) -> None:
         part = "all" if shard is None else f"shard-{shard.index + 1}-of-{shard.count}"
         name = f"{part}.{platform.node() or 'host'}-{os.getpid()}-{time.time_ns()}.jsonl"
-        self.path = folder / FOLDER / name
+        self.folder, self.path = folder, folder / FOLDER / name
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = self.path.open("xb", buffering=0)
@@ -65,6 +65,7 @@ class Account:
             "time": time.time(),
             "path": str(source.absolute()),
             "output": str(target),
+            "relative": os.path.relpath(target, self.folder),
         }
         line |= {
             "status": status,

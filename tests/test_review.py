@@ -126,7 +126,7 @@ def test_the_page_of_thousands_stays_bounded(tmp_path, monkeypatch):
         path, target = f"/pictures/{i}.png", tmp_path / f"{i}.png"
         target.touch()
         plan = {"steps": [{"mixture": {"rain": 1.0}, "model": "m"}], "reason": "found rain 0.99"}
-        lines.append({"type": "image", "time": 1.0 + i, "path": path, "output": str(target), "status": "restored",
+        lines.append({"type": "image", "time": 1.0 + i, "path": path, "relative": target.name, "status": "restored",
                       "plan": plan, "change": float(i)})  # fmt: skip
         for kind in ("thumb", "before", "after"):
             (place / f"{review._key(path)}.{kind}.jpg").write_bytes(bytes(1000))

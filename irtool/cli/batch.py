@@ -262,6 +262,8 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
     if not items:
         code = run.summary(EXIT_OK)
         return _reviewed(request, out, code)
+    if request.review and not request.dry_run:
+        _check_review(items, Path(request.output or ""))
     upscales = {d.upscale for d in (decisions[item.source] for item in items) if d.upscale is not None}
     largest = max((upscale.scale for upscale in upscales), default=1)
     if request.max_memory is not None and len(items) == 1 and isinstance(items[0].source, Path):
@@ -276,8 +278,6 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
         ahead=request.max_memory is None, on=request.on,
     )  # fmt: skip
     if not request.dry_run:
-        if request.review:
-            _check_review(items, Path(request.output or ""))
         make_folders(items)
         run.account = request.account() if request.is_shared_out or request.review else None
     code = run.process(items, results, lambda item, made: report(run, item, made))

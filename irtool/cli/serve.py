@@ -70,7 +70,7 @@ def serve(
         worker = Worker(session, {"detector": detector, "device": device}, options.thread_count(threads))
         page = Page(session, worker, _models(model), "" if folder is None else folder.resolve().name)
         config = uvicorn.Config(
-            create_app(page, token, host), log_level="warning", access_log=False, server_header=False,
+            create_app(page, token, host), log_level="warning", access_log=False, server_header=False, ws="none",
             timeout_graceful_shutdown=2,
         )  # fmt: skip
         print(address, flush=True)

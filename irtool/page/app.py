@@ -34,6 +34,7 @@ STATIC = Path(__file__).with_name("static")
 PAGES = {"": "index.html", "page.css": "page.css", "page.js": "page.js", "panel.js": "panel.js", "viewer.js": "viewer.js"}
 SHOWN = {"thumb.jpg", "before.jpg", "after.jpg", "preview.jpg"} | {f"where-{d.id}.png" for d in DEGRADATIONS}
 JSON_BYTES = 64 << 10
+NO_THUMBNAIL = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 3 2"/>'
 SECURITY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -261,8 +262,11 @@ class Page:
         if kind not in SHOWN:
             return PlainTextResponse("There is no such file.\n", 404)
         if kind == "thumb.jpg" and not path.is_file():
-            with self._drawing, contextlib.suppress(Exception):  # a picture that does not open says so when looked at
-                path.write_bytes(images.thumbnail(entry.path, self.session.limits.pixels))
+            try:
+                with self._drawing:
+                    path.write_bytes(images.thumbnail(entry.path, self.session.limits.pixels))
+            except Exception:  # whatever Pillow trips over; a picture that does not open says so when it is looked at
+                return Response(NO_THUMBNAIL, media_type="image/svg+xml")
         if not path.is_file():
             return PlainTextResponse("There is no such file.\n", 404)
         return FileResponse(path)
@@ -271,7 +275,7 @@ class Page:
         return self.session.get(request.path_params["id"])
 
 
-def create_app(page: Page, token: str, host: str) -> Starlette:
+def create_app(page: Page, token: str, host: str) -> ASGIApp:
     """The application; its worker lives as long as it does."""
 
     @contextlib.asynccontextmanager
@@ -287,8 +291,7 @@ def create_app(page: Page, token: str, host: str) -> Starlette:
         exception_handlers={IrtoolError: _failed, Exception: _failed},
         lifespan=lifespan,
     )
-    app.add_middleware(Guard, token=token, host=host)
-    return app
+    return Guard(app, token, host)  # outside of everything, errors included
 
 
 async def _failed(request: HttpRequest, error: Exception) -> Response:

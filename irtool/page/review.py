@@ -92,7 +92,8 @@ def write(folder: Path) -> Path:
         FileError: it cannot be written.
     """
     _, lines = account.read(folder)
-    known = [line for line in lines if line.get("status") == "failed" or exists(line.get("output", ""))]
+    check(folder)
+    known = [line for line in lines if line.get("status") == "failed" or exists(folder / line.get("relative", "\0"))]
     known.sort(key=lambda line: (-(line.get("change") or 0), line["path"]))
     rows = []
     for rank, line in enumerate(known):
@@ -100,7 +101,7 @@ def write(folder: Path) -> Path:
         if rank < MOST_PAIRS and line.get("change"):
             kinds += ["before", "after"]
         files = {kind: folder / account.FOLDER / FOLDER / f"{_key(line['path'])}.{kind}.jpg" for kind in kinds}
-        rows.append(_row(line, folder) | {kind: _data(file) for kind, file in files.items() if file.is_file()})
+        rows.append(_row(line) | {kind: _data(file) for kind, file in files.items() if file.is_file()})
     return atomic_write(folder / NAME, render({"title": folder.resolve().name, "rows": rows, "pairs": MOST_PAIRS}))
 
 
@@ -108,9 +109,9 @@ def _data(file: Path) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.read_bytes()).decode()
 
 
-def _row(line: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _row(line: Mapping[str, Any]) -> dict[str, Any]:
     """What the page says of a picture."""
-    output = os.path.relpath(line.get("output") or line["path"], folder)
+    output = line.get("relative", "")
     plan, diagnosis = line.get("plan") or {}, line.get("diagnosis") or {}
     scores = diagnosis.get("scores", {})
     steps = [str(step) for step in Plan.from_dict(plan).steps] if plan else []
@@ -124,13 +125,15 @@ def _row(line: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "found": [[i, scores.get(i)] for i in diagnosis.get("present", ()) if i != "clean"],
         "perhaps": [[i, scores.get(i)] for i in diagnosis.get("perhaps", ())],
         "undone": steps,
-        "left": [f"{' and '.join(one['kinds'])} {'in part' if one['strength'] else ''}: {one['reason']}".replace(" :", ":")
-                 for one in plan.get("rejected", ())],
+        "left": [
+            f"{' and '.join(one['kinds'])}{' in part' * bool(one['strength'])}: {one['reason']}"
+            for one in plan.get("rejected", ())
+        ],
         "why": plan.get("reason", ""),
         "seconds": line.get("seconds"),
         "change": round(line.get("change") or 0, 2),
         "error": line.get("error"),
-    }  # fmt: skip
+    }
 
 
 def render(data: Mapping[str, Any]) -> str:

@@ -115,7 +115,7 @@ export class Panel {
   draw(picture) {
     const other = !this.picture || this.picture.id !== picture.id;
     this.picture = picture;
-    if (other) { this.where = null; this.heard(""); get("sentence").value = ""; get("taken").hidden = true; get("all-done")?.remove(); }
+    if (other) { this.where = null; this.heard(""); get("sentence").value = ""; get("taken").hidden = true; }
     get("name").textContent = get("name").title = picture.name;
     const reduced = picture.shown && picture.shown[0] < picture.width ? ", shown reduced" : "";
     get("facts").textContent = picture.width

@@ -2,6 +2,12 @@
 
 const clamp = (v, low, high) => Math.min(high, Math.max(low, v));
 const MASK_SIDE = 2048;  // as the server expects
+function make(address, text) {
+  const image = new Image();
+  Object.assign(image, { src: address, alt: text, draggable: false });
+  image.dataset.address = address;
+  return image;
+}
 
 export class Viewer {
   constructor(root, onPaint) {
@@ -54,8 +60,8 @@ export class Viewer {
       this.setWhere(null);
       this.setBrush(false);
     }
-    this.load(this.before, shown.before, `before: ${shown.name}`, other);
-    this.load(this.after, shown.after, `after: ${shown.name}`, other);
+    this.load("before", shown.before, `before: ${shown.name}`, other);
+    this.load("after", shown.after, `after: ${shown.name}`, other);
     this.view.querySelector(".tag.right").textContent = shown.afterText;
     this.view.classList.toggle("single", !shown.after);
     this.canMark = Boolean(shown.before);
@@ -67,22 +73,27 @@ export class Viewer {
   }
 
   // What is shown stays until the new image is there, so that nothing flickers.
-  load(image, address, text, other) {
+  load(which, address, text, other) {
+    const image = this[which];
     image.alt = text;
     if (image.dataset.address === String(address)) return;
     image.dataset.address = String(address);
     if (!address || other) image.removeAttribute("src");
     if (!address) return;
-    const next = new Image();
-    next.src = address;
-    const put = () => { if (image.dataset.address === String(address)) { image.src = address; this.draw(); } };
+    const next = make(address, text);
+    const put = () => {
+      if (this[which].dataset.address !== address) return;  // another was asked for since
+      this[which].replaceWith(next);
+      this[which] = next;
+      this.draw();
+    };
     next.decode().then(put, put);
   }
 
   setMode(mode, chosen = true) {
     if (chosen) this.wanted = mode;
     this.mode = this.brushing || !this.has ? "before" : mode;
-    for (const m of ["slider", "sides", "before", "after"]) this.view.classList.toggle(m, m === this.mode);
+    this.view.dataset.view = this.mode;
     this.root.querySelectorAll("[data-mode]").forEach(b => b.setAttribute("aria-pressed", b.dataset.mode === this.mode));
     this.split.disabled = this.mode !== "slider";
     this.draw();
@@ -93,13 +104,12 @@ export class Viewer {
     const held = point && this.toPicture(point);
     this.zoom = zoom === "fit" ? zoom : clamp(Number(zoom), 0.02, 16);
     if (held) {
-      const s = this.scale(), [w, h] = this.extent(), [pw, ph] = this.paneSize(), at = this.inPane(point);
+      const s = this.scale(), [w, h] = this.size, [pw, ph] = this.paneSize(), at = this.inPane(point);
       this.center = [held[0] - (at[0] - pw / 2) / (w * s), held[1] - (at[1] - ph / 2) / (h * s)];
     }
     this.draw();
   }
 
-  extent() { return this.size; }
   paneSize() {
     const pane = this.panes[this.mode === "after" ? 1 : 0];
     return [pane.clientWidth, pane.clientHeight];
