@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from .. import targets
+from ..degradation import lookup
 from ..errors import NothingToDoError, PictureError, UsageError
 from ..fileio import exists
 from ..language import Intent, check, plan_intents
@@ -97,7 +98,8 @@ class Request:
             raise UsageError(f"A strength lies above 0 and up to 1, not {wrong[0]:g}.")
         if not self.tasks and self.scale is None:
             raise UsageError("Nothing is switched on.", "Switch on what is to be removed, or choose an enlargement.")
-        intent = Intent(tasks=dict(self.tasks), ordered=self.ordered)
+        wanted = {lookup(kind).id: strength for kind, strength in self.tasks}
+        intent = Intent(tasks=wanted, ordered=self.ordered)
         return replace(plan_intents([intent], model=self.model), reason="as asked")
 
 

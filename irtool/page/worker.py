@@ -288,4 +288,4 @@ def described(error: Exception) -> dict[str, str]:
             f"A bug in irtool ({type(error).__name__}: {error}).", "Report what irtool serve has printed."
         )
     message, hint = (text.replace("`", "") for text in (known.message, known.hint))
-    return {"error": message, "hint": hint}
+    return {"error": message if message.endswith(".") else f"{message}.", "hint": hint}

@@ -153,7 +153,7 @@ export class Viewer {
     this.view.classList.toggle("large", large);
     this.view.classList.toggle("exact", s * devicePixelRatio >= 2.5);
     const zoom = s * devicePixelRatio;
-    this.root.querySelector("#scale").textContent = `${Math.round(zoom * 100)} %`;
+    this.root.querySelector("#scale").textContent = this.canMark ? `${Math.round(zoom * 100)} %` : "";
     this.root.querySelectorAll("[data-zoom]").forEach(b => b.setAttribute("aria-pressed",
       b.dataset.zoom === "fit" ? this.zoom === "fit" : this.zoom !== "fit" && Math.abs(zoom - 1) < 0.005));
     this.drawRing();
