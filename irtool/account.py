@@ -121,7 +121,7 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     lines.sort(key=lambda line: line["time"])
     heads = [line for line in lines if line.get("type") == "run"]
     if not heads:
-        raise UsageError(f"{folder} has no account of a run.", "Those keep one that are run with --shard, --jobs or --review.")
+        raise UsageError(f"{folder} has no account of a run.", "Runs with --shard, --jobs or --review keep one.")
     last: dict[str, dict[str, Any]] = {}
     for line in lines:
         if line.get("type") == "image":

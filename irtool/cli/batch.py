@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from ..detection import Diagnosis
     from ..engine.pipeline import JobResult
     from ..engine.workers import Stages
+    from ..page.review import Small
     from ..picture import Picture
     from ..plan import Plan, Upscale
-    from ..page.review import Small
     from ..result import Result
     from .trajectory import Trajectory
 

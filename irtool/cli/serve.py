@@ -115,7 +115,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise UsageError(f"Port {port} of {host} cannot be listened on: {reason(error)}.", "Try another --port.") from error
+        raise UsageError(
+            f"Port {port} of {host} cannot be listened on: {reason(error)}.", "Try another --port."
+        ) from error
 
 
 def _has_screen() -> bool:

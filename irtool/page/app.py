@@ -31,7 +31,13 @@ from .session import MASK_BYTES, Entry, Request, Session, heard
 from .worker import Worker, described
 
 STATIC = Path(__file__).with_name("static")
-PAGES = {"": "index.html", "page.css": "page.css", "page.js": "page.js", "panel.js": "panel.js", "viewer.js": "viewer.js"}
+PAGES = {
+    "": "index.html",
+    "page.css": "page.css",
+    "page.js": "page.js",
+    "panel.js": "panel.js",
+    "viewer.js": "viewer.js",
+}
 SHOWN = {"thumb.jpg", "before.jpg", "after.jpg", "preview.jpg"} | {f"where-{d.id}.png" for d in DEGRADATIONS}
 JSON_BYTES = 64 << 10
 NO_THUMBNAIL = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 3 2"/>'
@@ -304,7 +310,9 @@ async def _bounded(request: HttpRequest, limit: int) -> AsyncIterator[bytes]:
     """The body in pieces, as far as it may go."""
     told = request.headers.get("content-length", "0")
     received = 0
-    error = TooLargeError(f"The file is larger than the {max(0, limit) / 1e6:.0f} MB that are taken.", "Reduce it first.")
+    error = TooLargeError(
+        f"The file is larger than the {max(0, limit) / 1e6:.0f} MB that are taken.", "Reduce it first."
+    )
     if told.isdecimal() and int(told[:20]) > limit:
         raise error
     async for piece in request.stream():

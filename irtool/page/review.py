@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,9 +118,13 @@ def _row(line: Mapping[str, Any]) -> dict[str, Any]:
     steps = [str(step) for step in Plan.from_dict(plan).steps] if plan else []
     if plan.get("upscale"):
         steps.append(f"enlarged {plan['upscale']['scale']} times")
-    failed = line.get("status") == "failed"
+    failed, name = line.get("status") == "failed", Path(line["path"]).name
+    # What was found is said with its scores already; the rest of the reason is news.
+    why = [
+        part for part in plan.get("reason", "").split("; ") if not re.match("found (?!afterwards)|the picture is", part)
+    ]
     return {
-        "name": Path(line["path"]).name if failed else output,
+        "name": name if failed else output,
         "href": "" if failed else quote(os.fsencode(output)),
         "status": line.get("status"),
         "found": [[i, scores.get(i)] for i in diagnosis.get("present", ()) if i != "clean"],
@@ -129,10 +134,10 @@ def _row(line: Mapping[str, Any]) -> dict[str, Any]:
             f"{' and '.join(one['kinds'])}{' in part' * bool(one['strength'])}: {one['reason']}"
             for one in plan.get("rejected", ())
         ],
-        "why": plan.get("reason", ""),
+        "why": "; ".join(why),
         "seconds": line.get("seconds"),
         "change": round(line.get("change") or 0, 2),
-        "error": line.get("error"),
+        "error": (line.get("error") or "").replace(line["path"], name),
     }
 
 

@@ -99,7 +99,7 @@ function take(news) {
 // The strip.
 function card(picture) {
   const item = make("li"), button = make("button", null, { type: "button" }), thumb = make("div", null, { class: "thumb" });
-  thumb.append(make("img", null, { alt: "", loading: "lazy" }), make("i"), make("meter", null, { min: 0, max: 1, "aria-hidden": "true" }));
+  thumb.append(make("img", null, { alt: "", loading: "lazy" }), make("i"), make("progress", null, { max: 1, "aria-hidden": "true" }));
   button.append(thumb, make("span", picture.name));
   button.addEventListener("click", () => select(picture.id));
   item.append(button);
@@ -109,14 +109,14 @@ function card(picture) {
 const STATES = { new: "", ready: "", queued: "\u2026", working: "\u2026", done: "\u2713", failed: "!" };
 const WORDS = { new: "", ready: "", queued: "waiting", working: "being worked on", done: "restored", failed: "failed" };
 function drawCard(picture) {
-  const image = picture.item.querySelector("img"), mark = picture.item.querySelector("i"), meter = picture.item.querySelector("meter");
+  const image = picture.item.querySelector("img"), mark = picture.item.querySelector("i"), bar = picture.item.querySelector("progress");
   const thumb = `api/pictures/${picture.id}/thumb.jpg`;
   if ((picture.folder || picture.width) && image.getAttribute("src") !== thumb) image.src = thumb;
   const saved = picture.saved && picture.state === "new";
   mark.textContent = saved ? "\u2713" : STATES[picture.state];
   mark.className = saved ? "done" : picture.state;
-  meter.hidden = typeof picture.progress !== "number";
-  meter.value = picture.progress ?? 0;
+  bar.hidden = !picture.progress;
+  bar.value = picture.progress ?? 0;
   const button = picture.item.firstElementChild;
   button.title = picture.name;
   button.setAttribute("aria-label", [picture.name, saved ? "saved before" : WORDS[picture.state]].filter(Boolean).join(", "));

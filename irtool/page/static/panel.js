@@ -78,6 +78,7 @@ export class Panel {
     const edit = this.edit();
     edit.auto = false;
     edit.tasks.set("missing", 1);
+    edit.named = new Set([...(edit.named || []), "missing"]);
     this.drawTasks();
   }
   heard(text, bad = false) {
@@ -93,6 +94,7 @@ export class Panel {
       if (said.answer) return this.heard(said.answer);
       const tasks = new Map(said.tasks);
       const edit = Object.assign(this.edit(), { auto: false, tasks, ordered: said.ordered, scale: said.scale });
+      edit.named = new Set(tasks.keys());
       tasks.forEach((v, k) => edit.strengths.set(k, v));
       const named = ids => ids.map(id => this.names.get(id)).join(said.ordered ? ", then " : ", ");
       const parts = tasks.size ? [`remove ${named([...tasks.keys()])}`] : ["nothing to remove"];
@@ -129,7 +131,7 @@ export class Panel {
   drawTasks() {
     const picture = this.picture, looked = Boolean(picture.suggestion), edit = this.edit();
     const scores = { ...picture.found, ...picture.perhaps };
-    const listed = new Set([...Object.keys(scores), ...(picture.masked || edit.tasks.has("missing") ? ["missing"] : [])]);
+    const listed = new Set([...Object.keys(scores), ...(edit.named || []), ...(picture.masked ? ["missing"] : [])]);
     get("verdict").textContent = !looked ? (picture.error ? "Not looked at" : "Looking ...")
       : Object.keys(picture.found).length ? "Found" : Object.keys(scores).length ? "Nothing found for sure" : "Nothing found";
     get("reset").hidden = edit.auto;
@@ -156,9 +158,8 @@ export class Panel {
     const { state, restoring, progress, preview } = this.picture, busy = restoring && (state === "queued" || state === "working");
     get("restore").hidden = busy;
     get("working").hidden = !busy;
-    if (typeof progress === "number") get("progress").value = progress; else get("progress").removeAttribute("value");
-    get("progress-text").textContent = state === "queued" ? "waiting"
-      : typeof progress === "number" ? `${Math.round(progress * 100)} %` : preview ? "preview shown" : "";
+    if (progress) get("progress").value = progress; else get("progress").removeAttribute("value");
+    get("progress-text").textContent = state === "queued" ? "waiting" : progress ? `${Math.round(progress * 100)} %` : preview ? "preview shown" : "";
   }
   drawResult() {
     const { result, folder, saved } = this.picture, box = get("result");
@@ -166,13 +167,12 @@ export class Panel {
     if (!result) return;
     get("done").textContent = result.untouched ? "Nothing was removed: the file is unchanged."
       : `${result.steps.length ? `Removed ${result.steps.join(", then ")}` : "Enlarged"} in ${result.seconds} s.`;
-    const enlarged = result.width !== this.picture.width ? [`now ${result.width} \u00d7 ${result.height}`] : [];
-    get("remarks").replaceChildren(...[...enlarged, ...result.left, ...result.notes].map(t => make("li", t)));
+    const facts = [`${result.width} \u00d7 ${result.height}, ${size(result.bytes)}`];
+    get("remarks").replaceChildren(...[...facts, ...result.left, ...result.notes].map(t => make("li", t)));
     get("download").href = `api/pictures/${this.picture.id}/result`;
     get("download").download = result.name;
-    get("download").textContent = `Download (${size(result.bytes)})`;
     get("save").hidden = !folder;
-    get("save").textContent = saved ? `Saved as ${saved}` : "Save beside the original";
+    get("save").textContent = saved ? `Saved as ${saved}` : "Save beside original";
     get("save").disabled = Boolean(saved);
   }
 }

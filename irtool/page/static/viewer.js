@@ -53,6 +53,7 @@ export class Viewer {
     this.id = shown.id;
     this.size = shown.size;
     this.maskSize = shown.mask;
+    this.view.style.setProperty("--aspect", shown.size[0] / shown.size[1]);
     if (other) {
       this.center = [0.5, 0.5];
       this.zoom = "fit";
@@ -66,7 +67,7 @@ export class Viewer {
     this.view.classList.toggle("single", !shown.after);
     this.canMark = Boolean(shown.before);
     this.root.querySelector("#brush").disabled = !this.canMark;
-    this.root.querySelectorAll("[data-mode]").forEach(b => { b.disabled = !shown.after && b.dataset.mode !== "before"; });
+    this.root.querySelector("#modes").hidden = !shown.after;
     this.has = Boolean(shown.after);
     this.showMask();
     this.setMode(this.wanted || this.mode, false);
@@ -117,7 +118,8 @@ export class Viewer {
   // CSS pixels for each pixel of the result.
   scale() {
     const [w, h] = this.size, [pw, ph] = this.paneSize();
-    if (this.zoom === "fit") return Math.min(pw / w, ph / h, 2);
+    const edge = matchMedia("(max-width: 860px)").matches ? 0 : 28;
+    if (this.zoom === "fit") return Math.min((pw - edge) / w, (ph - edge) / h, 2);
     return this.zoom / devicePixelRatio;
   }
   // A point of the view in its pane: side by side both panes show the same part.
@@ -146,14 +148,14 @@ export class Viewer {
     for (const e of [this.before, this.after, this.where, this.canvas]) Object.assign(e.style, style);
     const left = Math.max(0, this.place[0]), right = Math.min(pw, this.place[0] + sw);
     const x = this.handle = left + (right - left) * this.split.value / 100;
-    this.divider.style.left = `${x}px`;
+    Object.assign(this.divider.style, { left: `${x}px`, top: `${Math.max(0, this.place[1])}px`, height: `${Math.min(ph, sh)}px` });
     this.panes[1].style.clipPath = this.mode === "slider" ? `inset(0 0 0 ${x}px)` : "";
     this.panes[0].style.clipPath = this.mode === "slider" ? `inset(0 ${pw - x}px 0 0)` : "";
     const large = sw > pw + 1 || sh > ph + 1;
     this.view.classList.toggle("large", large);
     this.view.classList.toggle("exact", s * devicePixelRatio >= 2.5);
     const zoom = s * devicePixelRatio;
-    this.root.querySelector("#scale").textContent = this.canMark ? `${Math.round(zoom * 100)} %` : "";
+    this.root.querySelector("#scale").textContent = this.canMark && Math.abs(zoom - 1) > 0.005 ? `${Math.round(zoom * 100)} %` : "";
     this.root.querySelectorAll("[data-zoom]").forEach(b => b.setAttribute("aria-pressed",
       b.dataset.zoom === "fit" ? this.zoom === "fit" : this.zoom !== "fit" && Math.abs(zoom - 1) < 0.005));
     this.drawRing();
