@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
@@ -463,8 +464,6 @@ def test_words_become_switches(serve, png):
 def test_wrong_requests_say_what_is_wrong(serve, png, data, message):
     served = serve()
     id = served.ready(png)
-    import json
-
     answer = served.client.post(f"/{TOKEN}/api/pictures/{id}/restore", content=json.dumps(data))
     assert answer.status_code == 400 and answer.json()["error"].startswith(message)
     assert served.picture(id)["state"] == "ready"

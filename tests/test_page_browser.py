@@ -18,17 +18,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytest.importorskip("starlette", reason="the page needs irtool[page]")
-uvicorn = pytest.importorskip("uvicorn", reason="the page needs irtool[page]")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+pytest.importorskip("uvicorn", reason="the page needs irtool[page]")
+pytest.importorskip("playwright", reason="playwright is not installed")
+import uvicorn
+from playwright import sync_api as playwright
 
 from irtool import api
 from irtool.page.app import Page, create_app
 from irtool.page.session import Limits, Session
 from irtool.page.worker import Worker
 from irtool.targets import make_items
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 
 TOKEN = "a-token-of-the-tests"
 DROP = """async ([name, data, type]) => {
@@ -57,14 +60,13 @@ class Tab:
         self.page.set_default_timeout(60_000)
         self.page.on("console", lambda message: self.words.append(message.text))
         self.page.on("pageerror", lambda error: self.words.append(str(error)))
-        self.page.on(
-            "request", lambda request: self.words.append(f"asks {request.url}") if self._strays(request) else None
-        )
+        self.page.on("request", self._watch)
         self.address = address
         self.page.goto(address)
 
-    def _strays(self, request: Any) -> bool:
-        return not request.url.startswith((self.address.rpartition("/")[0], "data:", "blob:"))
+    def _watch(self, request: Any) -> None:
+        if not request.url.startswith((self.address.rpartition("/")[0], "data:", "blob:")):
+            self.words.append(f"asks {request.url}")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.page, name)

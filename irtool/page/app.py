@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import ipaddress
+import json
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -324,8 +325,6 @@ async def _bounded(request: HttpRequest, limit: int) -> AsyncIterator[bytes]:
 
 async def _json(request: HttpRequest) -> dict[str, Any]:
     """The body as a JSON object."""
-    import json
-
     body = b"".join([piece async for piece in _bounded(request, JSON_BYTES)])
     try:
         data = json.loads(body or b"{}")
