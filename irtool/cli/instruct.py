@@ -68,8 +68,8 @@ def instruct(
         typer.Option(
             "--text-model",
             envvar="IRTOOL_TEXT_MODEL",
-            metavar="ID|encoder:NAME|local:PATH",
-            help="What understands the words: irtool-words.v2, instructir, or any sentence encoder.",
+            metavar="ID|local:PATH",
+            help="What understands the words: irtool-words.v2 or instructir.",
         ),
     ] = DEFAULT_TEXT_MODEL,
     adapter: Annotated[
