@@ -57,7 +57,7 @@ class Tab:
 
     def __init__(self, context: Any, address: str) -> None:
         self.page, self.words = context.new_page(), list[str]()
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(120_000)
         self.page.on("console", lambda message: self.words.append(message.text))
         self.page.on("pageerror", lambda error: self.words.append(str(error)))
         self.page.on("request", self._watch)
@@ -75,11 +75,11 @@ class Tab:
         self.page.evaluate(DROP, [name, base64.b64encode(content).decode(), type])
 
     def shows(self, selector: str, text: str | re.Pattern[str]) -> None:
-        playwright.expect(self.page.locator(selector)).to_contain_text(text, timeout=60_000)
+        playwright.expect(self.page.locator(selector)).to_contain_text(text, timeout=120_000)
 
     def until(self, expression: str) -> None:
         """Wait; Playwright's own way would need `eval` in the page, which its policy forbids."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while not self.page.evaluate(expression):
             assert time.monotonic() < end, expression
             self.page.wait_for_timeout(20)
@@ -356,7 +356,7 @@ def test_40_megapixels_are_shown_previewed_and_cancelled(serve):
     began = time.monotonic()
     tab.click("#cancel")
     tab.wait_for_selector("#restore:visible")
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
 
 
 def test_the_review_in_a_browser(browser, cli, using, photo, tmp_path):

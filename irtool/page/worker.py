@@ -176,7 +176,9 @@ class Worker:
         session = self.session
         image = images.to_image(picture)
         shown = images.as_shown(image)
-        session.file(entry, "before.jpg").write_bytes(images.jpeg(shown))
+        # A browser shows a JPEG in sRGB as we do; of other files it may not know the format or the colors.
+        as_it_is = picture.original if picture.jpeg is not None and picture.icc is None and shown is image else None
+        session.file(entry, "before.jpg").write_bytes(as_it_is or images.jpeg(shown))
         session.file(entry, "thumb.jpg").write_bytes(images.jpeg(images.reduced(image, images.THUMBNAIL), 80))
         found = detect(picture, model=self.options["detector"], device=self.options["device"])
         for kind, data in images.where(found).items():

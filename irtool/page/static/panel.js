@@ -166,7 +166,8 @@ export class Panel {
     box.hidden = !result;
     if (!result) return;
     get("done").textContent = result.untouched ? "Nothing was removed: the file is unchanged."
-      : `${result.steps.length ? `Removed ${result.steps.join(", then ")}` : "Enlarged"} in ${result.seconds} s.`;
+      : result.steps.length ? `Removed ${result.steps.join(", then ")}.` : "Enlarged.";
+    get("done").title = `${result.seconds} s`;
     const facts = [`${result.width} \u00d7 ${result.height}, ${size(result.bytes)}`];
     get("remarks").replaceChildren(...[...facts, ...result.left, ...result.notes].map(t => make("li", t)));
     get("download").href = `api/pictures/${this.picture.id}/result`;
