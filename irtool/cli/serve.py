@@ -8,7 +8,6 @@ import secrets
 import socket
 import sys
 import tempfile
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +75,8 @@ def serve(
         print(address, flush=True)
         print("Ctrl-C ends it.", file=sys.stderr)
         if open_ and _has_screen():
+            import webbrowser
+
             webbrowser.open(address)
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])

@@ -271,7 +271,7 @@ class Page:
         if kind == "thumb.jpg" and not path.is_file():
             try:
                 with self._drawing:
-                    path.write_bytes(images.thumbnail(entry.path, self.session.limits.pixels))
+                    self.session.keep(entry, kind, images.thumbnail(entry.path, self.session.limits.pixels))
             except Exception:  # whatever Pillow trips over; a picture that does not open says so when it is looked at
                 return Response(NO_THUMBNAIL, media_type="image/svg+xml")
         if not path.is_file():

@@ -226,6 +226,12 @@ class Session:
         """Where something is kept of a picture, such as "before.jpg"."""
         return self.scratch / f"{entry.id}.{kind}"
 
+    def keep(self, entry: Entry, kind: str, data: bytes) -> Path:
+        """Write what is kept of a picture: whoever reads it meanwhile gets the old or the new."""
+        path, new = self.file(entry, kind), self.scratch / f"{_new_id()}.new"
+        new.write_bytes(data)
+        return new.replace(path)
+
     def set_mask(self, entry: Entry, data: bytes) -> None:
         """Keep a brushed mask, white where something is missing; one without white removes it.
 

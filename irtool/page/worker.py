@@ -178,11 +178,11 @@ class Worker:
         shown = images.as_shown(image)
         # A browser shows a JPEG in sRGB as we do; of other files it may not know the format or the colors.
         as_it_is = picture.original if picture.jpeg is not None and picture.icc is None and shown is image else None
-        session.file(entry, "before.jpg").write_bytes(as_it_is or images.jpeg(shown))
-        session.file(entry, "thumb.jpg").write_bytes(images.jpeg(images.reduced(image, images.THUMBNAIL), 80))
+        session.keep(entry, "before.jpg", as_it_is or images.jpeg(shown))
+        session.keep(entry, "thumb.jpg", images.jpeg(images.reduced(image, images.THUMBNAIL), 80))
         found = detect(picture, model=self.options["detector"], device=self.options["device"])
         for kind, data in images.where(found).items():
-            session.file(entry, f"where-{kind}.png").write_bytes(data)
+            session.keep(entry, f"where-{kind}.png", data)
         plan = plan_auto(found)
         entry.diagnosis = found
         session.change(
@@ -219,7 +219,7 @@ class Worker:
         size = (small.shape[1], small.shape[0])
         mask = self.session.mask(entry, size) if self._masks(entry, job.request) else None
         done = restore(small, **{**options, "scale": None, "mask": mask, "on_progress": self._reporter(job, None)})
-        self.session.file(entry, "preview.jpg").write_bytes(images.jpeg(images.to_image(done.picture)))
+        self.session.keep(entry, "preview.jpg", images.jpeg(images.to_image(done.picture)))
         self.session.change(entry, preview=self.session.version + 1)
 
     def _restore(self, job: Job, picture: Picture, options: dict[str, Any], steps: int) -> None:
@@ -234,10 +234,9 @@ class Worker:
         item = entry.item
         format = item.format if item is not None and item.format is not None else result.picture.format
         data = result.encode(format, notes=notes)
-        file = session.file(entry, "result")
-        file.write_bytes(data)
+        file = session.keep(entry, "result", data)
         image = images.as_shown(images.to_image(result.picture))
-        session.file(entry, "after.jpg").write_bytes(images.jpeg(image))
+        session.keep(entry, "after.jpg", images.jpeg(image))
         entry.result = (file, format)
         session.change(
             entry,
