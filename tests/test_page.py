@@ -535,3 +535,21 @@ def test_a_folder_that_is_not_there_or_empty_is_said(cli, tmp_path):
     (tmp_path / "empty").mkdir()
     assert cli("serve", tmp_path / "empty", "--no-open").returncode == 4
     assert cli("serve", "-o", tmp_path, "--no-open").returncode == 2
+
+
+@pytest.mark.slow
+def test_40_megapixels_are_restored_whole(serve):
+    rows, columns = (np.linspace(0, 255, n, dtype=np.uint8) for n in (5400, 7500))
+    stream = io.BytesIO()
+    Image.fromarray(rows[:, None] // 2 + columns[None] // 2).save(stream, "JPEG", quality=80)
+    served = serve()
+    answer = served.add(stream.getvalue(), "large.jpg")
+    served.post(f"pictures/{answer.json()['id']}/restore", AUTO)
+    end = time.monotonic() + 1800
+    while time.monotonic() < end and served.picture(answer.json()["id"])["state"] not in ("done", "failed"):
+        time.sleep(0.2)
+    picture = served.picture(answer.json()["id"])
+    assert picture["state"] == "done", picture.get("error")
+    for kind in ("result", "after.jpg"):
+        found = Image.open(io.BytesIO(served.get(f"api/pictures/{picture['id']}/{kind}").content))
+        assert found.size == (7500, 5400), kind
