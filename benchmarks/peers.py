@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -40,6 +41,8 @@ class Bench:
         models: peers.
         protocols: the first is the one that is compared under.
         degrade: how degraded pictures are made.
+        eligible: the figures go to weights.toml (--record), for --model best to go by; False: as those of a set unlike
+            photographs, by which no model is taken; None: they stay here.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Bench:
     models: tuple[str, ...]
     protocols: tuple[str, ...] = ("canonical",)
     degrade: str = ""
+    eligible: bool | None = None
 
 
 LOW = (
@@ -79,19 +83,21 @@ NOISE = ("dncnn.color-blind",)
 Y = ("canonical", "rain-y-floor")
 BENCHES = (
     Bench("lol", "LOL eval15 (complete, 15)", "lowlight", "lowlight_lol_eval15/low", "lowlight_lol_eval15/high", LOW,
-          ("canonical", "canonical-floor")),
-    Bench("rain100h", "Rain100H (24 of 100)", "rain", "rain_rain100h/rain", "rain_rain100h/gt", RAIN, Y),
+          ("canonical", "canonical-floor"), eligible=True),
+    Bench("rain100h", "Rain100H (24 of 100)", "rain", "rain_rain100h/rain", "rain_rain100h/gt", RAIN, Y, eligible=True),
     Bench("rain100l", "Rain100L (1 of 100)", "rain", "rain_rain100l/rain", "rain_rain100l/gt", RAIN, Y),
     Bench("rain800", "Rain800-like (2)", "rain", "rain_rain800like/rain", "rain_rain800like/gt", RAIN, Y),
     Bench("sots-indoor", "SOTS indoor (14 of 500, 7 scenes)", "haze", "haze_sots_indoor/hazy", "haze_sots_indoor/gt",
-          INDOOR),
+          INDOOR, eligible=False),
     Bench("sots-outdoor", "SOTS outdoor (1 of 500)", "haze", "haze_sots_outdoor/hazy", "haze_sots_outdoor/gt",
-          OUTDOOR),
-    Bench("gopro", "GoPro (1 of 1111)", "blur", "blur_gopro/blur", "blur_gopro/sharp", BLUR),
-    Bench("raindrop", "RainDrop (2 pairs)", "raindrop", "raindrop_deraindrop/drop", "raindrop_deraindrop/gt", DROPS),
-    Bench("cc15", "CC15 real noise (complete, 15)", "noise", "noise_cc15/noisy", "noise_cc15/gt", REAL_NOISE),
+          OUTDOOR, eligible=True),
+    Bench("gopro", "GoPro (1 of 1111)", "blur", "blur_gopro/blur", "blur_gopro/sharp", BLUR, eligible=True),
+    Bench("raindrop", "RainDrop (2 pairs)", "raindrop", "raindrop_deraindrop/drop", "raindrop_deraindrop/gt", DROPS,
+          eligible=True),
+    Bench("cc15", "CC15 real noise (complete, 15)", "noise", "noise_cc15/noisy", "noise_cc15/gt", REAL_NOISE,
+          eligible=True),
     *(Bench(f"kodak-{s}", f"Gaussian noise {s}, 8 bit, 12 Kodak photographs", "noise", "", "clean_kodak", NOISE,
-            degrade=f"noise({s})") for s in (15, 25, 50)),
+            degrade=f"noise({s})", eligible=False) for s in (15, 25, 50)),
     *(Bench(f"kodak-awgn-{s}", f"Gaussian noise {s}, neither clipped nor rounded, 12 Kodak photographs", "noise", "",
             "clean_kodak", NOISE, ("awgn",), f"noise({s})") for s in (15, 25, 50)),
 )  # fmt: skip
@@ -284,6 +290,34 @@ def tables(benches: Sequence[Bench], results: Results, default: str) -> Iterator
             yield from reproduced(results)
 
 
+def record(benches: Sequence[Bench], results: Results, default: str, path: Path) -> None:
+    """Write the figures of every model, and the default's on the same pictures, into its record in weights.toml."""
+    rows: dict[str, list[str]] = {}
+    for bench in benches:
+        ours = results[bench.name][default]
+        for model, r in results[bench.name].items():
+            if bench.eligible is None or model == default:
+                continue
+            megapixels = ours["seconds"] / ours["seconds_per_megapixel"]  # type: ignore[operator]
+            for protocol in bench.protocols:
+                psnr, theirs = figures(r, protocol)[0], figures(ours, protocol)[0]
+                rows.setdefault(model, []).append(
+                    f'  {{ task = "{bench.task}", set = "{bench.title}", protocol = "{protocol}", psnr = {psnr:.2f}, '
+                    f"default = {theirs:.2f}, seconds = {r['seconds'] / megapixels:.1f}"  # type: ignore[operator]
+                    f"{'' if bench.eligible else ', eligible = false'} }},\n"
+                )
+    text = path.read_text(encoding="utf-8")
+    for model, lines in rows.items():
+        head, separator, rest = text.partition(f'\nid = "{model}"\n')
+        body, end, after = rest.partition("\n[[")
+        body = re.sub(r"scores = \[.*?\]\n(?=\w|$)", "", body, flags=re.DOTALL)
+        body, tasks, other = body.partition("\ntasks = ")
+        line, newline, other = other.partition("\n")
+        scores = f"scores = [\n{''.join(lines)}]\n"
+        text = f"{head}{separator}{body}{tasks}{line}{newline}{scores}{other}{end}{after}"
+    path.write_text(text, encoding="utf-8")
+
+
 def command(bench: Bench, model: str) -> str:
     """What prints the first column of one row again."""
     root = "SHARED/data/test"
@@ -313,6 +347,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", choices=[b.name for b in BENCHES], help="only these")
     parser.add_argument("--most", type=int, help="only the first N pictures of every set")
     parser.add_argument("--again", action="store_true", help="measure also what is kept")
+    parser.add_argument("--record", action="store_true", help="write the figures into weights.toml")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--one", nargs=2, metavar=("SET", "MODEL"), help=argparse.SUPPRESS)
     parser.add_argument("--truth-ratio", action="store_true", help=argparse.SUPPRESS)
@@ -337,6 +372,8 @@ def main() -> None:
     }
     if "lol" in results and not args.most:
         results["ratio"] = {RATIO: apart(benches[0], "uretinex.lol", args.shared, args.again, truth_ratio=True)}
+    if args.record and not args.most:
+        record(benches, results, args.model, Path(__file__).parents[1] / "weights.toml")
     sha = hashlib.sha256(locate(args.model).read_bytes()).hexdigest()[:16]
     lines = [
         "# Peers",

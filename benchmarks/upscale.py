@@ -181,11 +181,12 @@ def integers(arguments: argparse.Namespace) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         model = loading.load(weights.locate("irtool-upscale-x3.v1"))
-        trained = loading.load(weights.locate("irtool-upscale-x3-int8.v1"))
+        name = weights.get("irtool-upscale-x3-int8").id
+        trained = loading.load(weights.locate(name))
         files = {
             "float32": export(model, root / "float32.onnx")[0],
             "int8, calibrated and equalized": export(model, root / "ptq.onnx", calibrate=arguments.calibrate)[0],
-            "int8, trained (irtool-upscale-x3-int8.v1)": export(trained, root / "qat.onnx")[0],
+            f"int8, trained ({name})": export(trained, root / "qat.onnx")[0],
         }
         write_onnx(graph_of(model, {}, ""), root / "plain.onnx", None)
         files["int8, ONNX Runtime's static quantization"] = quantized(root / "plain.onnx", arguments.calibrate, None)

@@ -47,7 +47,7 @@ def ranked(task: str, permissive: bool = False) -> list[tuple[Record, Score]]:
         (record, score)
         for record in records()
         for score in record.scores
-        if score.task == task and score.eligible and score.psnr > score.default
+        if score.task == task and score.protocol == "canonical" and score.eligible and score.psnr > score.default
         if not permissive or record.licence in PERMISSIVE
     ]
     return sorted(found, key=lambda pair: pair[1].default - pair[1].psnr)

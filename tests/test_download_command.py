@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
 from hub_fixtures import REPO, environment_of, home, network, pickled, record, registered, server, state  # noqa: F401
 from hubserver import COMMIT, Repository
 from safetensors.torch import load_file
 
-from irtool import cli, weights
+from irtool import cli, provenance, weights
 from irtool.errors import UnavailableError
+from irtool.picture import read
 from irtool.weights.registry import File, Record
 
 
@@ -120,5 +122,9 @@ def test_a_restorer_from_the_hub_restores_a_photograph(cli, server, models_dir, 
         "-o", tmp_path / "local.png",
     )  # fmt: skip
     assert ours.returncode == 0
-    assert (tmp_path / "hub.png").read_bytes() == (tmp_path / "local.png").read_bytes()
+    hub, local = (read(tmp_path / name) for name in ("hub.png", "local.png"))
+    assert np.array_equal(hub.pixels, local.pixels)
+    # Each says where its model came from, and both that it was the same.
+    (there,), (here,) = (provenance.read(picture.xmp).models.items() for picture in (hub, local))
+    assert there[0].startswith("hf-hub:") and here[0] == "local:restorer.safetensors" and there[1] == here[1]
     assert "HTTP_PROXY" not in os.environ

@@ -9,6 +9,7 @@ import pytest
 import torch
 from training_samples import tiny
 
+from irtool.errors import IrtoolError
 from irtool.models import etds, loading
 from irtool.models.etds import ETDS, DualStreamETDS
 from irtool.models.etds_int8 import QuantizedETDS
@@ -51,11 +52,18 @@ def test_it_learns_to_enlarge_exports_one_stream_and_goes_on_as_integers(photos,
     assert header["architecture"] == "etds" and isinstance(net, ETDS)
     assert loading.wrap(net, header).info.scale == 2
 
-    last = train(photos, tmp_path / "int8", start=path, kind="upscale-int8", steps=10, rate=1e-4, preview_every=10)
+    as_integers = {"kind": "upscale-int8", "steps": 10, "rate": 1e-4, "preview_every": 10}
+    last = train(photos, tmp_path / "int8", path, settings={"teacher": f"local:{path}"}, **as_integers)
     quantized, header = loading.read(export(last, tmp_path / "int8.safetensors"))
     assert header["architecture"] == "etds-int8" and isinstance(quantized, QuantizedETDS)
     image = torch.rand(1, 3, 20, 24)
     assert (quantized(image) - net(image)).abs().mean() < 0.05
+    # The loss is that of rounding alone: far below the difference from the pictures.
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "int8" / "log.jsonl").read_text().splitlines()]
+    assert 0 < losses[-1] < 1e-3
+    with pytest.raises(IrtoolError, match="no ETDS that enlarges 4 times"):
+        wrong = {"model": {**NET, "scale": 4}, "settings": {"teacher": f"local:{path}"}}
+        train(photos, tmp_path / "wrong", path, **as_integers, **wrong)
 
 
 def test_training_takes_up_a_fused_network_and_the_body_of_another_scale(photos, tmp_path):
@@ -104,6 +112,7 @@ def test_small_copies_can_be_compressed_and_degraded(photos, tmp_path):
         ({"settings": {"compressed": 2}}, "compressed lies from 0 to 1"),
         ({"settings": {"alone": "much"}}, "alone lies from 0"),
         ({"kind": "upscale-int8", "settings": {"alone": 0.1}}, "alone must be 0"),
+        ({"kind": "upscale-int8", "settings": {"teacher": 1}}, "teacher is the name of a model"),
         ({"model": {**NET, "residual": 9}}, "cannot be built"),
     ],
 )

@@ -13,14 +13,14 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from .. import memory
 from ..account import Account
-from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, UsageError, explained
+from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, PictureError, UsageError, explained
 from ..memory import Budget, peak_resident_bytes
-from ..targets import Item, make_folders, resolve_existing
-from . import options
+from ..targets import Item, check_targets, make_folders, resolve_existing
+from . import options, review
 from .options import Request
 from .output import Bar, Output, in_flags, write_stdout
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..engine.pipeline import JobResult
     from ..engine.workers import Stages
     from ..page.review import Small
-    from ..picture import Picture
+    from ..picture import Frames, Picture
     from ..plan import Plan, Upscale
     from ..result import Result
     from .trajectory import Trajectory
@@ -73,10 +73,11 @@ class JobPlan:
 
 @dataclass(frozen=True)
 class StatusRecord:
-    """What became of a picture, in words and as a record; small, so that the picture itself can be let go."""
+    """What became of a picture, in words and as a record, without the picture itself; `item` has the outputs' names."""
 
     words: str
     record: dict[str, Any]
+    item: Item | None = None
 
 
 class Run:
@@ -216,17 +217,28 @@ class Run:
         return code
 
 
-def read(item: Item, budget: Budget) -> Picture:
-    """Decode the input of an item."""
+@overload
+def read(item: Item, budget: Budget) -> Picture: ...
+@overload
+def read(item: Item, budget: Budget, several: bool) -> Picture | Frames: ...
+def read(item: Item, budget: Budget, several: bool = False) -> Picture | Frames:
+    """Decode the input of an item; a file of several frames, which is refused otherwise, is opened under `several`."""
+    from ..picture import FramesError, read_frames
     from ..picture import read as decode
 
     if item.format == "AVIF":
         budget = Budget(budget.limit, per_pixel=budget.per_pixel + memory.AS_AVIF, fixed=budget.fixed)
-    if isinstance(item.source, Path):
-        return decode(item.source, budget=budget)
-    if item.source is not None:  # an address: irtool.remote
-        return decode(item.source.read_bytes(), name=item.name, budget=budget)
-    return decode(sys.stdin.buffer, name="stdin", budget=budget)
+    source: Any = item.source
+    if source is None:
+        source = sys.stdin.buffer
+    elif not isinstance(source, Path):  # an address: irtool.remote
+        source = source.read_bytes()
+    try:
+        return decode(source, name=item.name, budget=budget)
+    except FramesError:
+        if not several or item.source is None:  # stdin was read to its end
+            raise
+        return read_frames(source, name=item.name, budget=budget)
 
 
 def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], models: Sequence[str]) -> int:
@@ -240,16 +252,34 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
     Raises:
         UsageError, NothingToDoError, UnavailableError: as `targets.make_items` and `api.prepare`.
     """
-    items = request.items()
+    if request.watch:
+        from .watch import watch
+
+        return watch(request, partial(_restore_batch, request, decide, models))
+    return _restore_batch(request, decide, models)
+
+
+def _restore_batch(
+    request: Request,
+    decide: Callable[[Path | None], JobPlan],
+    models: Sequence[str],
+    only: Collection[Path] | None = None,
+) -> int:
+    """`restore_batch` of the pictures that are there, or of some of them."""
+    items = [item for item in request.items() if only is None or item.source in only]
     decisions = {item.source: decide(item.source) for item in items}
+    if request.name is not None:
+        items = _named(items, decisions, request.others)
     questions = [item for item in items if decisions[item.source].answer is not None]
     items = [item for item in items if decisions[item.source].answer is None]
     to_stdout = any(item.target is None for item in items) and not request.dry_run
     if request.json and to_stdout:
         raise UsageError("--json and a picture on stdout exclude each other.", "Name a file with -o.")
     items, skipped = resolve_existing(items, request.policy)
-    items = [replace(item, target=None, side=None, trajectory=None) for item in questions] + items
-    out = Output(json=request.json, quiet=request.quiet, verbose=request.verbose, stdout_taken=to_stdout)
+    items = [replace(item, target=None, side=None, trajectory=None) for item in questions] + items[: request.limit]
+    out = Output(
+        json=request.json, quiet=request.quiet, verbose=request.verbose, stdout_taken=to_stdout, log=request.log
+    )
     run = Run(out, STATUSES, "Run the same command with --existing skip to go on.")
     for item in skipped:
         out.detail(f"{item.name}: {item.target} exists already, skipped")
@@ -260,10 +290,8 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
                 report(run, item, outcome("planned", decisions[item.source].whole(plan), decisions[item.source]))
         items = [item for item in items if decisions[item.source].plan is None]
     if not items:
-        code = run.summary(EXIT_OK)
-        return _reviewed(request, out, code)
-    if request.review and not request.dry_run:
-        _check_review(items, Path(request.output or ""))
+        return review.finish(request, out, run.summary(EXIT_OK))
+    review.check(request, items)
     upscales = {d.upscale for d in (decisions[item.source] for item in items) if d.upscale is not None}
     largest = max((upscale.scale for upscale in upscales), default=1)
     if request.max_memory is not None and len(items) == 1 and isinstance(items[0].source, Path):
@@ -280,35 +308,24 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
     if not request.dry_run:
         make_folders(items)
         run.account = request.account() if request.is_shared_out or request.review else None
-    code = run.process(items, results, lambda item, made: report(run, item, made))
-    return _reviewed(request, out, code)
+    return review.finish(request, out, run.process(items, results, lambda item, made: report(run, item, made)))
 
 
-def _check_review(items: Sequence[Item], folder: Path) -> None:
-    """Raise a UsageError where the outputs do not go into a folder, or its review.html is somebody else's."""
-    from ..page import review
+def _named(items: Sequence[Item], decisions: Mapping[Path | None, JobPlan], others: Sequence[Path]) -> list[Item]:
+    """Items with the names that their plans give them, where those do not depend on what is found in a picture.
 
-    if any(item.target is None or folder not in item.target.parents for item in items):
-        raise UsageError("--review needs an output folder, and -o names a file.", "End its name with a slash.")
-    review.check(folder)
-
-
-def _reviewed(request: Request, out: Output, code: int) -> int:
-    """Write the page of a run, where it is wanted and there is an account; the exit code that was given."""
-    if request.review and not request.dry_run:
-        from ..page import review
-
-        try:
-            out.note(f"review: {review.write(Path(request.output or ''))}")
-        except UsageError as error:  # all was done before, by runs without --review
-            out.note(f"no review: {error.message}")
-    return code
+    Raises:
+        UsageError: two of them would share an output, or an output is an input.
+    """
+    plans = {source: decision.whole(decision.plan) for source, decision in decisions.items() if decision.plan}
+    named = [item.for_plan(plans[item.source]) if item.source in plans else item for item in items]
+    check_targets(named, others)
+    return named
 
 
 @dataclass(frozen=True)
 class _Restored:
-    """A result, the picture before where it is to be seen beside it, a diffusion model's way there, and the picture
-    before as the review shows it."""
+    """A result; where they are to be seen, the picture before, a diffusion model's way there, and a small copy."""
 
     result: Result
     before: Picture | None = None
@@ -336,6 +353,7 @@ class _Restorer:
         self.decisions, self.models, self.needs_detector, self.run = decisions, models, needs_detector, run
         self.upscales = upscales
         self.mask: Picture | None = None
+        self.written: set[Path | None] = set()  # under --name
         self.replace = request.policy == "overwrite"
         self.budget = request.budget(scale=max((upscale.scale for upscale in upscales), default=1))
 
@@ -354,28 +372,33 @@ class _Restorer:
             self.mask = decode(request.mask)
         return [f"{model}: {remark}" for model, info in infos.items() for remark in info.remarks]
 
-    def read(self, item: Item) -> Picture:
-        """Decode a picture."""
-        return read(item, self.budget)
+    def read(self, item: Item) -> Picture | Frames:
+        """Decode a picture, or open a file of several frames."""
+        return read(item, self.budget, several=True)
 
-    def work(self, item: Item, picture: Picture) -> _Restored:
+    def work(self, item: Item, picture: Picture | Frames) -> _Restored:
         """Restore a picture, or only look at it."""
         from ..api import detect, restore
+        from ..picture import Picture
         from ..plan import Plan
         from ..result import Result
 
         request, decision = self.request, self.decisions[item.source]
+        if not isinstance(picture, Picture):
+            if not request.dry_run and decision.answer is None:
+                from .frames import restore_file
+
+                progress = self.run.bar.tiles if self.run else None
+                result = restore_file(picture, item.format, request, decision, self.mask, self.budget, progress)
+                return _Restored(result, picture.middle if item.side is not None else None)
+            picture = picture.middle
         if request.dry_run or decision.answer is not None:
             diagnosis = detect(picture, model=request.detector, device=request.device)
             if decision.answer is not None:
                 return _Restored(Result(picture, Plan((), decision.answer(diagnosis)), diagnosis))
             assert decision.planner is not None
             return _Restored(Result(picture, decision.whole(decision.planner(diagnosis)), diagnosis))
-        small = None
-        if request.review and item.source is not None:
-            from ..page.review import Small
-
-            small = Small.of(picture)
+        small = review.small(request, item, picture)
         trajectory = None
         if item.trajectory is not None:
             from .trajectory import Trajectory
@@ -402,17 +425,17 @@ class _Restorer:
         from ..picture import side_by_side, write_page
 
         request, result, decision = self.request, restored.result, self.decisions[item.source]
+        item = item.for_plan(result.plan)
         if decision.answer is not None or request.dry_run:
-            return outcome("planned" if decision.answer is None else "answered", result.plan, decision, result)
+            status = "planned" if decision.answer is None else "answered"
+            return replace(outcome(status, result.plan, decision, result), item=item)
+        if item.target in self.written:
+            raise PictureError(f"{item.target} is the output of another picture, too.", "Use {stem} in --name.")
         lost: list[str] = []
         outputs = [path for path in item.outputs if request.policy != "skip" or not path.exists()]
         if item.side in outputs and item.side is not None and restored.before is not None:
-            write_page(
-                side_by_side(restored.before.pixels, result.picture.pixels),
-                item.side,
-                replace=self.replace,
-                like=item.source,
-            )
+            page = side_by_side(restored.before.pixels, result.picture.pixels)
+            write_page(page, item.side, replace=self.replace, like=item.source)
         if item.trajectory in outputs and item.trajectory is not None and restored.trajectory:
             write_page(restored.trajectory.sheet(), item.trajectory, replace=self.replace, like=item.source)
         chosen: dict[str, Any] = {"quality": request.quality, "strip": request.strip, "notes": lost}
@@ -424,13 +447,11 @@ class _Restorer:
             result.save(item.target, format=item.format, replace=self.replace, **chosen)
         done = outcome("clean" if result.untouched else "restored", result.plan, decision, result)
         done.record["notes"] += lost
-        if restored.small is not None and item.source is not None:
-            from ..page.review import keep
-
-            done.record["change"] = keep(
-                Path(request.output or ""), item.source, restored.small, result.picture, result.untouched
-            )
-        return done
+        if restored.small is not None:
+            done.record["change"] = restored.small.keep(Path(request.output or ""), item, result)
+        if request.name is not None:
+            self.written.add(item.target)
+        return replace(done, item=item)
 
 
 def outcome(status: str, plan: Plan, decision: JobPlan, result: Result | None = None) -> StatusRecord:
@@ -463,13 +484,16 @@ def outcome(status: str, plan: Plan, decision: JobPlan, result: Result | None = 
 
 def report(run: Run, item: Item, restored: StatusRecord) -> None:
     """Print what became of an item."""
-    out, record = run.out, restored.record
+    out, record, item = run.out, restored.record, restored.item or item
     status = record["status"]
     run.count(item, status, record)
     for note in record.get("notes", ()):
         out.note(f"note: {item.name}: {note}")
+    words = f"{item.name}{'' if item.target is None else f' -> {item.target}'}: {in_flags(restored.words)}"
     if status in ("planned", "answered") or not out.quiet:
-        out.result(f"{item.name}{'' if item.target is None else f' -> {item.target}'}: {in_flags(restored.words)}")
+        out.result(words)
+    else:
+        out.keep(words)
     if record.get("tiles"):
         peak = "unknown" if record["peak_bytes"] is None else f"{record['peak_bytes'] / 2**20:.0f} MiB"
         size = f"{record['width']}x{record['height']}"

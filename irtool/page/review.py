@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -27,6 +27,10 @@ from ..fileio import atomic_write, exists
 from ..picture import Picture
 from ..plan import Plan
 from . import images
+
+if TYPE_CHECKING:
+    from ..result import Result
+    from ..targets import Item
 
 NAME, FOLDER = "review.html", "review"
 SIDE, THUMBNAIL = 800, 160
@@ -48,6 +52,26 @@ class Small:
         """The reduced copy of a picture."""
         return Small(np.asarray(images.reduced(images.to_image(picture), SIDE)))
 
+    def keep(self, folder: Path, item: Item, result: Result) -> float:
+        """Keep small copies of the picture and its result for the page of an output folder.
+
+        Returns:
+            How much it changed: the mean absolute difference of the reduced copies in levels of 255.
+        """
+        place = folder / account.FOLDER / FOLDER
+        place.mkdir(parents=True, exist_ok=True)
+        first = last = Image.fromarray(self.pixels)
+        if not result.untouched:
+            last = images.to_image(result.picture).resize(first.size, Image.Resampling.BOX, reducing_gap=2.0)
+        split = first.copy()
+        split.paste(last.crop((first.width // 2, 0, *first.size)), (first.width // 2, 0))
+        files = {"thumb": images.jpeg(images.reduced(split, THUMBNAIL), 75)}
+        if not result.untouched:
+            files |= {"before": images.jpeg(first, 80), "after": images.jpeg(last, 80)}
+        for kind, data in files.items():
+            atomic_write(place / f"{_key(item.name)}.{kind}.jpg", data)
+        return float(np.abs(np.asarray(last, np.float32) - np.asarray(first, np.float32)).mean())
+
 
 def check(folder: Path) -> None:
     """Refuse to replace a review.html that irtool did not make.
@@ -58,26 +82,6 @@ def check(folder: Path) -> None:
     page = folder / NAME
     if exists(page) and MARK not in page.read_bytes()[:2000].decode(errors="replace"):
         raise UsageError(f"{page} was not made by irtool, and is not replaced.", "Rename it, or leave `review` out.")
-
-
-def keep(folder: Path, source: Path, before: Small, result: Picture, untouched: bool) -> float:
-    """Keep small copies of a picture for the page.
-
-    Returns:
-        How much it changed: the mean absolute difference of the reduced copies in levels of 255.
-    """
-    place = folder / account.FOLDER / FOLDER
-    place.mkdir(parents=True, exist_ok=True)
-    first = Image.fromarray(before.pixels)
-    last = first if untouched else images.to_image(result).resize(first.size, Image.Resampling.BOX, reducing_gap=2.0)
-    split = first.copy()
-    split.paste(last.crop((first.width // 2, 0, *first.size)), (first.width // 2, 0))
-    files = {"thumb": images.jpeg(images.reduced(split, THUMBNAIL), 75)}
-    if not untouched:
-        files |= {"before": images.jpeg(first, 80), "after": images.jpeg(last, 80)}
-    for kind, data in files.items():
-        atomic_write(place / f"{_key(source)}.{kind}.jpg", data)
-    return float(np.abs(np.asarray(last, np.float32) - np.asarray(first, np.float32)).mean())
 
 
 def _key(source: Path | str) -> str:

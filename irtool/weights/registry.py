@@ -17,7 +17,7 @@ from ..models.architectures import names
 from ..tables import fill, number, parse_toml
 
 DEFAULT_RESTORER = "irtool-small.v1"
-DEFAULT_DETECTOR = "irtool-detector.v3"
+DEFAULT_DETECTOR = "irtool-detector.v4"
 DEFAULT_UPSCALER = "irtool-upscale-x{scale}.v1"
 
 # What a published pickle may name beside tensors and plain containers, where a record asks for it.
@@ -62,10 +62,11 @@ class Score:
     Attributes:
         task: id of the degradation.
         set: what it was measured on, with the number of images.
-        psnr: dB, under the protocol "canonical" (RGB, 8 bit, no crop), mean over the images.
+        psnr: dB, mean over the images.
         default: dB of the default model on the same images under the same protocol.
         seconds: processor seconds a megapixel on one thread.
         eligible: it may be taken by ``--model best``; False where the set is unlike photographs.
+        protocol: id of the rules of `irtool eval` that it was measured by; ``--model best`` goes by "canonical".
     """
 
     task: str
@@ -74,6 +75,7 @@ class Score:
     default: float = number(MISSING, 0, 100)
     seconds: float = number(MISSING, 0, 1e6)
     eligible: bool = True
+    protocol: str = "canonical"
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """The blocks of MAXIM, on feature maps (N, H, W, C).
 
 Both kinds of mixing are one matrix product over a strip of windows, so that beside the features only a strip is in
-memory. Linear maps that follow each other with nothing but a resize between them are multiplied first.
+memory. Linear maps that follow each other with nothing but a resize between them are multiplied first, and the linear
+map after a layer norm takes over all of it but the division by the standard deviation.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,18 +16,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Size = Sequence[int]
+EPS = 1e-6
 STRIP = 1 << 17  # values of a strip that stays in a CPU's cache
 
 
 def gelu(x: Tensor) -> Tensor:
     """The tanh approximation, as ``x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))``: faster on a CPU."""
     scale = 2 * math.sqrt(2 / math.pi)
-    gate = (x * x).mul_(0.044715 * scale).add_(scale).mul_(x)
-    return gate.sigmoid_().mul_(x)
+    return torch.addcmul(x.new_tensor(scale), x, x, value=0.044715 * scale).mul_(x).sigmoid_().mul_(x)
 
 
 def layer_norm(width: int) -> nn.LayerNorm:
-    return nn.LayerNorm(width, eps=1e-6)
+    return nn.LayerNorm(width, eps=EPS)
+
+
+def scaled(x: Tensor) -> Tensor:
+    """x / sqrt(variance + eps) over the last axis, its mean not taken away."""
+    mean = x.mean(-1, keepdim=True)
+    variance = torch.linalg.vecdot(x, x)[..., None].div_(x.shape[-1]).addcmul_(mean, mean, value=-1)
+    return x * variance.clamp_min_(0).add_(EPS).rsqrt_()
+
+
+def after_norm(norm: nn.LayerNorm, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a linear map of `scaled` that gives ``layer(norm(x))``: its rows sum to 0, so that a mean is
+    nothing to it."""
+    weight = layer.weight * norm.weight
+    return weight - weight.mean(1, keepdim=True), torch.addmv(layer.bias, layer.weight, norm.bias)
 
 
 def square(width: int) -> nn.Linear:
@@ -63,8 +78,18 @@ def double(layer: Any, x: Tensor) -> Tensor:
 
 
 def resize(x: Tensor, size: Size) -> Tensor:
-    """Bilinear with half-pixel centers, antialiased where it shrinks, of (N, H, W, C)."""
-    x = F.interpolate(x.permute(0, 3, 1, 2), size=tuple(size), mode="bilinear", antialias=x.shape[1] > size[0])
+    """Bilinear with half-pixel centers, antialiased where it shrinks by an even factor, of (N, H, W, C)."""
+    if x.shape[1] <= size[0]:
+        return F.interpolate(x.permute(0, 3, 1, 2), size=tuple(size), mode="bilinear").permute(0, 2, 3, 1)
+    # A triangle twice as wide as the factor, of which an eighth lies outside at an edge; several times as fast as
+    # interpolate with antialias.
+    factor, channels = x.shape[1] // size[0], x.shape[-1]
+    side = torch.arange(1, 2 * factor, 2, device=x.device, dtype=x.dtype) / (2 * factor**2)
+    taps = torch.cat([side, side.flip(0)])
+    kernel = torch.outer(taps, taps).expand(channels, 1, -1, -1)
+    x = F.conv2d(x.permute(0, 3, 1, 2), kernel, stride=factor, padding=factor // 2, groups=channels)
+    for edge in (x[:, :, 0], x[:, :, -1], x[..., 0], x[..., -1]):
+        edge.mul_(8 / 7)
     return x.permute(0, 2, 3, 1)
 
 
@@ -115,11 +140,20 @@ class Branch(nn.Module):
         unit.intermediate_layernorm, unit.Dense_0 = layer_norm(half), square(math.prod(cells))
         self.add_module(f"{kind}GatingUnit", unit)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def prepared(self) -> Callable[[Tensor], Tensor]:
+        """What it does with a strip (n, m, C)."""
         unit: Any = getattr(self, f"{self.kind}GatingUnit")
-        u, v = gelu(self.in_project(self.LayerNorm(x))).chunk(2, dim=-1)
-        v = mix(unit.Dense_0, unit.intermediate_layernorm(v)).add_(unit.Dense_0.bias[:, None, None] + 1).mul_(u)
-        return torch.addmm(x.flatten(0, 1), v.flatten(0, 1), self.out_project.weight.t()).view_as(x)
+        weight, bias = after_norm(self.LayerNorm, self.in_project)
+        (first, second), (b, c), back = weight.chunk(2), bias.chunk(2), self.out_project.weight.t()
+        gate_bias = unit.Dense_0.bias[:, None, None] + 1
+
+        def run(x: Tensor) -> Tensor:
+            y = scaled(x)
+            v = unit.intermediate_layernorm(gelu(F.linear(y, second, c)))
+            v = mix(unit.Dense_0, v).add_(gate_bias).mul_(gelu(F.linear(y, first, b)))
+            return torch.addmm(x.flatten(0, 1), v.flatten(0, 1), back).view_as(x)
+
+        return run
 
 
 class MultiAxis(nn.Module):
@@ -147,19 +181,20 @@ class MultiAxis(nn.Module):
             if not self.bare:
                 bias = bias + self.out_project.weight[:, half] @ branch.out_project.bias
         total = bias.expand_as(x).contiguous() if self.bare else x + bias
+        weight, bias = after_norm(self.LayerNorm_in, self.in_project)
+        x = scaled(x)
         for branch, half, cells in zip(self.branches, halves, self.cells, strict=True):
-            self._add(x, total, branch, half, cells)
+            run = _mixing(branch) if self.bare else branch.prepared()
+            back, grid = self.out_project.weight[:, half], half.start == 0
+            for strip, target in zip(strips(x, cells, grid), strips(total, cells, grid), strict=True):
+                y = strip.reshape(math.prod(cells), -1, x.shape[-1])
+                y = run(gelu(F.linear(y, weight[half], bias[half])))
+                target.add_(F.linear(y, back).view(strip.shape))
         return total
 
-    def _add(self, x: Tensor, total: Tensor, branch: Any, half: slice, cells: Size) -> None:
-        """Add to `total` what one half of the channels gives, strip by strip."""
-        weight, bias, back = self.in_project.weight[half], self.in_project.bias[half], self.out_project.weight[:, half]
-        grid = half.start == 0
-        for strip, target in zip(strips(x, cells, grid), strips(total, cells, grid), strict=True):
-            y = strip.reshape(math.prod(cells), -1, x.shape[-1])
-            y = gelu(F.linear(self.LayerNorm_in(y), weight, bias))
-            y = mix(branch, y).add_(branch.bias[:, None, None]) if self.bare else branch(y)
-            target.add_(F.linear(y, back).view(strip.shape))
+
+def _mixing(layer: Any) -> Callable[[Tensor], Tensor]:
+    return lambda x: mix(layer, x).add_(layer.bias[:, None, None])
 
 
 class Attention(nn.Module):
@@ -178,11 +213,11 @@ class Attention(nn.Module):
             self.conv1, self.conv2 = conv(width, width, 3), conv(width, width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.LayerNorm(x)
         if self.dense:
-            y = self.channel_mixing.Dense_1(gelu(self.channel_mixing.Dense_0(y)))
+            y = F.linear(scaled(x), *after_norm(self.LayerNorm, self.channel_mixing.Dense_0))
+            y = self.channel_mixing.Dense_1(gelu(y))
         else:
-            y = spatial(self.conv2, F.leaky_relu_(spatial(self.conv1, y), 0.2))
+            y = spatial(self.conv2, F.leaky_relu_(spatial(self.conv1, self.LayerNorm(x)), 0.2))
         gate = torch.relu(pointwise(self.channel_attention.Conv_0, y.mean(dim=(1, 2), keepdim=True)))
         return torch.addcmul(x, y, torch.sigmoid(pointwise(self.channel_attention.Conv_1, gate)))
 
@@ -213,8 +248,8 @@ class CrossGating(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """x after `Conv_0`, y (N, H, W, C) -> both, gated."""
         y = pointwise(self.Conv_1, double(self.ConvTranspose_0, y) if hasattr(self, "ConvTranspose_0") else y)
-        u = gelu(self.in_project_x(self.LayerNorm_x(x)))
-        v = gelu(self.in_project_y(self.LayerNorm_y(y)))
+        u = gelu(F.linear(scaled(x), *after_norm(self.LayerNorm_x, self.in_project_x)))
+        v = gelu(F.linear(scaled(y), *after_norm(self.LayerNorm_y, self.in_project_y)))
         y = self.out_project_y(self.SplitHeadMultiAxisGating_x(u).mul_(v)).add_(y)
         x = self.out_project_x(self.SplitHeadMultiAxisGating_y(v).mul_(u)).add_(y).add_(x)
         return x, y
