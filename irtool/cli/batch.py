@@ -19,7 +19,7 @@ from .. import memory
 from ..account import Account
 from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, PictureError, UsageError, explained
 from ..memory import Budget, peak_resident_bytes
-from ..targets import Item, check_targets, make_folders, resolve_existing
+from ..targets import Item, check_targets, is_done, make_folders, may_replace, resolve_existing
 from . import options, review
 from .options import Request
 from .output import Bar, Output, in_flags, write_stdout
@@ -232,7 +232,7 @@ def read(item: Item, budget: Budget, several: bool = False) -> Picture | Frames:
     if source is None:
         source = sys.stdin.buffer
     elif not isinstance(source, Path):  # an address: irtool.remote
-        source = source.read_bytes()
+        source = source.read_bytes(budget.room() // 2)
     try:
         return decode(source, name=item.name, budget=budget)
     except FramesError:
@@ -354,7 +354,6 @@ class _Restorer:
         self.upscales = upscales
         self.mask: Picture | None = None
         self.written: set[Path | None] = set()  # under --name
-        self.replace = request.policy == "overwrite"
         self.budget = request.budget(scale=max((upscale.scale for upscale in upscales), default=1))
 
     def load(self) -> list[str]:
@@ -432,19 +431,20 @@ class _Restorer:
         if item.target in self.written:
             raise PictureError(f"{item.target} is the output of another picture, too.", "Use {stem} in --name.")
         lost: list[str] = []
-        outputs = [path for path in item.outputs if request.policy != "skip" or not path.exists()]
+        outputs = [path for path in item.outputs if request.policy != "skip" or not is_done(path)]
         if item.side in outputs and item.side is not None and restored.before is not None:
             page = side_by_side(restored.before.pixels, result.picture.pixels)
-            write_page(page, item.side, replace=self.replace, like=item.source)
+            write_page(page, item.side, replace=may_replace(item.side, request.policy), like=item.source)
         if item.trajectory in outputs and item.trajectory is not None and restored.trajectory:
-            write_page(restored.trajectory.sheet(), item.trajectory, replace=self.replace, like=item.source)
+            replaces = may_replace(item.trajectory, request.policy)
+            write_page(restored.trajectory.sheet(), item.trajectory, replace=replaces, like=item.source)
         chosen: dict[str, Any] = {"quality": request.quality, "strip": request.strip, "notes": lost}
         if item.target is None:
             write_stdout(result.encode(item.format, **chosen))
         elif item.target in outputs and not isinstance(item.target, Path):  # an address: irtool.remote
             item.target.write_bytes(result.encode(item.format, **chosen))
         elif item.target in outputs:
-            result.save(item.target, format=item.format, replace=self.replace, **chosen)
+            result.save(item.target, format=item.format, replace=may_replace(item.target, request.policy), **chosen)
         done = outcome("clean" if result.untouched else "restored", result.plan, decision, result)
         done.record["notes"] += lost
         if restored.small is not None:

@@ -82,6 +82,7 @@ Existing = Annotated[
         help="Where an output exists. Default: skip in folder runs, so that they resume; else error.",
     ),
 ]
+Overwrite = Annotated[str, typer.Option("--existing", metavar="overwrite|error", help="Where the output exists.")]
 Format = Annotated[
     str,
     typer.Option(
@@ -216,6 +217,22 @@ def one_of(value: str, known: Sequence[str], flag: str) -> str:
     if value in known:
         return value
     raise UsageError(f"{flag} cannot be '{value}'.", closest(value, known))
+
+
+def may_overwrite(existing: str, *outputs: Path) -> bool:
+    """Whether outputs that are there are replaced.
+
+    Raises:
+        UsageError: they are not, and one is there.
+    """
+    from ..fileio import exists
+
+    if one_of(existing, ("overwrite", "error"), "--existing") == "overwrite":
+        return True
+    for output in outputs:
+        if exists(output):
+            raise UsageError(f"{output} exists already.", "Choose another name, or --existing overwrite.")
+    return False
 
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
