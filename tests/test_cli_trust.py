@@ -58,6 +58,8 @@ def test_a_closed_stdout_takes_words_and_refuses_pictures(environment, photo, tm
     assert done.returncode == 0 and done.stderr == ""
     done = in_shell("irtool degrade in.png 'noise(9)' -o - >&-", environment, tmp_path)
     assert is_plain_error(done, "stdout is closed", 1), done.stderr
+    done = in_shell("irtool degrade - 'noise(9)' -o none.png <&-", environment, tmp_path)
+    assert is_plain_error(done, "stdin: the file is empty", 1), done.stderr
     done = in_shell("irtool degrade in.png 'noise(9)' -o out.png >&- 2>&- <&-", environment, tmp_path)
     assert done.returncode == 0, done
     from PIL import Image

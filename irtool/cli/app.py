@@ -104,9 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _prepare_streams() -> None:
     # Closed by the caller: what is printed goes nowhere, and no file that is opened later takes their place.
-    for name in ("stdout", "stderr"):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", closefd=False))
+            flags = os.O_RDONLY if mode == "r" else os.O_WRONLY
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode, closefd=False))
     for stream in (sys.stdout, sys.stderr):
         # A file name that the terminal cannot show must not end a run.
         if hasattr(stream, "reconfigure"):
