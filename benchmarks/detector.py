@@ -4,7 +4,7 @@
 
 DATA holds test/ (and nothing of it was trained on); TABLES is the folder that tools/detector_tables.py wrote: its
 detector_held.tsv lists the photographs of sources that were kept back from training (the thresholds were chosen with
-them). What is found in a clean picture is undone with the default restorer, to see how much that changes.
+them). What is found in a photograph is undone with the default restorer, to see what the check after it keeps.
 """
 
 from __future__ import annotations
@@ -74,11 +74,14 @@ class Tally:
 
     def __init__(self) -> None:
         self.found: list[tuple[str, Diagnosis]] = []
+        self.undone: list[tuple[str, tuple[str, ...]]] = []
+        """Of photographs with a degradation, what `--auto` removed and the check kept."""
 
     def table(self) -> Iterator[str]:
-        yield from ("| kind | pictures | found | as strongest | uncertain | something else instead | precision |",)
-        yield "|---|---|---|---|---|---|---|"
-        recalls = []
+        done = "undone | " if self.undone else ""
+        yield f"| kind | pictures | found | {done}as strongest | uncertain | something else instead | precision |"
+        yield "|---|---|---|---|---|---|---|" + "---|" * bool(self.undone)
+        recalls, kept = [], []
         for kind in IDS:
             mine = [d for label, d in self.found if label == kind]
             if not mine:
@@ -91,9 +94,14 @@ class Tally:
             recalls.append(hits / len(mine))
             precision = f"{hits / claimed:.0%}" if claimed else "-"
             share = f"{hits} ({hits / len(mine):.0%})"
+            if self.undone:
+                removed = sum(kind in ids for label, ids in self.undone if label == kind)
+                kept.append(removed / len(mine))
+                share += f" | {removed} ({kept[-1]:.0%})"
             yield f"| {kind} | {len(mine)} | {share} | {first} | {perhaps} | {other} | {precision} |"
         if recalls:
-            yield from ("", f"Recall, mean over {len(recalls)} kinds: {np.mean(recalls):.1%}.")
+            after = f" Undone: {np.mean(kept):.1%}." if kept else ""
+            yield from ("", f"Recall, mean over {len(recalls)} kinds: {np.mean(recalls):.1%}.{after}")
 
 
 def cost(detector: Path) -> Iterator[str]:
@@ -127,6 +135,8 @@ def main() -> None:
         diagnosis = bench.detector.diagnose(pixels)
         if label != CLEAN:
             groups[group].found.append((label, diagnosis))
+            if group != "pairs":
+                groups[group].undone.append((label, bench.auto(pixels)[1] if diagnosis.present else ()))
             continue
         groups["kept back"].found.append((label, diagnosis))
         clean[group].append((path, diagnosis))
@@ -145,7 +155,8 @@ def main() -> None:
         "Printed by `python benchmarks/detector.py --data DATA --tables TABLES --out benchmarks/detector.md`.",
         f"Detector {given.detector.name} (sha256 {sha}...), restorer {given.model.name}.",
         *cost(given.detector),
-        "Found: its score reaches the threshold, so `--auto` removes it. Uncertain: named, but left.",
+        "Found: its score reaches the threshold, so `--auto` removes it. Undone: and the check of the result kept it.",
+        "Uncertain: named, but left.",
     ]
     titles = {
         "kept back": "Real photographs of sources kept back from training",
@@ -165,6 +176,8 @@ def main() -> None:
         instead = ", ".join(f"{kind} {count}" for kind, count in wrong.items())
         lines.append(f"| {group} | {len(rows)} | {kept} ({kept / len(rows):.1%}) | {instead} |")
     lines += ["", f"Left alone, all together: {alone} of {total} ({alone / total:.1%})."]
+    rest = total - len(changed)
+    lines += [f"After the check of the result: {rest} ({rest / total:.1%})."]
     if changed:
         lines += ["", "What `--auto` changes among them (after its check of the result):", ""]
         lines += ["| set | file | undone | PSNR to the input, dB |", "|---|---|---|---|", *changed]

@@ -13,13 +13,13 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from . import __version__
 from .errors import FileError, UsageError, reason
 from .fileio import sha256
+from .provenance import model_sha256
 from .shard import Shard
 
 FOLDER = ".irtool"
@@ -96,14 +96,7 @@ def _sha256(path: Path) -> str | None:
 
 
 def _models(plan: Mapping[str, Any] | None) -> dict[str, str | None]:
-    return {step["model"]: _model_sha256(step["model"]) for step in (plan or {}).get("steps", ())}
-
-
-@cache
-def _model_sha256(reference: str) -> str | None:
-    from .weights import locate
-
-    return _sha256(locate(reference))
+    return {step["model"]: model_sha256(step["model"]) for step in (plan or {}).get("steps", ())}
 
 
 def read(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

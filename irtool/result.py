@@ -10,6 +10,7 @@ import PIL.Image
 from torch import Tensor
 
 from . import picture as pictures
+from . import provenance
 from .detection import Diagnosis
 from .errors import UsageError
 from .inputs import to_array, to_tensor
@@ -28,6 +29,7 @@ class Result:
         seconds: time spent on diagnosis and restoration, without decoding.
         tiles: tiles computed over all steps.
         peak_bytes: most memory held (see `irtool.engine.Outcome`), None where unknown or nothing was computed.
+        source_sha256: of the file that was restored; empty where it was none.
     """
 
     picture: Picture
@@ -36,6 +38,7 @@ class Result:
     seconds: float = 0.0
     tiles: int = 0
     peak_bytes: int | None = None
+    source_sha256: str = ""
 
     def __repr__(self) -> str:
         parts = ["removed " + ", then ".join(map(str, self.plan.steps))] if self.plan.steps else []
@@ -78,6 +81,7 @@ class Result:
 
         An untouched picture gives back the bytes it came from, unless another format, a quality or `strip` is asked
         for: encoding a clean JPEG once more would do harm.
+        What was done to any other is recorded in its XMP (`irtool.provenance`), unless `strip` is set.
 
         Args:
             format: a format name, by default the picture's own.
@@ -94,7 +98,12 @@ class Result:
             # A format that is read but not written, such as GIF, comes under another name and must not pass as it.
             if original is not None and pictures.sniff(original[:4096]) == kind.name:
                 return original
-        return pictures.encode(self.picture, kind.name, quality=quality, strip=strip, notes=notes)
+        picture = self.picture
+        if kind.exif and not strip and not self.untouched:
+            picture = provenance.recorded(picture, provenance.of(self.plan, self.source_sha256))
+            if notes is not None:
+                notes += picture.notes[len(self.picture.notes) :]
+        return pictures.encode(picture, kind.name, quality=quality, strip=strip, notes=notes)
 
     def save(
         self,

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import NothingToDoError, PictureError, UsageError
-from .picture import FoundPicture, find, format_for, format_named, same_file, sniff, suffix_for
+from .naming import Template, tasks_of
+from .picture import FoundPicture, find, format_for, format_named, is_pattern, same_file, sniff, suffix_for
 from .shard import Shard
+
+if TYPE_CHECKING:
+    from .plan import Plan
 
 STDIO = "-"
 SUFFIX = ".restored"
@@ -32,6 +37,8 @@ class Item:
         side: where a before/after picture goes, if one is wanted.
         trajectory: where a sheet of a diffusion model's steps goes, if one is wanted.
         relative: the input below its folder, by which shards share the pictures out.
+        template: makes the names of the outputs once it is known what is removed; until then `target` stands for them.
+            None where they are known.
     """
 
     source: Path | None
@@ -40,6 +47,7 @@ class Item:
     side: Path | None = None
     trajectory: Path | None = None
     relative: str = ""
+    template: Template | None = None
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -51,16 +59,43 @@ class Item:
         """What messages call the input."""
         return "stdin" if self.source is None else str(self.source)
 
+    def for_plan(self, plan: Plan) -> Item:
+        """The item with the names that its outputs have under a plan."""
+        return self if self.template is None or self.target is None else self._named(tasks_of(plan))
+
+    def existing(self, listing: Callable[[Path], list[str]] | None = None) -> list[Path]:
+        """The outputs that are there, also where it is not known yet what is removed; `listing` gives the sorted names
+        in a folder."""
+        if self.template is None or self.target is None:
+            return [path for path in self.outputs if _is_there(path)]
+        names = (listing or names_in)(self.target.parent)
+        for name in self.template.matching(self._stem, self.target.suffix, names):
+            named = replace(self, target=self.target.with_name(name), template=None)
+            return [path for path in _with_sheets_of(named, self).outputs if _is_there(path)]
+        return []
+
+    @property
+    def _stem(self) -> str:
+        return "stdin" if self.source is None else self.source.stem
+
+    def _named(self, tasks: str) -> Item:
+        assert self.template is not None and self.target is not None
+        target = self.target.with_name(self.template.fill(self._stem, tasks, self.target.suffix))
+        return _with_sheets_of(replace(self, target=target, template=None), self)
+
 
 def is_address(text: str) -> bool:
     """Whether an input or output lies in a store, on a server or in an archive (`irtool.remote`)."""
     return "://" in text or text.lower().endswith((".tar", ".zip"))
 
 
-def gather(inputs: Sequence[str], *, recursive: bool, output: Path | None = None) -> list[FoundPicture | None]:
+def gather(
+    inputs: Sequence[str], *, recursive: bool, output: Path | None = None, template: Template | None = None
+) -> list[FoundPicture | None]:
     """The pictures that the arguments stand for; None is stdin.
 
-    Results of earlier runs that lie in an input folder are left out: all below `output`, and names that irtool gives.
+    Results of earlier runs that lie in an input folder are left out: all below `output`, and names that irtool gives or
+    that `template` gives to another picture there.
 
     Raises:
         UsageError: stdin is named along with other inputs.
@@ -81,6 +116,9 @@ def gather(inputs: Sequence[str], *, recursive: bool, output: Path | None = None
         if str(one.path) in named:
             return False
         if own is not None and own in one.path.resolve().parents:
+            return True
+        stem = None if template is None else template.stem_of(one.path.name)
+        if stem not in (None, one.path.stem) and (one.path.parent, stem) in stems:
             return True
         # Only beside the picture that it is of: others may call their pictures so.
         mark = _OURS.search(one.path.stem)
@@ -104,8 +142,8 @@ def gather(inputs: Sequence[str], *, recursive: bool, output: Path | None = None
 
 
 def has_folder(inputs: Iterable[str]) -> bool:
-    """Whether one of the inputs is a folder."""
-    return any(i != STDIO and Path(i).is_dir() for i in inputs)
+    """Whether one of the inputs is a folder, or a pattern, which stands for many pictures too."""
+    return any(i != STDIO and (Path(i).is_dir() or is_pattern(i)) for i in inputs)
 
 
 def make_items(  # noqa: PLR0913 (the settings, as keywords)
@@ -119,6 +157,7 @@ def make_items(  # noqa: PLR0913 (the settings, as keywords)
     root: Path | None = None,
     others: Sequence[Path] = (),
     shard: Shard | None = None,
+    name: str | None = None,
 ) -> list[Item]:
     """Name the output of every input, or of those of a shard.
 
@@ -132,14 +171,18 @@ def make_items(  # noqa: PLR0913 (the settings, as keywords)
         root: an output folder mirrors the tree below it for named files too.
         others: further files that are read, such as a mask, and must not be written to.
         shard: the share that is wanted; what is checked is checked of all.
+        name: a template of the outputs' names (`irtool.naming.Template`), in the folder `output` or beside
+            their inputs; it does not count where `output` names a file.
 
     Raises:
-        UsageError: two inputs share an output, an output is an input, or `output` does not fit the inputs.
+        UsageError: two inputs share an output, an output is an input, `output` does not fit the inputs, or `name` is no
+            template.
         NothingToDoError: there is no picture.
     """
     kind = None if format is None else format_named(format).name
+    template = None if name is None else Template(name)
     folder = _output_folder(inputs, output)
-    found = gather(inputs, recursive=recursive, output=folder)
+    found = gather(inputs, recursive=recursive, output=folder, template=None if output else template)
     if output == STDIO and len(found) > 1:
         raise UsageError(f"`output` - takes one picture, and there are {len(found)}.", "Name a folder with `output`.")
     items = []
@@ -167,14 +210,23 @@ def make_items(  # noqa: PLR0913 (the settings, as keywords)
             target = (
                 folder / relative.with_name(relative.stem + suffix) if relative.name else folder / f"unread{suffix}"
             )
-        items.append(Item(source, target, kind or format_for(target).name))
+        items.append(Item(source, target, kind or format_for(target).name, template=template))
     if (side_by_side or preview_steps) and any(item.target is None for item in items):
         flag = "`side_by_side`" if side_by_side else "`preview_steps`"
         raise UsageError(f"{flag} needs an output file to lie beside.", "Name one with `output`.")
-    items = [_with_sheets(item, side_by_side, preview_steps) for item in _told_apart(items)]
+    items = _told_apart(items) if template is None else [_provisional(item) for item in items]
+    items = [_with_sheets(item, side_by_side, preview_steps) for item in items]
     check_targets(items, others)
     items = [replace(item, relative=name_in_shards(one)) for item, one in zip(items, found, strict=True)]
     return items if shard is None else [item for item in items if shard.takes(item.relative)]
+
+
+def _provisional(item: Item) -> Item:
+    """An item with a name by its template; where that tells what is removed, one that stands for it."""
+    if item.template is None:
+        return item
+    named = item._named("tasks")
+    return replace(named, template=item.template) if item.template.needs_plan else named
 
 
 def name_in_shards(one: FoundPicture | None) -> str:
@@ -216,6 +268,19 @@ def _with_sheets(item: Item, side: bool, trajectory: bool) -> Item:
         return item.target.with_name(item.target.stem + mark + ".jpg")
 
     return replace(item, side=beside(SIDE) if side else None, trajectory=beside(STEPS) if trajectory else None)
+
+
+def _with_sheets_of(item: Item, like: Item) -> Item:
+    """The item with names for the further pictures that another one has."""
+    return _with_sheets(item, like.side is not None, like.trajectory is not None)
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, in order; none where it cannot be listed."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError:
+        return []
 
 
 def _output_folder(inputs: Sequence[str], output: str | None) -> Path | None:
@@ -261,7 +326,7 @@ def check_targets(items: Sequence[Item], others: Sequence[Path] = ()) -> None:
         identity = _identity(path)
         if identity is not None:
             inputs[identity] = name
-    targets: dict[Path, str] = {}
+    targets: dict[Path, str] = {_key(path): str(path) for path in others}
     for item in items:
         for target in item.outputs:
             identity = _identity(target)
@@ -269,12 +334,17 @@ def check_targets(items: Sequence[Item], others: Sequence[Path] = ()) -> None:
                 hint = "Choose another name or folder with `output`."
                 message = f"The output {target} is the input {inputs[identity]}, which is never written to."
                 raise UsageError(message, hint)
-            folder = target.parent.resolve()
-            key = folder / (target.name.casefold() if _folds_case(folder) else target.name)
+            key = _key(target)
             if key in targets:
                 hint = "Run them apart, or rename one of them."
                 raise UsageError(f"{targets[key]} and {item.name} would both be written to {target}.", hint)
             targets[key] = item.name
+
+
+def _key(path: Path) -> Path:
+    """A path that is the same for all that would be one file."""
+    folder = path.parent.resolve()
+    return folder / (path.name.casefold() if _folds_case(folder) else path.name)
 
 
 @cache
@@ -306,9 +376,10 @@ def resolve_existing(items: Sequence[Item], policy: str) -> tuple[list[Item], li
         The items to do, and those skipped.
 
     Raises:
-        UsageError: there are some, and the policy is "error".
+        UsageError: there are some, and the policy is "error"; or it is "rename", and names are not known yet.
     """
-    existing = {item.source: [path for path in item.outputs if _is_there(path)] for item in items}
+    listing = cache(names_in)
+    existing = {item.source: item.existing(listing) for item in items}
     existing_items = [item for item in items if existing[item.source]]
     if not existing_items or policy == "overwrite":
         return list(items), []
@@ -322,6 +393,11 @@ def resolve_existing(items: Sequence[Item], policy: str) -> tuple[list[Item], li
         # One that lacks some of its outputs, as a killed run leaves it, is done for those.
         whole = [item for item in existing_items if len(existing[item.source]) == len(list(item.outputs))]
         return [item for item in items if item not in whole], whole
+    if any(item.template is not None for item in items):
+        raise UsageError(
+            "`existing` rename needs names that are known before a picture is looked at.",
+            "Leave {tasks} out of `name`.",
+        )
     targets = {path for item in items for path in item.outputs}
     return [_renamed(item, targets) if existing[item.source] else item for item in items], []
 
@@ -337,7 +413,7 @@ def _renamed(item: Item, targets: set[Path]) -> Item:
     number = 2
     while True:
         target = item.target.with_name(f"{item.target.stem}-{number}{item.target.suffix}")
-        renamed = _with_sheets(replace(item, target=target), item.side is not None, item.trajectory is not None)
+        renamed = _with_sheets_of(replace(item, target=target), item)
         if not any(path in targets or os.path.lexists(path) for path in renamed.outputs):
             targets.update(renamed.outputs)
             return renamed

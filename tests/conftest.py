@@ -21,6 +21,8 @@ from irtool.degradation import IDS
 ROOT = Path(__file__).resolve().parents[1]
 if "PYTEST_XDIST_WORKER" in os.environ:  # pytest -n: the workers share the cores, and torch reads this when imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+NO_CONFIGURATION = str(Path(tempfile.gettempdir()) / "irtool-without-configuration")
+os.environ["IRTOOL_CONFIG"] = NO_CONFIGURATION  # a user's presets and configuration must not decide what a test finds
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +89,8 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 def environment() -> dict[str, str]:
     """An environment without irtool's own variables and without a user's preferences."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("IRTOOL_") and k not in ("NO_COLOR", "FORCE_COLOR")}
-    return kept | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+    own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+    return kept | own | {"IRTOOL_CONFIG": NO_CONFIGURATION}
 
 
 @pytest.fixture(scope="session")

@@ -431,9 +431,6 @@ def test_command_line_mistakes(steered: Path, tmp_path: Path, run: Run, photo: C
         assert got[0] == code and told in got[2], got[2]
 
 
-# ---- the controller
-
-
 def test_a_fresh_controller_changes_nothing() -> None:
     """Right after `begin` it is the frozen tower, and what it hands over is nothing."""
     from irtool.models.daclip import DaCLIP

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from hubserver import COMMIT, TOKEN, Faults, HubServer, Repository
+from hub_fixtures import REPO, environment_of, home, network, pickled, record, registered, server, state  # noqa: F401
+from hubserver import COMMIT, TOKEN, Faults, Repository
 from huggingface_hub import constants, scan_cache_dir
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -24,83 +21,8 @@ from safetensors.torch import save as to_safetensors
 
 from irtool import cli, weights
 from irtool.errors import UnavailableError, UsageError
-from irtool.weights import files, hub, registry
-from irtool.weights.registry import File, Record
-
-REPO = "acme/nets"
-
-
-def pickled(weights: Any, **options: Any) -> bytes:
-    """A torch file."""
-    buffer = io.BytesIO()
-    torch.save(weights, buffer, **options)
-    return buffer.getvalue()
-
-
-def state(scale: float = 1.0, size: int = 4) -> dict[str, torch.Tensor]:
-    """Some tensors."""
-    generator = torch.Generator().manual_seed(0)
-    shapes = {"fc1.weight": (size, 384), "fc1.bias": (size,), "fc2.weight": (7, size), "fc2.bias": (7,)}
-    return {name: scale * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-
-
-def network(scale: float = 1.0) -> dict[str, torch.Tensor]:
-    """Tensors of a family that irtool recognises."""
-    from irtool.models.latent_unet import LatentUNet
-
-    torch.manual_seed(0)
-    return {k: scale * v for k, v in LatentUNet(ch=8, ch_mult=(1,), embed_dim=2).state_dict().items()}
-
-
-def record(data: bytes, source: str = f"hf-hub:{REPO}@main:net.pth", **options: Any) -> Record:
-    """A record of a published file with these bytes."""
-    file = File(source, len(data), hashlib.sha256(data).hexdigest())
-    return Record("net.v1", "compact", (file,), "MIT", "test", **options)
-
-
-@pytest.fixture
-def server() -> Iterator[HubServer]:
-    running = HubServer()
-    yield running
-    running.close()
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Hugging Face home of its own, and the client pointed at the server."""
-    for name in ("HF_HUB_CACHE", "HF_ASSETS_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "IRTOOL_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    # The client reads its variables when it is imported, which has happened.
-    monkeypatch.setattr(constants, "ENDPOINT", server.address)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    # Pieces that a small file has several of: what is written of a file is whole pieces.
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 16)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "home" / "token"))
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def environment_of(home: Path, server: HubServer) -> dict[str, str]:
-    """The same for a process of its own, by the client's variables."""
-    return {"HF_HOME": str(home), "HF_ENDPOINT": server.address, "NO_PROXY": "127.0.0.1,localhost"}
-
-
-@pytest.fixture
-def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Makes irtool know these records and no others."""
-
-    def know(*known: Record) -> None:
-        monkeypatch.setattr(registry, "records", lambda: known)
-        for module in (sys.modules["irtool.cli.download"], sys.modules["irtool.cli.models"]):
-            monkeypatch.setattr(module, "records", lambda: known)
-
-    cli.main(["--version"])  # imports the verbs
-    yield know
-    files.verify.cache_clear()
+from irtool.weights import hub
+from irtool.weights.registry import File
 
 
 def test_what_the_hub_has_is_fetched_compared_converted_and_from_then_on_taken(server, home):
@@ -467,113 +389,3 @@ def test_where_files_are_kept_is_where_the_client_keeps_its_own(environment, tmp
         )
         ours, theirs, our_assets, their_assets = done.stdout.split()
         assert (ours, our_assets) == (theirs, their_assets)
-
-
-# The command
-
-
-def test_the_command_fetches_what_a_model_needs_with_it(server, registered, capsys):
-    first, second = pickled(network()), pickled(network(2))
-    server.repositories[REPO] = Repository({"a.pth": first, "b.pth": second})
-    a = Record("a.v1", "latent-unet", record(first, f"hf-hub:{REPO}@main:a.pth").files, "MIT", "test")
-    b = Record("b.v1", "latent-unet", record(second, f"hf-hub:{REPO}@main:b.pth").files, "MIT", "test", needs=("a.v1",))
-    registered(a, b)
-    assert cli.main(["download", "b", "--dry-run"]) == 0
-    told = capsys.readouterr().out
-    assert "a.v1: " in told and "b.v1: " in told and "to download" in told and server.requests == []
-    assert cli.main(["download", "b", "--json"]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line.get("id") for line in lines] == ["a.v1", "b.v1", None]
-    assert lines[0]["compared"] and lines[0]["family"] == "latent-unet"
-    assert cli.main(["models"]) == 0
-    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:3]] == [
-        ["a.v1", "here"],
-        ["b.v1", "here"],
-    ]
-    # Damage on the disk is found, and mended.
-    damaged = weights.converted(b)
-    content = bytearray(damaged.read_bytes())
-    content[-1] ^= 1
-    damaged.write_bytes(content)
-    assert cli.main(["download", "--all"]) == 0
-    assert "a.v1 is here and intact" in (told := capsys.readouterr().out) and "b.v1 is here now" in told
-
-
-def test_what_a_person_fetched_is_taken_from_a_file(server, registered, tmp_path, capsys):
-    data = pickled({"state_dict": {"module." + k: v for k, v in network().items()}})
-    registered(
-        Record("hand.v1", "latent-unet", (File("manual:hand.pth"),), "MIT", "test", page="https://example.org/x")
-    )
-    with pytest.raises(UnavailableError, match=r"by hand: hand\.pth from https://example\.org/x") as raised:
-        weights.locate("hand.v1")
-    assert raised.value.hint == "irtool download hand.v1 --from hand.pth"
-    assert cli.main(["download", "hand.v1"]) == 3
-    fetched = tmp_path / "whatever it is called.pth"
-    fetched.write_bytes(pickled({"weights": {"unknown": torch.zeros(2)}, "epoch": 3}))
-    assert cli.main(["download", "hand.v1", "--from", str(fetched)]) == 3
-    assert "holds no weights" in capsys.readouterr().err
-    fetched.write_bytes(pickled({"unknown.weight": torch.zeros(2)}))
-    assert cli.main(["download", "hand.v1", "--from", str(fetched)]) == 3
-    assert weights.state(weights.get("hand.v1")) == "by hand"
-    fetched.write_bytes(data)
-    assert cli.main(["download", "hand.v1", "--from", str(fetched)]) == 0
-    assert "no sha256 of hand.pth is known" in capsys.readouterr().err
-    assert weights.locate("hand.v1").name.startswith("hand.v1-")
-
-
-def test_several_files_make_one_network(server, registered, tmp_path):
-    parts = {"a.pth": pickled({"state_dict": {"net_a": state()}}), "b.pth": pickled({"x": state(2), "y": state(3)})}
-    files_ = tuple(
-        File(f"{server.address}/raw/{name}", len(parts[name]), hashlib.sha256(parts[name]).hexdigest(), place, prefix)
-        for name, place, prefix in (("a.pth", "state_dict.net_a", "A."), ("b.pth", "x", "B."), ("b.pth", "y", "C."))
-    )
-    server.raw |= parts
-    wanted = Record("three.v1", "latent-unet", files_, "MIT", "test")
-    assert wanted.bytes == len(parts["a.pth"]) + len(parts["b.pth"])
-    held = load_file(weights.obtain(wanted))
-    assert len(held) == 12 and torch.equal(held["C.fc1.weight"], state(3)["fc1.weight"])
-    assert len(server.downloads()) == 2
-    # The same from a folder; one file is not enough.
-    for name, data in parts.items():
-        (tmp_path / name).write_bytes(data)
-    weights.obtain(wanted, tmp_path)
-    registered(wanted)
-    assert cli.main(["download", "three.v1", "--from", str(tmp_path / "a.pth")]) == 2
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [[], ["--all", "net.v1"], ["nett.v1"], ["net.v1", "--from", "absent.pth"], ["--all", "--from", "."], ["ours.v1"]],
-)
-def test_a_request_that_fits_nothing_is_a_usage_error(registered, arguments):
-    registered(record(b"x"), Record("ours.v1", "compact", (File("asset:x.safetensors", 1, "0" * 64),), "MIT", "test"))
-    assert cli.main(["download", *arguments]) == 2
-
-
-def test_some_fail_and_the_others_come(server, registered, capsys):
-    data = pickled(network())
-    server.repositories[REPO] = Repository({"net.pth": data})
-    good = Record("good.v1", "latent-unet", record(data).files, "MIT", "test")
-    bad = Record("bad.v1", "latent-unet", record(data, f"hf-hub:{REPO}@main:absent.pth").files, "MIT", "test")
-    registered(bad, good)
-    assert cli.main(["download", "--all"]) == 3
-    shown = capsys.readouterr()
-    assert "no file absent.pth" in shown.err and "good.v1 is here now" in shown.out
-
-
-def test_a_restorer_from_the_hub_restores_a_photograph(cli, server, models_dir, photo, tmp_path, environment_of):
-    data = (models_dir / "restorer.safetensors").read_bytes()
-    server.repositories[REPO] = Repository({"restorer.safetensors": data})
-    source = photo(tmp_path / "in.png")
-    arguments = ("restore", source, "--task", "denoise", "--model", f"hf-hub:{REPO}@{COMMIT}", "-o")
-    offline = cli(*arguments, tmp_path / "none.png", "--offline", env=environment_of)
-    assert offline.returncode == 3 and "offline" in offline.stderr and not (tmp_path / "none.png").exists()
-    done = cli(*arguments, tmp_path / "hub.png", env=environment_of)
-    assert done.returncode == 0, done.stderr
-    ours = cli(
-        "restore", source, "--task", "denoise", "--model", f"local:{models_dir / 'restorer.safetensors'}",
-        "-o", tmp_path / "local.png",
-    )  # fmt: skip
-    assert ours.returncode == 0
-    assert (tmp_path / "hub.png").read_bytes() == (tmp_path / "local.png").read_bytes()
-    assert "HTTP_PROXY" not in os.environ

@@ -73,7 +73,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pa
 
 
 @pytest.fixture(autouse=True)
-def tidy(home: Path) -> Iterator[None]:  # noqa: F811
+def tidy(home: Path) -> Iterator[None]:
     """Does not leave gigabytes behind."""
     yield
     shutil.rmtree(home, ignore_errors=True)
@@ -87,7 +87,7 @@ def test_the_files_are_as_large_as_the_published_ones(published):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_training_checkpoint_is_converted_without_holding_it(published, home, environment):  # noqa: F811
+def test_a_training_checkpoint_is_converted_without_holding_it(published, home, environment):
     path = published["daclip_ViT-B-32.pt"]
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(path)],
@@ -104,7 +104,7 @@ def test_a_training_checkpoint_is_converted_without_holding_it(published, home, 
 
 
 @pytest.fixture
-def known(published, registered) -> None:  # noqa: F811
+def known(published, registered) -> None:
     """The records of universal DA-CLIP, but for what the files of this test weigh and hash to."""
     made = []
     for id in ("daclip-vit-b-32.universal", "daclip-universal.ten-tasks"):
@@ -117,7 +117,7 @@ def known(published, registered) -> None:  # noqa: F811
     registered(*made)
 
 
-def test_universal_da_clip_from_the_hub_to_a_picture(published, server, known, tmp_path, capsys):  # noqa: F811
+def test_universal_da_clip_from_the_hub_to_a_picture(published, server, known, tmp_path, capsys):
     server.repositories[REPO] = Repository(dict(published))
     server.faults = Faults(cuts=[100 << 20])
     assert cli.main(["download", "daclip-universal", "--json"]) == 0
@@ -141,7 +141,7 @@ def test_universal_da_clip_from_the_hub_to_a_picture(published, server, known, t
         assert restored.size == (128, 96) and restored.mode == "RGB"
 
 
-def test_fetched_by_hand_it_restores_pictures_of_every_kind(published, server, known, tmp_path, capsys):  # noqa: F811
+def test_fetched_by_hand_it_restores_pictures_of_every_kind(published, server, known, tmp_path, capsys):
     for id in ("daclip-vit-b-32.universal", "daclip-universal.ten-tasks"):
         path = published[weights.get(id).files[0].name]
         assert cli.main(["download", id, "--from", str(path), "--offline"]) == 0

@@ -138,7 +138,8 @@ def test_rounding_of_a_kernel_keeps_its_sum() -> None:
     found, step = sum_preserving(weight), weight_scale(weight)[:, None, None, None]
     assert ((found - weight).abs() <= 1.001 * step).all()
     assert ((found - weight).sum((2, 3)).abs() <= 0.501 * step[..., 0, 0]).all()
-    assert torch.allclose(rounded_weight(found), found, atol=1e-7) and torch.allclose(weight_scale(found), step.flatten())
+    assert torch.allclose(rounded_weight(found), found, atol=1e-7)
+    assert torch.allclose(weight_scale(found), step.flatten())
 
 
 def test_calibration_costs_little_and_shifts_no_color() -> None:

@@ -78,7 +78,7 @@ def test_what_is_missing_is_said(restorer: InstructIRModel, tmp_path: Path, monk
 
 def test_the_way_from_a_record_to_the_encoder(restorer: InstructIRModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody says how sentences become embeddings, the model asks for a sentence encoder itself."""
-    from irtool.language import encoder
+    from irtool.models import instructir_text
 
     class Encoder:
         name, size = "made up", 384
@@ -86,7 +86,7 @@ def test_the_way_from_a_record_to_the_encoder(restorer: InstructIRModel, monkeyp
         def __call__(self, texts: list[str]) -> Tensor:
             return torch.nn.functional.normalize(torch.ones(len(texts), 384), dim=-1)
 
-    monkeypatch.setattr(encoder, "SentenceEncoder", Encoder)
+    monkeypatch.setattr(instructir_text, "SentenceEncoder", Encoder)
     assert restorer.steer is None
     bound = restorer.bind(Condition({"haze": 1.0}))
     assert bound.prepare(torch.zeros(1, 3, 8, 8))[1].shape == (1, 256)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,12 @@ from safetensors import safe_open
 
 from irtool.degradation import IDS
 from irtool.errors import UnavailableError, UsageError
-from irtool.language import CustomTask, Intent, Span, check, load, needs_diagnosis, parse, plan_intents
+from irtool.language import Intent, Span, check, load, needs_diagnosis, parse, plan_intents
 from irtool.language.labels import ACTS, FOREIGN, KINDS, LEVELS, ORDERS, OUTSIDE
 from irtool.language.packing import unpack
 from irtool.language.parser import read, smooth
 from irtool.language.tagger import Tagger, Tags
 from irtool.language.tokens import MOST_TOKENS, features, normalize, tokenize, unclaimed_script
-from irtool.language.vocabulary import vocabulary
 from irtool.weights import locate
 from tools.language.grammar import BESIDE, Composer, Mark
 from tools.language.lists import LANGUAGES, UNSPACED
@@ -37,9 +35,6 @@ class Found:
         self.scores = dict.fromkeys(IDS, 0.0) | scores
         self.present = tuple(sorted(scores, key=lambda i: -scores[i]))
         self.is_clean = not scores
-
-
-# Numbers and words
 
 
 @pytest.mark.parametrize(
@@ -496,187 +491,8 @@ def test_packing_loses_little():
     assert abs(found["embed.weight"][7]).max() < 1e-3
 
 
-# Sentence encoders
-
-
-@pytest.fixture(scope="module")
-def encoder_folder(tmp_path_factory):
-    """A tiny BERT of the published size with random weights, and its tokeniser: what is tested is the way."""
-    transformers = pytest.importorskip("transformers")
-    import torch
-
-    folder = tmp_path_factory.mktemp("encoder")
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "remove", "the", "rain", "noise"]
-    (folder / "vocab.txt").write_text("\n".join(pieces))
-    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(pieces), hidden_size=384, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32
-    )
-    transformers.BertModel(config).save_pretrained(folder, safe_serialization=True)
-    return folder
-
-
-def test_padding_does_not_change_an_embedding(encoder_folder):
-    import torch
-
-    from irtool.language.encoder import SentenceEncoder
-
-    encoder = SentenceEncoder(str(encoder_folder))
-    alone = encoder(["remove the rain"])
-    assert alone.shape == (1, encoder.size) == (1, 384)
-    torch.testing.assert_close(alone.norm(dim=1), torch.ones(1))
-    padded = encoder(["remove the rain", "remove the noise the rain the noise"])[:1]
-    torch.testing.assert_close(alone, padded, rtol=1e-4, atol=1e-5)  # padding does not count
-    with pytest.raises(UnavailableError, match="encoder"):
-        SentenceEncoder(str(encoder_folder / "nothing"))
-
-
-def published_head(path, seed=0, inputs=384):
-    """A file laid out as lm_instructir-7d.pt is, with random weights."""
-    import torch
-
-    from irtool.models.instructir import LanguageHead
-
-    torch.manual_seed(seed)
-    torch.save(LanguageHead(inputs).state_dict(), path)
-    return path
-
-
-def test_the_instructir_head_over_a_local_encoder(encoder_folder, tmp_path):
-    from irtool.models.instructir import CLASSES
-
-    head = published_head(tmp_path / "lm.pt")
-    model = load(f"local:{head}@{encoder_folder}")
-    embedding, logits = model.text_encoder(["remove the rain"])
-    assert embedding.shape == (1, 256) and logits.shape == (1, len(CLASSES))
-    kind = CLASSES[int(logits.argmax())]
-    intent = model.parse("remove the rain")
-    assert intent.spans[0].kind == kind and (kind in intent.tasks or kind in intent.outside or intent.auto == 1.0)
-    assert model.parse(" ") == Intent(text=" ")
-    with pytest.raises(UsageError, match="no custom tasks"):
-        model.parse("remove the moire", ["moire"])
-    small = published_head(tmp_path / "small.pt", inputs=100)
-    with pytest.raises(UnavailableError, match="takes 100 numbers") as caught:
-        load(f"local:{small}@{encoder_folder}")
-    assert "encoder:" in caught.value.hint
-
-
-def test_the_published_instructir_head_loads(shared, encoder_folder):
-    """The real head takes what the real encoder gives; here only that its file is read as it was published."""
-    import torch
-    from safetensors.torch import load_file
-
-    from irtool.language.encoder import InstructIRWords, SentenceEncoder
-    from irtool.models.instructir import LanguageHead
-
-    tensors = load_file(shared / "goldens" / "instructir_lmhead_real.safetensors")
-    head = LanguageHead()
-    head.load_state_dict({k.removeprefix("weights/"): v for k, v in tensors.items() if k.startswith("weights/")})
-    embedding, _ = InstructIRWords(head.eval(), SentenceEncoder(str(encoder_folder))).steer(["remove the rain"])
-    torch.testing.assert_close(embedding.norm(dim=1), torch.ones(1))
-
-
-class Bag:
-    """Stands for a sentence encoder: words and their beginnings, counted."""
-
-    name, size = "bag", 512
-
-    def __call__(self, texts):
-        import torch
-
-        made = torch.zeros(len(texts), self.size)
-        for i, text in enumerate(texts):
-            for word in normalize(text).split():
-                for part in (word, word[:4]):
-                    made[i, zlib.crc32(part.encode()) % self.size] += 1
-        return torch.nn.functional.normalize(made, dim=-1)
-
-
-def test_nearest_examples_classify_their_own_kind():
-    from irtool.language.encoder import NearestExamples
-    from tools.language.vocabulary import EXAMPLES
-
-    kinds = [kind for kind, _ in vocabulary().examples]
-    assert set(kinds) == {*IDS, "auto", *OUTSIDE} and kinds.count("rain") == EXAMPLES * len(LANGUAGES)
-    model = NearestExamples(Bag())  # type: ignore[arg-type]
-    # Words alone tell all but a few apart; by chance one in seventeen would be right.
-    right = [model.kind(text) == kind for kind, text in vocabulary().examples]
-    assert sum(right) > 0.8 * len(right)
-    # Which sentences are near depends on what was drawn from the lists; that it is refused does not.
-    text = next(text for kind, text in vocabulary().examples if kind == model.kind(text) == "outscale")
-    assert model.parse(text).outside == ("outscale",)
-
-
-@pytest.mark.parametrize("reference", ["nothing", "encoder:", "instructir:", "encoders:x", ""])
-def test_an_unknown_text_model_reference_is_refused(reference):
-    with pytest.raises(UsageError, match="no text model") as caught:
-        load(reference)
-    assert "encoder:NAME" in caught.value.hint
-
-
-def test_a_restorer_is_no_text_model(models_dir):
-    with pytest.raises(UnavailableError, match="holds no text model"):
-        load(f"local:{models_dir / 'restorer.safetensors'}")
-
-
 def test_a_character_between_two_of_one_kind_is_smoothed():
     tokens = tokenize(normalize("明るさ"))
     kind = tags(["lowlight", "blur", "lowlight"]).kind
     assert [KINDS[k] for k in smooth(tokens, kind).argmax(axis=1)] == ["lowlight"] * 3
     assert [KINDS[k] for k in kind.argmax(axis=1)] == ["lowlight", "blur", "lowlight"]
-
-
-# Custom tasks
-
-OWN = {"moire": CustomTask("moire.safetensors", "jpeg"), "stamp": CustomTask("stamp.safetensors", "missing")}
-
-
-@pytest.mark.parametrize(
-    ("text", "undo", "keep"),
-    [
-        ("remove the moire", {"moire": 1.0}, ()),
-        ("remove the moire, but keep the grain", {"moire": 1.0}, ("noise",)),
-        ("take out half of the moire", {"moire": 0.5}, ()),
-        ("first denoise, then get rid of the moire", {"noise": 1.0, "moire": 1.0}, ()),
-        ("remove the moire and the stamps", {"moire": 1.0, "stamp": 1.0}, ()),
-        ("don't touch the stamp, remove the rain", {"rain": 1.0}, ("stamp",)),
-        ("quita el moire", {"moire": 1.0}, ()),
-        ("entferne das Moire", {"moire": 1.0}, ()),
-        ("去掉moire", {"moire": 1.0}, ()),
-        ("remove the rain", {"rain": 1.0}, ()),
-    ],
-)
-def test_the_word_of_a_custom_task_works_like_any(text, undo, keep):
-    (intent,) = parse(text, own=[*OWN])
-    assert (list(intent.tasks.items()), intent.keep, intent.outside) == (list(undo.items()), keep, ())
-
-
-def test_the_span_of_a_custom_task_has_its_word():
-    (intent,) = parse("remove the moire", own=["moire"])
-    assert [h.kind for h in intent.spans] == ["moire"] and intent.spans[0].words in ("moire", "remove the moire")
-
-
-def test_spans_quote_the_sentence():
-    (intent,) = parse("Upscale to 4k!")
-    assert intent.outside == ("outscale",) and " ".join(h.words for h in intent.spans).startswith("upscale to 4k")
-    (intent,) = parse("remvoe the 雨")
-    assert [h.kind for h in intent.spans] == ["rain"] and intent.spans[0].words.endswith("雨")
-    with pytest.raises(UsageError, match="no detector"):
-        check(parse("is there any moire?", own=["moire"]))
-    crowd = ["moire", "stamp", "dust", "glue", "mould", "tape"]
-    with pytest.raises(UsageError, match="too many"):
-        parse("remove " + ", ".join(crowd), own=crowd)
-
-
-def test_a_custom_task_is_a_step_of_its_own():
-    plan = plan_intents([Intent(tasks={"moire": 0.5, "rain": 1.0, "stamp": 1.0})], strength=0.5, model="m", own=OWN)
-    assert [(dict(s.task_weights), s.strength, s.adapter) for s in plan.steps] == [
-        ({"missing": 1.0}, 0.5, "stamp.safetensors"),
-        ({"jpeg": 1.0}, 0.25, "moire.safetensors"),
-        ({"rain": 1.0}, 0.5, ""),
-    ]
-    plan = plan_intents([Intent(tasks={"rain": 1.0, "moire": 1.0}, ordered=True)], own=OWN)
-    assert [s.adapter for s in plan.steps] == ["", "moire.safetensors"]
-    plan = plan_intents([Intent(tasks={"moire": 1.0}), Intent(keep=("moire",))], own=OWN)
-    assert plan.steps == () and plan.keep == ()

@@ -22,17 +22,22 @@ from .download import download
 from .eval import eval
 from .export import export
 from .gather import gather
+from .info import info
 from .instruct import instruct
 from .models import models
 from .output import debugging, discard_stdout, print_bug, print_error
+from .presets import ConfiguredCommand, presets
 from .restore import restore
 from .train import train
 
 app = typer.Typer(rich_markup_mode=None)
+app.command(cls=ConfiguredCommand)(restore)
+app.command(cls=ConfiguredCommand)(instruct)
 for verb in (
-    restore, instruct, detect, models, download, degrade, compare, eval, gather, export, doctor,
+    detect, models, download, degrade, compare, eval, gather, export, info, doctor,
 ):  # fmt: skip
     app.command()(verb)
+app.add_typer(presets, name="presets")
 app.add_typer(train, name="train")
 
 
@@ -67,7 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _catch_signals()
     try:
         code = typer.main.get_command(app).main(
-            args=None if arguments is None else list(arguments), prog_name="irtool", standalone_mode=False
+            args=None if arguments is None else list(arguments),
+            prog_name="irtool",
+            standalone_mode=False,
+            windows_expand_args=False,  # patterns are matched by irtool.picture.find, the same everywhere
         )
         sys.stdout.flush()
         return int(code or EXIT_OK)

@@ -13,13 +13,13 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from .. import memory
 from ..account import Account
-from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, UsageError, explained
+from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, PictureError, UsageError, explained
 from ..memory import Budget, peak_resident_bytes
-from ..targets import Item, make_folders, resolve_existing
+from ..targets import Item, check_targets, make_folders, resolve_existing
 from . import options
 from .options import Request
 from .output import Bar, Output, in_flags, write_stdout
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..detection import Diagnosis
     from ..engine.pipeline import JobResult
     from ..engine.workers import Stages
-    from ..picture import Picture
+    from ..picture import Frames, Picture
     from ..plan import Plan, Upscale
     from ..result import Result
     from .trajectory import Trajectory
@@ -72,10 +72,11 @@ class JobPlan:
 
 @dataclass(frozen=True)
 class StatusRecord:
-    """What became of a picture, in words and as a record; small, so that the picture itself can be let go."""
+    """What became of a picture, in words and as a record, without the picture itself; `item` has the outputs' names."""
 
     words: str
     record: dict[str, Any]
+    item: Item | None = None
 
 
 class Run:
@@ -215,17 +216,28 @@ class Run:
         return code
 
 
-def read(item: Item, budget: Budget) -> Picture:
-    """Decode the input of an item."""
+@overload
+def read(item: Item, budget: Budget) -> Picture: ...
+@overload
+def read(item: Item, budget: Budget, several: bool) -> Picture | Frames: ...
+def read(item: Item, budget: Budget, several: bool = False) -> Picture | Frames:
+    """Decode the input of an item; a file of several frames, which is refused otherwise, is opened under `several`."""
+    from ..picture import FramesError, read_frames
     from ..picture import read as decode
 
     if item.format == "AVIF":
         budget = Budget(budget.limit, per_pixel=budget.per_pixel + memory.AS_AVIF, fixed=budget.fixed)
-    if isinstance(item.source, Path):
-        return decode(item.source, budget=budget)
-    if item.source is not None:  # an address: irtool.remote
-        return decode(item.source.read_bytes(), name=item.name, budget=budget)
-    return decode(sys.stdin.buffer, name="stdin", budget=budget)
+    source: Any = item.source
+    if source is None:
+        source = sys.stdin.buffer
+    elif not isinstance(source, Path):  # an address: irtool.remote
+        source = source.read_bytes()
+    try:
+        return decode(source, name=item.name, budget=budget)
+    except FramesError:
+        if not several or item.source is None:  # stdin was read to its end
+            raise
+        return read_frames(source, name=item.name, budget=budget)
 
 
 def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], models: Sequence[str]) -> int:
@@ -239,16 +251,34 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
     Raises:
         UsageError, NothingToDoError, UnavailableError: as `targets.make_items` and `api.prepare`.
     """
-    items = request.items()
+    if request.watch:
+        from .watch import watch
+
+        return watch(request, partial(_restore_batch, request, decide, models))
+    return _restore_batch(request, decide, models)
+
+
+def _restore_batch(
+    request: Request,
+    decide: Callable[[Path | None], JobPlan],
+    models: Sequence[str],
+    only: Collection[Path] | None = None,
+) -> int:
+    """`restore_batch` of the pictures that are there, or of some of them."""
+    items = [item for item in request.items() if only is None or item.source in only]
     decisions = {item.source: decide(item.source) for item in items}
+    if request.name is not None:
+        items = _named(items, decisions, request.others)
     questions = [item for item in items if decisions[item.source].answer is not None]
     items = [item for item in items if decisions[item.source].answer is None]
     to_stdout = any(item.target is None for item in items) and not request.dry_run
     if request.json and to_stdout:
         raise UsageError("--json and a picture on stdout exclude each other.", "Name a file with -o.")
     items, skipped = resolve_existing(items, request.policy)
-    items = [replace(item, target=None, side=None, trajectory=None) for item in questions] + items
-    out = Output(json=request.json, quiet=request.quiet, verbose=request.verbose, stdout_taken=to_stdout)
+    items = [replace(item, target=None, side=None, trajectory=None) for item in questions] + items[: request.limit]
+    out = Output(
+        json=request.json, quiet=request.quiet, verbose=request.verbose, stdout_taken=to_stdout, log=request.log
+    )
     run = Run(out, STATUSES, "Run the same command with --existing skip to go on.")
     for item in skipped:
         out.detail(f"{item.name}: {item.target} exists already, skipped")
@@ -277,6 +307,18 @@ def restore_batch(request: Request, decide: Callable[[Path | None], JobPlan], mo
         make_folders(items)
         run.account = request.account() if request.is_shared_out else None
     return run.process(items, results, lambda item, made: report(run, item, made))
+
+
+def _named(items: Sequence[Item], decisions: Mapping[Path | None, JobPlan], others: Sequence[Path]) -> list[Item]:
+    """Items with the names that their plans give them, where those do not depend on what is found in a picture.
+
+    Raises:
+        UsageError: two of them would share an output, or an output is an input.
+    """
+    plans = {source: decision.whole(decision.plan) for source, decision in decisions.items() if decision.plan}
+    named = [item.for_plan(plans[item.source]) if item.source in plans else item for item in items]
+    check_targets(named, others)
+    return named
 
 
 @dataclass(frozen=True)
@@ -308,6 +350,7 @@ class _Restorer:
         self.decisions, self.models, self.needs_detector, self.run = decisions, models, needs_detector, run
         self.upscales = upscales
         self.mask: Picture | None = None
+        self.written: set[Path | None] = set()  # under --name
         self.replace = request.policy == "overwrite"
         self.budget = request.budget(scale=max((upscale.scale for upscale in upscales), default=1))
 
@@ -326,17 +369,26 @@ class _Restorer:
             self.mask = decode(request.mask)
         return [f"{model}: {remark}" for model, info in infos.items() for remark in info.remarks]
 
-    def read(self, item: Item) -> Picture:
-        """Decode a picture."""
-        return read(item, self.budget)
+    def read(self, item: Item) -> Picture | Frames:
+        """Decode a picture, or open a file of several frames."""
+        return read(item, self.budget, several=True)
 
-    def work(self, item: Item, picture: Picture) -> _Restored:
+    def work(self, item: Item, picture: Picture | Frames) -> _Restored:
         """Restore a picture, or only look at it."""
         from ..api import detect, restore
+        from ..picture import Picture
         from ..plan import Plan
         from ..result import Result
 
         request, decision = self.request, self.decisions[item.source]
+        if not isinstance(picture, Picture):
+            if not request.dry_run and decision.answer is None:
+                from .frames import restore_file
+
+                progress = self.run.bar.tiles if self.run else None
+                result = restore_file(picture, item.format, request, decision, self.mask, self.budget, progress)
+                return _Restored(result, picture.middle if item.side is not None else None)
+            picture = picture.middle
         if request.dry_run or decision.answer is not None:
             diagnosis = detect(picture, model=request.detector, device=request.device)
             if decision.answer is not None:
@@ -369,8 +421,12 @@ class _Restorer:
         from ..picture import side_by_side, write_page
 
         request, result, decision = self.request, restored.result, self.decisions[item.source]
+        item = item.for_plan(result.plan)
         if decision.answer is not None or request.dry_run:
-            return outcome("planned" if decision.answer is None else "answered", result.plan, decision, result)
+            status = "planned" if decision.answer is None else "answered"
+            return replace(outcome(status, result.plan, decision, result), item=item)
+        if item.target in self.written:
+            raise PictureError(f"{item.target} is the output of another picture, too.", "Use {stem} in --name.")
         lost: list[str] = []
         outputs = [path for path in item.outputs if request.policy != "skip" or not path.exists()]
         if item.side in outputs and item.side is not None and restored.before is not None:
@@ -391,7 +447,9 @@ class _Restorer:
             result.save(item.target, format=item.format, replace=self.replace, **chosen)
         done = outcome("clean" if result.untouched else "restored", result.plan, decision, result)
         done.record["notes"] += lost
-        return done
+        if request.name is not None:
+            self.written.add(item.target)
+        return replace(done, item=item)
 
 
 def outcome(status: str, plan: Plan, decision: JobPlan, result: Result | None = None) -> StatusRecord:
@@ -424,13 +482,16 @@ def outcome(status: str, plan: Plan, decision: JobPlan, result: Result | None = 
 
 def report(run: Run, item: Item, restored: StatusRecord) -> None:
     """Print what became of an item."""
-    out, record = run.out, restored.record
+    out, record, item = run.out, restored.record, restored.item or item
     status = record["status"]
     run.count(item, status, record)
     for note in record.get("notes", ()):
         out.note(f"note: {item.name}: {note}")
+    words = f"{item.name}{'' if item.target is None else f' -> {item.target}'}: {in_flags(restored.words)}"
     if status in ("planned", "answered") or not out.quiet:
-        out.result(f"{item.name}{'' if item.target is None else f' -> {item.target}'}: {in_flags(restored.words)}")
+        out.result(words)
+    else:
+        out.keep(words)
     if record.get("tiles"):
         peak = "unknown" if record["peak_bytes"] is None else f"{record['peak_bytes'] / 2**20:.0f} MiB"
         size = f"{record['width']}x{record['height']}"

@@ -88,9 +88,11 @@ class _Looker:
 
     def read(self, item: Item) -> Picture:
         from ..memory import Budget
+        from ..picture import Picture
         from .batch import read
 
-        return read(item, Budget())
+        found = read(item, Budget(), several=True)
+        return found if isinstance(found, Picture) else found.middle
 
     def work(self, item: Item, picture: Picture) -> tuple[Diagnosis, Picture]:
         from ..api import detect as diagnose

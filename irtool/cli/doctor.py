@@ -12,8 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import __version__, cores
+from .. import __version__, cores, settings
 from ..errors import EXIT_OK, EXIT_UNAVAILABLE, IrtoolError
+from ..fileio import exists
 from ..weights import Record, records, state, verify
 from ..weights.hub import hub_cache
 from . import options
@@ -25,11 +26,19 @@ PACKAGES = (
     "scikit-image",
     "safetensors",
     "huggingface-hub",
+    "platformdirs",
     "open-clip-torch",
     "typer",
     "rich",
 )
-EXTRAS = {"heif": "pillow-heif", "mat": "h5py", "remote": "fsspec", "ray": "ray"}
+EXTRAS = {
+    "heif": "pillow-heif",
+    "raw": "rawpy",
+    "mat": "h5py",
+    "remote": "fsspec",
+    "ray": "ray",
+    "watch": "watchfiles",
+}
 VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HF_ASSETS_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT")
 
 
@@ -60,6 +69,7 @@ def doctor(
         "usable_cores": cores.usable(),
         "free_cores": cores.free(),
         "cache": str(hub_cache()),
+        "settings": _settings(),
         "environment": {k: v for k, v in sorted(os.environ.items()) if k in VARIABLES or k.startswith("IRTOOL_")},
         "models": {r.id: _state(r) for r in records() if r.kind == "asset" or state(r) == "here"},
     }
@@ -120,6 +130,19 @@ def _torch(tune: bool) -> dict[str, Any]:
     if torch.version.cuda is not None and not torch.cuda.is_available():
         report["unused_cuda_bytes"] = _cuda_bytes(Path(torch.__file__).parent)
     return report
+
+
+def _settings() -> dict[str, Any]:
+    """Where options come from, and what the user's configuration sets."""
+    path = settings.configuration_file()
+    report: dict[str, Any] = {"precedence": " > ".join(settings.PRECEDENCE), "configuration": str(path)}
+    try:
+        kept = settings.configuration()
+    except IrtoolError as error:
+        return report | {"error": error.message}
+    report["configuration"] += "" if exists(path) else " (not there)"
+    chosen = {"preset": kept.preset} if kept.preset else {}
+    return report | {key.replace("_", "-"): str(value) for key, value in (chosen | kept.to_dict()).items()}
 
 
 def _cuda_bytes(torch_folder: Path) -> int:

@@ -53,10 +53,10 @@ def fuse_exposures(request: Request, sampling: Sampling, others: Mapping[str, An
     found = _checked(request, sampling, others)
     items = make_items(
         [str(found[0])], output=request.output, recursive=False,
-        format=None if request.format == "preserve" else request.format, others=found[1:],
+        format=None if request.format == "preserve" else request.format, others=(*found[1:], *request.others),
     )  # fmt: skip
     items, skipped = resolve_existing(items, request.existing or "error")
-    run = Run(Output(json=request.json, quiet=request.quiet, verbose=request.verbose), STATUSES)
+    run = Run(Output(json=request.json, quiet=request.quiet, verbose=request.verbose, log=request.log), STATUSES)
     for item in skipped:
         run.count(item, "skipped", {})
     if not items or request.dry_run:

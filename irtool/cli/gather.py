@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json as jsons
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import EXIT_OK, EXIT_SOME_FAILED, UsageError
 from . import options
 from .output import Output
+
+if TYPE_CHECKING:
+    from ..targets import Item
 
 GATHERED = "gathered.jsonl"
 
@@ -30,6 +34,7 @@ def gather(
     """
     from ..account import FOLDER, read
     from ..fileio import atomic_write
+    from ..targets import names_in
 
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder.", "Name the output folder of a run.")
@@ -37,7 +42,8 @@ def gather(
     by_path = {record["path"]: record for record in records}
     expected = _expected(heads[-1], folder)
     out = Output(json=json, quiet=quiet)
-    absent = [source for source, target in expected.items() if not target.exists()]
+    listing = cache(names_in)
+    absent = [source for source, item in expected.items() if not item.existing(listing)]
     for source in absent:
         known = by_path.get(source, {})
         status = "failed" if known.get("error") else "missing"
@@ -60,12 +66,13 @@ def gather(
     return code
 
 
-def _expected(head: dict[str, Any], folder: Path) -> dict[str, Path]:
-    """Input -> output of all pictures of a run, as its command would list them now.
+def _expected(head: dict[str, Any], folder: Path) -> dict[str, Item]:
+    """Input -> item of all pictures of a run, as its command would list them now.
 
     Raises:
         UsageError: the inputs are not there from here, or the account was changed.
     """
+    from ..picture import is_pattern
     from ..targets import make_items
 
     try:
@@ -73,9 +80,10 @@ def _expected(head: dict[str, Any], folder: Path) -> dict[str, Path]:
         recursive, format = bool(head["recursive"]), head.get("format")
     except (KeyError, TypeError) as error:
         raise UsageError(f"The account of {folder} lacks {error}.", "Run the command again.") from None
-    if gone := [one for one in inputs if not Path(one).exists()]:
+    if gone := [one for one in inputs if not Path(one).exists() and not is_pattern(one)]:
         raise UsageError(f"The input {gone[0]} is not there.", "Gather on a machine that has the inputs.")
     items = make_items(
-        inputs, output=f"{folder}/", recursive=recursive, format=format, root=None if root is None else Path(root)
-    )
-    return {str(item.source): item.target for item in items if item.target is not None}
+        inputs, output=f"{folder}/", recursive=recursive, format=format, root=None if root is None else Path(root),
+        name=head.get("name"),
+    )  # fmt: skip
+    return {str(item.source): item for item in items if item.target is not None}

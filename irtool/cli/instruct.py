@@ -16,6 +16,7 @@ from ..shard import parse as parse_shard
 from ..tables import LARGEST_FILE, numbered_rows
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
+from .presets import Preset
 
 if TYPE_CHECKING:
     from ..language import CustomTask, Intent
@@ -41,12 +42,16 @@ def instruct(
     recursive: options.Recursive = False,
     upscaler: options.Upscaler = "",
     strength: options.Strength = 1.0,
+    preset: Preset = None,
     existing: options.Existing = None,
+    name: options.NameOption = None,
     format: options.Format = "preserve",
     quality: options.Quality = None,
     strip: options.Strip = False,
     side_by_side: options.SideBySide = False,
     dry_run: options.DryRun = False,
+    limit: options.Limit = None,
+    watch: options.Watch = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     tile: options.Tile = "auto",
@@ -68,8 +73,8 @@ def instruct(
         typer.Option(
             "--text-model",
             envvar="IRTOOL_TEXT_MODEL",
-            metavar="ID|encoder:NAME|local:PATH",
-            help="What understands the words: irtool-words.v2, instructir, or any sentence encoder.",
+            metavar="ID|local:PATH",
+            help="What understands the words: irtool-words.v2 or instructir.",
         ),
     ] = DEFAULT_TEXT_MODEL,
     adapter: Annotated[
@@ -81,6 +86,7 @@ def instruct(
             help="A task of your own and the word you have for it; by default the file says. Can be repeated.",
         ),
     ] = None,
+    log: options.Log = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -120,7 +126,8 @@ def instruct(
         format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
         dtype=dtype, tile=tile, padding=padding, max_memory=max_memory, threads=threads, json=json, quiet=quiet,
         verbose=verbose, ensemble=ensemble, jobs=jobs, shard=None if shard is None else parse_shard(shard),
-        root=listed.parent if listed is not None else None,
+        root=listed.parent if listed is not None else None, name=name, limit=limit, log=log,
+        watch=watch,
     )  # fmt: skip
 
     def decide(source: Path | None) -> JobPlan:
@@ -137,11 +144,14 @@ def split(instructions: Sequence[str]) -> tuple[list[str], list[str]]:
         UsageError: a picture comes after a sentence.
         PictureError: what is named like a picture is not there.
     """
+    from ..picture import is_pattern
     from ..picture.formats import SUFFIXES
     from ..targets import is_address
 
     def is_path(text: str) -> bool:
         if text == "-" or (is_address(text) and " " not in text):
+            return True
+        if is_pattern(text) and Path(text).suffix.lower() in SUFFIXES:
             return True
         try:
             if Path(text).exists():
@@ -152,7 +162,7 @@ def split(instructions: Sequence[str]) -> tuple[list[str], list[str]]:
 
     inputs = [text for text in instructions if is_path(text)]
     for text in inputs:
-        if text != "-" and not is_address(text) and not Path(text).exists():
+        if text != "-" and not is_address(text) and not is_pattern(text) and not Path(text).exists():
             raise PictureError(f"{text} does not exist.")
     sentences = [text for text in instructions if not is_path(text)]
     if instructions and list(instructions) != inputs + sentences:

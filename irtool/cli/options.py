@@ -32,7 +32,9 @@ PADDINGS = ("auto", "reflect", "zeros")
 
 Inputs = Annotated[
     list[str],
-    typer.Argument(metavar="INPUT", help="Pictures or folders; - is stdin.", show_default=False),
+    typer.Argument(
+        metavar="INPUT", help="Pictures, folders or quoted patterns ('**/*.jpg'); - is stdin.", show_default=False
+    ),
 ]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Take folders with all below them.")]
 Device = Annotated[
@@ -91,6 +93,19 @@ Quality = Annotated[
     typer.Option(
         "--quality", envvar="IRTOOL_QUALITY", metavar="1..100", help="Of JPEG, WebP, AVIF. Default: like the source."
     ),
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option(
+        "--name", envvar="IRTOOL_NAME", metavar="TEMPLATE", help="Names of the outputs: '{stem}-{tasks}{ext}'."
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", metavar="N", min=1, help="Do only the first N of what is left to do.")
+]
+Watch = Annotated[bool, typer.Option("--watch", help="Then wait for pictures to come into the folders, until Ctrl-C.")]
+Log = Annotated[
+    Path | None, typer.Option("--log", envvar="IRTOOL_LOG", metavar="FILE", help="Also append what is said to a file.")
 ]
 Strip = Annotated[bool, typer.Option("--strip", envvar="IRTOOL_STRIP", help="Leave metadata out.")]
 SideBySide = Annotated[bool, typer.Option("--side-by-side", help="Also write NAME.side-by-side.jpg, before and after.")]
@@ -360,6 +375,10 @@ class Request:
     jobs: str = "1"
     shard: Shard | None = None
     on: str | None = None
+    name: str | None = None
+    limit: int | None = None
+    log: Path | None = None
+    watch: bool = False
 
     def __post_init__(self) -> None:
         from ..picture.formats import format_named
@@ -406,9 +425,9 @@ class Request:
         if self.is_remote:
             from ..remote import make_items as make_remote_items
 
-            if self.side_by_side or self.preview_steps or self.existing == "rename":
+            if self.side_by_side or self.preview_steps or self.existing == "rename" or self.name:
                 raise UsageError(
-                    "An address or an archive takes no --side-by-side, --preview-steps or --existing rename.",
+                    "An address or an archive takes no --side-by-side, --preview-steps, --name or --existing rename.",
                     "Leave them out.",
                 )
             return make_remote_items(
@@ -416,9 +435,14 @@ class Request:
             )
         return make_items(
             self.inputs, output=self.output, recursive=self.recursive, format=format, side_by_side=self.side_by_side,
-            preview_steps=self.preview_steps, root=self.root, others=() if self.mask is None else (self.mask,),
-            shard=self.shard,
+            preview_steps=self.preview_steps, root=self.root, others=self.others,
+            shard=self.shard, name=self.name,
         )  # fmt: skip
+
+    @property
+    def others(self) -> tuple[Path, ...]:
+        """Further files that no output may replace."""
+        return tuple(path for path in (self.mask, self.log) if path is not None)
 
     @property
     def is_shared_out(self) -> bool:
@@ -441,6 +465,7 @@ class Request:
             "recursive": self.recursive,
             "format": None if self.format == "preserve" else self.format,
             "root": None if self.root is None else str(self.root.absolute()),
+            "name": self.name,
         }
         return Account(Path(self.output), targets, self.shard)
 

@@ -8,11 +8,14 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, TextIO
 
-from ..errors import FileError, IrtoolError, explained, reason
+from ..errors import FileError, IrtoolError, UsageError, explained, reason
+from ..fileio import exists, open_regular
 
 # What moves the cursor, sets a window's title, turns the direction of writing or breaks a line: C0 and C1 controls,
 # the separators of lines and paragraphs, and the marks of Unicode's bidirectional algorithm.
@@ -76,21 +79,32 @@ def print_error(error: IrtoolError, subject: str = "") -> None:
     """Say what is wrong and what to do; `subject` is a file the message does not name itself."""
     if debugging() and error.__traceback__ is not None:
         traceback.print_exception(error)
+    print(*error_lines(error, subject), sep="\n", file=sys.stderr)
+
+
+def error_lines(error: IrtoolError, subject: str = "") -> list[str]:
+    """The lines of `print_error`."""
     prefix = f"{subject}: " if subject and subject not in error.message else ""
-    print(printable(f"error: {prefix}{in_flags(error.message)}"), file=sys.stderr)
+    lines = [f"error: {prefix}{in_flags(error.message)}"]
     if error.hint:
-        print(printable(f"hint: {in_flags(error.hint)}"), file=sys.stderr)
+        lines.append(f"hint: {in_flags(error.hint)}")
+    return [printable(line) for line in lines]
 
 
 def print_bug(error: Exception, subject: str = "") -> None:
     """Say that irtool itself is at fault."""
     if debugging():
         traceback.print_exception(error)
-    prefix = f"{subject}: " if subject else ""
-    message = " ".join(f"{type(error).__name__}: {error}".split())
-    print(printable(f"error: {prefix}a bug in irtool ({message})."), file=sys.stderr)
+    print(bug_line(error, subject), file=sys.stderr)
     if not debugging():
         print("hint: Run it again with IRTOOL_DEBUG=1 and report what it prints.", file=sys.stderr)
+
+
+def bug_line(error: Exception, subject: str = "") -> str:
+    """The line of `print_bug`."""
+    prefix = f"{subject}: " if subject else ""
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    return printable(f"error: {prefix}a bug in irtool ({message}).")
 
 
 class Bar:
@@ -125,6 +139,29 @@ class _RichBar(Bar):
         self.progress.update(self.task, completed=self.done)
 
 
+class _Log:
+    """A file that lines are appended to, each with its time (UTC)."""
+
+    def __init__(self, path: Path) -> None:
+        from ..picture.formats import sniff
+
+        if exists(path):
+            with open_regular(path) as file:
+                if sniff(file.read(4096)) is not None:
+                    raise UsageError(f"--log {path} is a picture, which is not written to.", "Name another file.")
+        self.path = path
+        self.add(())
+
+    def add(self, lines: Iterable[str]) -> None:
+        """Append lines; raises a FileError where the file cannot be written."""
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        try:
+            with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.writelines(f"{now} {printable(line)}\n" for line in lines)
+        except (OSError, ValueError) as error:
+            raise FileError(f"--log {self.path} cannot be written: {reason(error)}.", "Name another file.") from error
+
+
 class Output:
     """What a verb prints through.
 
@@ -133,15 +170,23 @@ class Output:
         quiet: only results and errors.
         verbose: more remarks.
         stdout_taken: stdout carries a picture, so results in words go to stderr.
+        log: a file that gets every line too, each with its time, also those that `quiet` and no `verbose` hide.
+
+    Raises:
+        UsageError: the log is a picture.
+        FileError: it cannot be written.
     """
 
     def __init__(
-        self, *, json: bool = False, quiet: bool = False, verbose: bool = False, stdout_taken: bool = False
-    ) -> None:
+        self, *, json: bool = False, quiet: bool = False, verbose: bool = False, stdout_taken: bool = False,
+        log: Path | None = None,
+    ) -> None:  # fmt: skip
         self.json, self.quiet, self.verbose, self.stdout_taken = json, quiet, verbose, stdout_taken
+        self._log = None if log is None else _Log(log)
 
     def result(self, text: str) -> None:
         """A result in words, one line; nothing under --json."""
+        self.keep(text)
         if not self.json:
             print(printable(text), file=sys.stderr if self.stdout_taken else sys.stdout, flush=True)
 
@@ -152,11 +197,13 @@ class Output:
 
     def note(self, text: str) -> None:
         """A remark for people."""
+        self.keep(text)
         if not self.quiet:
             print(printable(text), file=sys.stderr)
 
     def detail(self, text: str) -> None:
         """A remark for those who asked for more."""
+        self.keep(text)
         if self.verbose and not self.quiet:
             print(printable(text), file=sys.stderr)
 
@@ -167,6 +214,12 @@ class Output:
             print_error(known, subject)
         else:
             print_bug(error, subject)
+        self.keep(*(error_lines(known, subject) if known is not None else [bug_line(error, subject)]))
+
+    def keep(self, *lines: str) -> None:
+        """Lines for the log alone."""
+        if self._log is not None:
+            self._log.add(lines)
 
     @contextmanager
     def progress(self, total: int) -> Iterator[Bar]:

@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..shard import parse as parse_shard
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
 from . import options
+from .presets import Preset
 
 if TYPE_CHECKING:
     from ..plan import Plan
@@ -38,7 +39,9 @@ def restore(
     scale: options.Scale = None,
     upscaler: options.Upscaler = "",
     strength: options.Strength = 1.0,
+    preset: Preset = None,
     existing: options.Existing = None,
+    name: options.NameOption = None,
     format: options.Format = "preserve",
     quality: options.Quality = None,
     strip: options.Strip = False,
@@ -47,6 +50,8 @@ def restore(
         bool, typer.Option("--ask", help="Show input and result of each picture, and wait whether to keep it.")
     ] = False,
     dry_run: options.DryRun = False,
+    limit: options.Limit = None,
+    watch: options.Watch = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     tile: options.Tile = "auto",
@@ -69,6 +74,7 @@ def restore(
     guidance_strength: options.GuidanceStrength = None,
     published: options.Published = False,
     preview_steps: options.PreviewSteps = False,
+    log: options.Log = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -77,8 +83,8 @@ def restore(
 
     What is wrong is found by itself, or named with --task. A clean photograph is passed through untouched. --scale
     enlarges, with --auto or --task after all else. The input is never written to, and an interrupted run is resumed by
-    the same command. --task hdr makes one picture of two or three exposures of a scene instead; its --model is a
-    diffusion prior.
+    the same command. Options are also taken from the environment, a --preset and your configuration, in this order.
+    --task hdr makes one picture of two or three exposures of a scene instead; its --model is a diffusion prior.
     """
     from ..experts import is_best
     from ..plan import Plan, plan_auto, plan_tasks
@@ -89,10 +95,10 @@ def restore(
         others = {"--auto": auto, "--adapter": adapter, "--mask": mask, "--ask": ask, "--ensemble": ensemble,
                   "--side-by-side": side_by_side, "--preview-steps": preview_steps, "--recursive": recursive,
                   "--controller": controller, "--strength": strength != 1, "--max-memory": max_memory,
-                  "--scale": scale is not None}  # fmt: skip
+                  "--scale": scale is not None, "--name": name, "--limit": limit, "--watch": watch}  # fmt: skip
         request = Request(inputs, model, detector, output=output, existing=existing, format=format, quality=quality,
                           strip=strip, dry_run=dry_run, device=device, dtype=dtype, threads=threads, json=json,
-                          quiet=quiet, verbose=verbose)  # fmt: skip
+                          quiet=quiet, verbose=verbose, log=log)  # fmt: skip
         settings = options.sampling(steps, sampler, seed, guidance, operator, guidance_strength, published)
         return exposures.fuse_exposures(request, settings or Sampling(), others)
     if auto + bool(task) + (adapter is not None) > 1:
@@ -114,7 +120,8 @@ def restore(
         format=format, quality=quality, strip=strip, side_by_side=side_by_side, dry_run=dry_run, device=device,
         dtype=dtype, tile=tile, padding=padding, max_memory=max_memory, threads=threads, preview_steps=preview_steps,
         json=json, quiet=quiet, verbose=verbose, mask=mask, ensemble=ensemble, ask=ask,
-        jobs=jobs, on=on, shard=None if shard is None else parse_shard(shard),
+        jobs=jobs, on=on, shard=None if shard is None else parse_shard(shard), name=name, limit=limit, log=log,
+        watch=watch,
     )  # fmt: skip
     if adapter is not None:
         from ..models.lora import base_task

@@ -93,7 +93,7 @@ def graph_of(model: Model, tasks: dict[str, float], name: str) -> Plain | WithCo
     Raises:
         UsageError: it does not work in one pass over the image, or a task takes more than its network.
     """
-    bound: Any = model.bind(Condition(tasks))
+    bound: Any = model.bind(Condition(tasks)).to(torch.device("cpu"), torch.float32)  # it may have run in another type
     if isinstance(bound, CompactBound):
         if not tasks:
             raise UsageError(f"{name} is told what to remove.", "Name it, such as --task denoise.")

@@ -204,8 +204,8 @@ def load(reference: str = DEFAULT_TEXT_MODEL) -> TextModel:
 
     Args:
         reference: "irtool-words.v2"; ``local:PATH`` of another file of its kind, or of InstructIR's language head
-            (``local:PATH@ENCODER`` over an encoder of your choice); "instructir", ``instructir:ENCODER`` or
-            ``encoder:ENCODER``, see `encoder.load`. An encoder is an id on the hub or a folder.
+            (``local:PATH@ENCODER`` over an encoder of your choice); "instructir" or ``instructir:ENCODER``, the
+            published head. An encoder is an id on the hub or a folder.
 
     Raises:
         UsageError: there is no such model.
@@ -219,14 +219,14 @@ def load(reference: str = DEFAULT_TEXT_MODEL) -> TextModel:
         located = locate(f"local:{path}")
         if not name and Tagger.fits(located):
             return TaggerModel(Tagger.load(located))
-        from . import encoder
+        from ..models import instructir_text
 
-        return encoder.head(located, name or encoder.ENCODER)
-    if reference == "instructir" or (family in ("instructir", "encoder") and rest):
-        from . import encoder
+        return instructir_text.head(located, name or instructir_text.ENCODER)
+    if reference == "instructir" or (family == "instructir" and rest):
+        from ..models import instructir_text
 
-        return encoder.load(reference)
-    known = f"{DEFAULT_TEXT_MODEL}, instructir, encoder:NAME, local:PATH"
+        return instructir_text.load(rest or instructir_text.ENCODER)
+    known = f"{DEFAULT_TEXT_MODEL}, instructir, instructir:ENCODER, local:PATH"
     raise UsageError(f"There is no text model '{reference}'.", f"Known: {known}.")
 
 

@@ -1,4 +1,4 @@
-"""Phrases that name or describe a degradation, and example sentences, as one file built by `tools/language`."""
+"""Phrases that name or describe a degradation, as one file built by `tools/language`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ class Vocabulary:
     Attributes:
         phrases: degradation id -> phrase, as tokens joined by spaces, that stands for it alone -> how plainly: 3 names
             it or what undoes it, 2 describes it in several words, 1 in one.
-        examples: (kind, sentence) pairs of every kind in every language.
     """
 
     phrases: Mapping[str, Mapping[str, int]]
-    examples: tuple[tuple[str, str], ...]
 
     def plainness(self, words: list[str], start: int, stop: int, kind: str) -> int:
         """How plainly words[start:stop] stand for a degradation, 0 to 3; 0 where no phrase of it is among them."""
@@ -35,5 +33,4 @@ class Vocabulary:
 @cache
 def vocabulary() -> Vocabulary:
     """The vocabulary that ships."""
-    fields = json.loads(gzip.decompress(FILE.read_bytes()))
-    return Vocabulary(fields["phrases"], tuple((kind, text) for kind, text in fields["examples"]))
+    return Vocabulary(json.loads(gzip.decompress(FILE.read_bytes()))["phrases"])

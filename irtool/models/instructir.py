@@ -184,7 +184,7 @@ class InstructIRModel:
         """
         check(condition, self.info)
         if self.steer is None:
-            from ..language.encoder import InstructIRWords, SentenceEncoder
+            from .instructir_text import InstructIRWords, SentenceEncoder
 
             self.steer = InstructIRWords(self.head, SentenceEncoder()).steer
         embedding, _ = self.steer([" ".join(SENTENCES[task] for task in condition.tasks)])

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from .decode import MAX_PIXELS, probe, read, read_stored
-from .encode import encode
-from .files import FoundPicture, find, same_file, save_bytes, write, write_page
+from .decode import MAX_PIXELS, Frames, FramesError, probe, read, read_frames, read_stored
+from .encode import FramesWriter, encode
+from .files import FoundPicture, find, is_pattern, pattern_root, same_file, save_bytes, write, write_page
 from .formats import FORMATS, SUFFIXES, Format, format_for, format_named, sniff, suffix_for
 from .model import JpegSettings, Picture
 from .sheet import sheet, side_by_side
@@ -18,14 +18,20 @@ __all__ = [
     "SUFFIXES",
     "Format",
     "FoundPicture",
+    "Frames",
+    "FramesError",
+    "FramesWriter",
     "JpegSettings",
     "Picture",
     "encode",
     "find",
     "format_for",
     "format_named",
+    "is_pattern",
+    "pattern_root",
     "probe",
     "read",
+    "read_frames",
     "read_stored",
     "same_file",
     "save_bytes",

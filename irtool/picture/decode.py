@@ -7,8 +7,8 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -23,9 +23,10 @@ from . import png, stated
 from . import xmp as xmp_room
 from .color import channels, converter, profile_of, strips
 from .formats import FORMATS, other_kind, sniff
+from .frames import ANIMATED, PAGED, LoadedFrames, load_frames
 from .loaders import load
 from .model import Picture
-from .raw import DecodedFile, Guard, RefusedError, to_srgb
+from .raw import DecodedFile, Guard, RefusedError, SeveralFramesError, to_srgb
 from .sources import reason as _reason
 from .sources import source_bytes
 
@@ -114,6 +115,65 @@ def read_stored(data: bytes, name: str) -> np.ndarray:
         return _decoded(format, data, partial(_guard, name, len(data), MAX_PIXELS, Budget())).color
 
 
+class FramesError(PictureError):
+    """A file holds several frames, which `read_frames` reads one by one."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """An animation, or a TIFF of several pages; to iterate over it decodes its frames, one at a time.
+
+    Attributes:
+        name: what messages call it.
+        count: of frames.
+        loop: how often an animation is played, 0 for ever.
+        format: a name in `FORMATS` that it is written as unless told otherwise.
+        paged: its frames are pages, each a picture of its own size.
+        data: the bytes of the file.
+    """
+
+    name: str
+    count: int
+    loop: int
+    format: str
+    paged: bool
+    data: bytes = field(repr=False)
+    _open: Callable[[], LoadedFrames] = field(repr=False)
+    _path: Path | None = None
+
+    def __iter__(self) -> Iterator[tuple[Picture, float]]:
+        """Each frame with the milliseconds it is shown; raises a PictureError where one is damaged."""
+        format = sniff(self.data) or ""
+        with _errors(self.name, format):
+            for raw, duration in self._open().frames:
+                yield replace(_picture(raw, format, self.name, self._path), original=self.data), duration
+
+    @property
+    def middle(self) -> Picture:
+        """The frame in the middle."""
+        return next(picture for i, (picture, _) in enumerate(self) if i == self.count // 2)
+
+
+def read_frames(source: str | Path | bytes, *, name: str | None = None, budget: Budget | None = None) -> Frames:
+    """Open a GIF, WebP or PNG animation or a TIFF of several pages; the arguments are those of `read`.
+
+    Raises:
+        PictureError, UnavailableError: as `read`; also if it is a single picture.
+    """
+    path = Path(source) if isinstance(source, (str, os.PathLike)) else None
+    name = name or (str(path) if path is not None else "picture")
+    budget = budget or Budget()
+    data = source_bytes(source, name, limit=MAX_PIXELS * _FILE_BYTES, room=budget.room())
+    format = _format_of(data, name)
+    if format not in (*PAGED, *ANIMATED, "GIF"):
+        raise PictureError(f"{name}: a {format} file holds one picture", "Read it as a picture.")
+    open_file = partial(load_frames, format, data, partial(_guard, name, len(data), MAX_PIXELS, budget))
+    with _errors(name, format):
+        loaded = open_file()
+    written = format if FORMATS[format].writable else "PNG"
+    return Frames(name, loaded.count, loaded.loop, written, format in PAGED, data, open_file, path)
+
+
 def probe(source: str | Path | bytes | IO[bytes], *, name: str | None = None) -> tuple[str, int, int]:
     """Format, width and height as the header has them (before a picture is turned upright); no pixel is decoded.
 
@@ -186,7 +246,8 @@ def _errors(name: str, format: str) -> Iterator[None]:
     try:
         yield
     except RefusedError as error:
-        raise PictureError(f"{name} {error}", error.hint) from error
+        kind = FramesError if isinstance(error, SeveralFramesError) else PictureError
+        raise kind(f"{name} {error}", error.hint) from error
     except UnavailableError as error:
         raise UnavailableError(f"{name}: {error.message}", error.hint) from error
     except IrtoolError:

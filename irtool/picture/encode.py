@@ -17,6 +17,7 @@ from .bmff import with_code_points
 from .bmp import encode_bmp
 from .color import Profile, channels, converter, strips
 from .formats import Format, format_named
+from .frames import ANIMATED, PAGED, join_pages
 from .jpeg import with_metadata
 from .model import JpegSettings, Picture
 from .tiff import encode_tiff
@@ -64,8 +65,7 @@ def encode(
             "Use png or tiff.",
         )
     if strip:
-        kept = tuple(block for block in picture.blocks if block[0] in png.COLOR_CHUNKS)
-        picture = replace(picture, exif=None, xmp=None, comment=None, blocks=kept)
+        picture = _stripped(picture)
     told: list[str] = [] if notes is None else notes
     told += _lost(picture, kind)
     try:
@@ -82,6 +82,11 @@ def encode(
     except (OSError, ValueError, struct.error, RuntimeError, TypeError, OverflowError, SyntaxError) as error:
         hint = "Use --strip to leave metadata out, or another format."
         raise PictureError(f"{picture.name}: cannot be encoded as {kind.name} ({error})", hint) from error
+
+
+def _stripped(picture: Picture) -> Picture:
+    kept = tuple(block for block in picture.blocks if block[0] in png.COLOR_CHUNKS)
+    return replace(picture, exif=None, xmp=None, comment=None, blocks=kept)
 
 
 def _lost(picture: Picture, kind: Format) -> list[str]:
@@ -292,6 +297,90 @@ def _bmp(picture: Picture, codes: np.ndarray, quality: int | None, notes: list[s
     if codes.shape[2] in (1, 3):
         return _saved(codes, "BMP", dpi=picture.dpi)
     return encode_bmp(codes, picture.dpi)
+
+
+class FramesWriter:
+    """Frames that become a file: an animation, or a TIFF of several pages. They are held as they are written, not as
+    floats.
+
+    Args:
+        format: a format name.
+        paged: whether the frames are pages, each a picture of its own, or those of an animation.
+        loop: how often an animation is played, 0 for ever.
+        quality, strip: as in `encode`.
+
+    Raises:
+        PictureError: the format does not hold them.
+    """
+
+    def __init__(self, format: str, *, paged: bool, loop: int, quality: int | None = None, strip: bool = False) -> None:
+        self.kind, self.paged, self.loop = format_named(format), paged, loop
+        self.quality, self.strip = quality, strip
+        if self.kind.name not in (PAGED if paged else ANIMATED):
+            known = " or ".join(name.lower() for name in (PAGED if paged else ANIMATED))
+            what = "pages" if paged else "an animation"
+            raise PictureError(f"{self.kind.name} does not hold {what}", f"Use --format {known}.")
+        self._pages: list[bytes] = []
+        self._frames: list[np.ndarray] = []
+        self._durations: list[float] = []
+        self._first: Picture | None = None
+        self._profile: bytes | None = None
+
+    def add(self, picture: Picture, duration: float = 0.0) -> None:
+        """The next frame, and the milliseconds it is shown; raises as `encode`."""
+        if self.paged:
+            self._pages.append(encode(picture, self.kind.name, strip=self.strip))
+            return
+        codes, icc = _codes(picture, self.kind)
+        if self._first is None:
+            self._profile = icc
+            self._first = replace(picture, pixels=picture.pixels[:1, :1], alpha=None, out_of_gamut=None, original=None)
+        self._frames.append(codes)
+        self._durations.append(duration)
+
+    def finish(self) -> bytes:
+        """The file; its metadata are those of the first frame.
+
+        Raises:
+            PictureError: it cannot be encoded.
+        """
+        try:
+            return join_pages(self._pages) if self.paged else self._animation()
+        except (OSError, ValueError, struct.error, RuntimeError, OverflowError, MemoryError) as error:
+            raise PictureError(f"the frames cannot be encoded as {self.kind.name} ({error})", "") from error
+
+    def _animation(self) -> bytes:
+        assert self._first is not None
+        picture = _stripped(self._first) if self.strip else self._first
+        most = max(frame.shape[2] for frame in self._frames)
+        images = [_image(_with_channels(frame, most)) for frame in self._frames]
+        out = BytesIO()
+        shown: dict[str, Any] = {
+            "save_all": True, "append_images": images[1:], "duration": self._durations, "loop": self.loop,
+        }  # fmt: skip
+        if self.kind.name == "PNG":
+            images[0].save(out, "PNG", **shown)
+            extra = png.metadata_chunks(
+                self._profile, picture.exif, picture.xmp, picture.dpi, picture.aspect, picture.blocks
+            )
+            return png.with_chunks(out.getvalue(), extra)
+        shown |= {
+            "icc_profile": self._profile, "exif": picture.exif, "xmp": picture.xmp, "exact": True,
+            "lossless": picture.lossless and self.quality is None, "quality": self.quality or WEBP_QUALITY,
+        }  # fmt: skip
+        images[0].save(out, "WEBP", **{key: value for key, value in shown.items() if value is not None})
+        return out.getvalue()
+
+
+def _with_channels(codes: np.ndarray, channels: int) -> np.ndarray:
+    """A frame with an opaque alpha channel, and three colors, where others have them."""
+    if codes.shape[2] in (1, 2) and channels > 2:
+        color = np.repeat(codes[..., :1], 3, axis=2)
+        codes = color if codes.shape[2] == 1 else np.concatenate([color, codes[..., 1:]], axis=2)
+    if codes.shape[2] < channels:
+        opaque = np.full((*codes.shape[:2], 1), np.iinfo(codes.dtype).max, codes.dtype)
+        codes = np.concatenate([codes, opaque], axis=2)
+    return codes
 
 
 _ENCODERS = {

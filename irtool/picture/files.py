@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from glob import glob
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import FileError, PictureError
-from ..fileio import atomic_write
+from ..errors import FileError, NothingToDoError, PictureError
+from ..fileio import atomic_write, exists
 from .encode import encode, encode_page
 from .formats import SUFFIXES, format_for, format_named
 from .model import Picture
@@ -92,7 +94,8 @@ class FoundPicture:
 
     Attributes:
         path: the file.
-        root: the folder whose tree an output folder mirrors; for a named file, the folder it is in.
+        root: the folder whose tree an output folder mirrors; for a named file, the folder it is in; for a pattern, the
+            folders before its first wildcard.
     """
 
     path: Path
@@ -105,19 +108,56 @@ class FoundPicture:
 
 
 def find(inputs: Sequence[str | Path], *, recursive: bool = False) -> list[FoundPicture]:
-    """The pictures that files and folders stand for, each once, in the order given and sorted within a folder.
+    """The pictures that files, folders and patterns stand for, each once, in the order given; those of a folder or a
+    pattern are sorted.
 
     A folder gives the files whose suffix names a picture format, without hidden ones; a named file is taken whatever
-    its name. What does not exist and what cannot be listed is handed on too: `read` then says what is wrong with it,
-    and the rest of a run goes on.
+    its name. A pattern such as ``**/*.jpg`` gives the pictures that match it, and what is in folders that do; ``**``
+    stands for any folders. What does not exist and what cannot be listed is handed on too: `read` then says what is
+    wrong with it, and the rest of a run goes on.
+
+    Raises:
+        NothingToDoError: nothing matches a pattern.
     """
     found: dict[Path, FoundPicture] = {}
-    for item in map(Path, inputs):
-        folder = is_folder(item)
-        root = item if folder else item.parent
-        for path in _listing(item, recursive) if folder else [item]:
+    for text in inputs:
+        item = Path(text)
+        if is_pattern(text):
+            root, paths = pattern_root(str(text)), _matching(str(text), recursive)
+        elif is_folder(item):
+            root, paths = item, list(_listing(item, recursive))
+        else:
+            root, paths = item.parent, [item]
+        for path in paths:
             found.setdefault(path, FoundPicture(path, root))
     return list(found.values())
+
+
+def is_pattern(text: str | Path) -> bool:
+    """Whether an input is a pattern with the wildcards ``*``, ``?`` or ``[...]``, and not the name of a file or an
+    address."""
+    return isinstance(text, str) and _has_wildcard(text) and "://" not in text and not exists(text)
+
+
+def pattern_root(pattern: str) -> Path:
+    """The folders before the first wildcard of a pattern."""
+    return Path(*takewhile(lambda part: not _has_wildcard(part), Path(pattern).parts))
+
+
+def _has_wildcard(text: str) -> bool:
+    return any(mark in text for mark in "*?[")
+
+
+def _matching(pattern: str, recursive: bool) -> list[Path]:
+    paths: list[Path] = []
+    for path in map(Path, sorted(glob(pattern, recursive=True))):  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        if is_folder(path):
+            paths += _listing(path, recursive)
+        elif path.suffix.lower() in SUFFIXES:
+            paths.append(path)
+    if not paths:
+        raise NothingToDoError(f"No picture matches {pattern}.", "** stands for any folders: '**/*.jpg'.")
+    return paths
 
 
 def is_folder(path: Path) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError
+from . import camera_raw
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,14 @@ FORMATS: dict[str, Format] = {
         Format("AVIF", (".avif",), max_side=32768, gray=False),
         Format("HEIF", (".heic", ".heif", ".hif"), max_side=16384, gray=False),
         Format("GIF", (".gif",), writable=False),
+        Format("RAW", camera_raw.SUFFIXES, deep=True, writable=False),
     )
 }
 
-SUFFIXES: frozenset[str] = frozenset(s for f in FORMATS.values() for s in f.suffixes)
-"""Lower-case suffixes that a folder listing takes for pictures."""
+SUFFIXES: frozenset[str] = frozenset(
+    s for f in FORMATS.values() if f.name != "RAW" or importlib.util.find_spec("rawpy") for s in f.suffixes
+)
+"""Lower-case suffixes that a folder listing takes for pictures; camera raw files where they can be read."""
 
 _BY_SUFFIX = {s: f for f in FORMATS.values() for s in f.suffixes}
 _WRITABLE = ", ".join(f.suffixes[0][1:] for f in FORMATS.values() if f.writable)
@@ -101,6 +106,8 @@ def sniff(data: bytes) -> str | None:
         return "JPEG"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
+    if camera_raw.is_raw(data):
+        return "RAW"
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return "TIFF"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
@@ -123,11 +130,6 @@ _OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"8BPS", "a Photoshop document"),
     (0, b"\x76\x2f\x31\x01", "an OpenEXR picture"),
     (0, b"#?RADIANCE", "a Radiance HDR picture"),
-    (4, b"ftypcrx ", "a camera raw file"),
-    (0, b"FUJIFILMCCD-RAW", "a camera raw file"),
-    (0, b"IIU\0", "a camera raw file"),
-    (0, b"IIRO", "a camera raw file"),
-    (0, b"IIRS", "a camera raw file"),
     (0, b"%PDF", "a PDF document"),
     (0, b"PK\x03\x04", "an archive or an office document"),
     (0, b"\x1f\x8b", "a compressed file (gzip)"),

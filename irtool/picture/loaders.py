@@ -13,6 +13,7 @@ from ..errors import UnavailableError
 from . import png, stated
 from .bmff import Boxes, boxes_of
 from .bmp import load_bmp
+from .camera_raw import load_raw
 from .jpeg import load_jpeg
 from .raw import DecodedFile, Guard, common, join, samples, sane_dpi, single
 from .tiff import load_tiff
@@ -24,7 +25,7 @@ def load(format: str, data: bytes, guard: Guard) -> DecodedFile:
     return _LOADERS[format](data, guard)
 
 
-def _png(data: bytes, guard: Guard) -> DecodedFile:  # noqa: C901 (the cases of the format, in order)
+def _png(data: bytes, guard: Guard) -> DecodedFile:
     from PIL import PngImagePlugin
 
     parts, notes = png.checked(list(png.chunks(data)))
@@ -64,7 +65,18 @@ def _png(data: bytes, guard: Guard) -> DecodedFile:  # noqa: C901 (the cases of 
         key = np.frombuffer(found[b"tRNS"], ">u2", color.shape[2])
         alpha = np.where((color == key).all(axis=-1), 0, 65535).astype(np.uint16)
 
-    meta: dict[str, Any] = _png_metadata(parts, found)
+    meta, blocks = png_metadata(parts, found, notes)
+    return DecodedFile(color, alpha, blocks=tuple(blocks), notes=tuple(notes), **meta)
+
+
+def png_metadata(
+    parts: list[tuple[bytes, bytes]], found: dict[bytes, bytes], notes: list[str]
+) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
+    """Metadata as attributes of `DecodedFile`, and the chunks that are carried; what is dropped is added to the notes.
+
+    `found` holds the first chunk of each kind.
+    """
+    meta = _png_metadata(parts, found)
     if b"iCCP" in found and meta["icc"] is None:
         notes.append("its colour profile is damaged or unreasonably large and was dropped")
     blocks, dropped = png.carried((kind, body) for kind, body in parts if png.raw_profile(kind, body) is None)
@@ -72,12 +84,11 @@ def _png(data: bytes, guard: Guard) -> DecodedFile:  # noqa: C901 (the cases of 
         notes.append(f"{dropped} damaged or oversized text or colour chunks were dropped")
     try:
         # cICP goes before iCCP, iCCP before all else.
-        names = {name for name, _ in blocks}
-        if "cICP" in names or not meta["icc"]:
-            meta["icc"] = png.stated_profile(blocks, color.shape[2] == 1)
+        if "cICP" in {name for name, _ in blocks} or not meta["icc"]:
+            meta["icc"] = png.stated_profile(blocks, found[b"IHDR"][9] in (0, 4))
     except ValueError as error:
         notes.append(f"its colours are stated in a way that is not converted ({error}): they are treated as sRGB")
-    return DecodedFile(color, alpha, blocks=tuple(blocks), notes=tuple(notes), **meta)
+    return meta, blocks
 
 
 def _png_metadata(parts: list[tuple[bytes, bytes]], found: dict[bytes, bytes]) -> dict[str, Any]:
@@ -105,7 +116,7 @@ def _png_metadata(parts: list[tuple[bytes, bytes]], found: dict[bytes, bytes]) -
     return meta
 
 
-def _contents(im: ImageFile.ImageFile) -> dict[str, bool]:
+def contents(im: ImageFile.ImageFile) -> dict[str, bool]:
     """What Pillow says of a file before it is decoded, as a guard wants to know it."""
     return {"alpha": im.has_transparency_data, "profile": bool(im.info.get("icc_profile"))}
 
@@ -114,7 +125,7 @@ def _webp(data: bytes, guard: Guard) -> DecodedFile:
     from PIL import WebPImagePlugin
 
     im = WebPImagePlugin.WebPImageFile(BytesIO(data))
-    guard(im.size, more=2, **_contents(im))
+    guard(im.size, more=2, **contents(im))
     single(im.n_frames, "an animated WebP")
     im.load()
     color, alpha = samples(im)
@@ -138,8 +149,8 @@ def _avif(data: bytes, guard: Guard) -> DecodedFile:
     if not AvifImagePlugin.SUPPORTED:
         raise UnavailableError("this build of Pillow cannot read AVIF", "pip install --upgrade pillow")
     im = AvifImagePlugin.AvifImageFile(BytesIO(data))
-    guard(im.size, more=2, **_contents(im))
-    single(im.n_frames, "an AVIF sequence")
+    guard(im.size, more=2, **contents(im))
+    single(im.n_frames, "an AVIF sequence", readable=False)
     im.load()
     color, alpha = samples(im)
     return DecodedFile(color, alpha, **_with_boxes(boxes_of(data), common(im)))
@@ -171,7 +182,7 @@ def _heif(data: bytes, guard: Guard) -> DecodedFile:
     except ImportError:
         raise UnavailableError("HEIF pictures need an optional package", "pip install 'irtool[heif]'") from None
     im = pillow_heif.HeifImageFile(BytesIO(data))
-    guard(im.size, more=8, **_contents(im))
+    guard(im.size, more=8, **contents(im))
     im.load()
     color, alpha = samples(im)
     # pillow-heif turns the pixels upright and resets the orientation by itself.
@@ -182,7 +193,7 @@ def _gif(data: bytes, guard: Guard) -> DecodedFile:
     from PIL import GifImagePlugin
 
     im = GifImagePlugin.GifImageFile(BytesIO(data))
-    guard(im.size, **_contents(im))
+    guard(im.size, **contents(im))
     single(im.n_frames, "an animated GIF")
     im.load()
     color, alpha = samples(im)
@@ -198,4 +209,5 @@ _LOADERS = {
     "HEIF": _heif,
     "BMP": load_bmp,
     "GIF": _gif,
+    "RAW": load_raw,
 }

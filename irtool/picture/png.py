@@ -252,6 +252,12 @@ def metadata_chunks(
     return out + b"".join(chunk(name.encode(), body) for name, body in blocks if name in TEXT_CHUNKS)
 
 
+def with_chunks(data: bytes, extra: bytes) -> bytes:
+    """A PNG file with further chunks after its header."""
+    end = len(SIGNATURE) + 25
+    return data[:end] + extra + data[end:]
+
+
 def encode_png(codes: np.ndarray, extra: bytes = b"") -> bytes:
     """A PNG file.
 

@@ -56,10 +56,15 @@ class Guard(Protocol):
         (`deep`), transparency, a colour profile; and `more` bytes that the decoder holds by itself."""
 
 
-def single(frames: int, what: str) -> None:
-    """Refuse more than one frame."""
+class SeveralFramesError(RefusedError):
+    """The file holds more than one frame (`irtool.picture.frames` reads those)."""
+
+
+def single(frames: int, what: str, readable: bool = True) -> None:
+    """Refuse more than one frame; `readable` says whether they could be read one by one."""
     if frames > 1:
-        raise RefusedError(f"is {what} of {frames} frames", "Extract the frames first, for instance with ffmpeg.")
+        kind = SeveralFramesError if readable else RefusedError
+        raise kind(f"is {what} of {frames} frames", "Extract the frames first, for instance with ffmpeg.")
 
 
 def common(im: ImageFile.ImageFile) -> dict[str, Any]:

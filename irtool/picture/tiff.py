@@ -25,21 +25,22 @@ _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _DEFLATE = (8, 32946)
 
 
-def load_tiff(data: bytes, guard: Guard) -> DecodedFile:  # noqa: C901, PLR0912, PLR0915 (the cases of the format, in order)
-    """Decode a TIFF of one full picture, perhaps with smaller copies before or behind it."""
+def load_tiff(  # noqa: C901, PLR0912, PLR0915 (the cases of the format, in order)
+    data: bytes, guard: Guard, page: int | None = None
+) -> DecodedFile:
+    """Decode a TIFF of one full picture, perhaps with smaller copies before or behind it; or a page of several."""
     from PIL import TiffImagePlugin
 
     order: exif_room.Order = "<" if data.startswith(b"II") else ">"
     pages = list(exif_room.directories(data))
-    whole = [i for i, page in enumerate(pages) if not _first(order, page, 254, 0) & (_REDUCED | _MASK)]
-    if data[8:10] == b"CR" or any(50706 in page for page in pages):
-        raise RefusedError("is a camera raw file", "Develop it to a 16-bit TIFF or a JPEG first.")
+    whole = page_numbers(order, pages)
     if not whole:
         raise RefusedError(
             "is a camera raw file, or a TIFF of reduced copies alone", "Develop it to a 16-bit TIFF or a JPEG first."
         )
-    single(len(whole), "a TIFF")
-    number = whole[0]
+    if page is None:
+        single(len(whole), "a TIFF")
+    number = whole[page or 0]
     directory = pages[number]
     width, height = _first(order, directory, 256, 0), _first(order, directory, 257, 0)
     bits, channels = _first(order, directory, 258, 1), _first(order, directory, 277, 1)
@@ -47,8 +48,6 @@ def load_tiff(data: bytes, guard: Guard) -> DecodedFile:  # noqa: C901, PLR0912,
         raise RefusedError("holds floating-point or 32-bit pixels", _CONVERT)
     if _first(order, directory, 339, 1) == 2:
         raise RefusedError("holds signed numbers, which are no colours", _CONVERT)
-    if _first(order, directory, 262, 1) in (32803, 34892):
-        raise RefusedError("is a camera raw file", "Develop it to a 16-bit TIFF or a JPEG first.")
     deep, transparent, profile = bits > 8, channels in (2, 4), 34675 in directory or 319 in directory
     guard((width, height), deep=deep, alpha=transparent, profile=profile)
     notes = []
@@ -57,7 +56,7 @@ def load_tiff(data: bytes, guard: Guard) -> DecodedFile:  # noqa: C901, PLR0912,
     # What the page itself does not say may stand in the first one.
     metadata = exif_room.metadata_of(pages[0]) | exif_room.metadata_of(directory)
     exif = None
-    if metadata:
+    if metadata or (page is not None and order == ">"):  # so that pages without any are in one order with the rest
         exif, dropped = exif_room.fitted(exif_room.block_of(order, metadata), _MAX_METADATA)
         if dropped:
             notes.append(f"private metadata of more than {_MAX_METADATA >> 20} MiB was dropped")
@@ -104,6 +103,11 @@ def load_tiff(data: bytes, guard: Guard) -> DecodedFile:  # noqa: C901, PLR0912,
     if not meta["icc"] and color.shape[2] == 3:
         meta["icc"] = _stated_profile(order, directory)
     return DecodedFile(color, alpha, orientation_applied=turned, notes=tuple(notes), **meta)
+
+
+def page_numbers(order: str, pages: list[exif_room.Directory]) -> list[int]:
+    """Which directories of a TIFF are of pictures, not of reduced copies or masks."""
+    return [i for i, page in enumerate(pages) if not _first(order, page, 254, 0) & (_REDUCED | _MASK)]
 
 
 def _first(order: str, directory: exif_room.Directory, tag: int, default: int) -> int:

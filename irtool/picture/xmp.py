@@ -7,11 +7,13 @@ prefixes; a packet that it does not take is left as it is.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import md5
 from itertools import islice
 from typing import TYPE_CHECKING
 from xml.parsers.expat import ExpatError
+from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
     from xml.dom.minidom import Document, Element
@@ -138,6 +140,73 @@ def split(packet: bytes, limit: int) -> tuple[bytes, bytes, bytes] | None:  # no
     places[0].setAttribute("xmpNote:HasExtendedXMP", guid.decode())
     main = _packet(document)
     return (main, extension, guid) if len(main) <= limit else None
+
+
+def with_properties(packet: bytes | None, namespace: str, prefix: str, values: Mapping[str, str]) -> bytes | None:
+    """The packet with these as the properties of a namespace, in place of those that it had; all else is kept.
+
+    Args:
+        packet: the packet, or None for a new one.
+        namespace, prefix: of the properties.
+        values: name -> text.
+
+    Returns:
+        The packet; None if it cannot be edited.
+    """
+    lines = "".join(f"\n  <{prefix}:{name}>{escape(value)}</{prefix}:{name}>" for name, value in values.items())
+    described = (
+        f'<rdf:Description rdf:about="" xmlns:rdf="{_RDF}" xmlns:{prefix}="{namespace}">{lines}\n</rdf:Description>\n'
+    ).encode()
+    if not packet:
+        packet = (
+            b"<?xpacket begin='\xef\xbb\xbf' id='W5M0MpCehiHzreSzNTczkc9d'?>\n"
+            b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="%s">\n</rdf:RDF></x:xmpmeta>\n'
+            b"<?xpacket end='w'?>" % _RDF.encode()
+        )
+    elif namespace.encode() in packet:
+        document = _document(packet)
+        if document is None:
+            return None
+        _remove(document, namespace)
+        packet = _packet(document)
+    # Put in as text: all other bytes of a packet stay as its maker wrote them.
+    at = packet.rfind(b"</rdf:RDF>")
+    return None if at < 0 else packet[:at] + described + packet[at:]
+
+
+def properties(packet: bytes, namespace: str) -> dict[str, str]:
+    """Name -> text of the simple properties of a namespace; none where the packet cannot be parsed."""
+    document = _document(packet)
+    if document is None:
+        return {}
+    found = {
+        attribute.localName: attribute.value
+        for described in document.getElementsByTagNameNS(_RDF, "Description")
+        for attribute in described.attributes.values()
+        if attribute.namespaceURI == namespace
+    }
+    for element in document.getElementsByTagNameNS(namespace, "*"):
+        text = (node.data for node in element.childNodes if node.nodeType in (node.TEXT_NODE, node.CDATA_SECTION_NODE))
+        found[element.localName] = "".join(text)
+    return {str(name): value for name, value in found.items()}
+
+
+def _remove(document: Document, namespace: str) -> None:
+    """Take the properties of a namespace out, and what described nothing else."""
+    for described in list(document.getElementsByTagNameNS(_RDF, "Description")):
+        ours = [a for a in described.attributes.values() if a.namespaceURI == namespace]
+        elements = [child for child in _children(described) if child.namespaceURI == namespace]
+        for attribute in ours:
+            described.removeAttributeNode(attribute)
+        for element in elements:
+            described.removeChild(element)
+        if (ours or elements) and not _children(described) and not _is_said(described) and described.parentNode:
+            described.parentNode.removeChild(described)
+
+
+def _is_said(described: Element) -> bool:
+    """Whether the attributes of a description say anything but what it is about."""
+    return any(not name.startswith("xmlns") and not name.endswith("about") for name in described.attributes.keys())  # noqa: SIM118
 
 
 def trimmed(packet: bytes) -> bytes:

@@ -26,7 +26,7 @@ from ..models.global_stats import global_stats
 from ..synth.blur import blur_with_kernels
 from ..synth.haze import dense_fog
 from ..synth.ops import gaussian_blur, normal, smooth_noise, uniform
-from .pictures import PicturePair, PictureSet, gather, licenses
+from .pictures import PictureSet, gather, licenses
 from .recipe import Recipe
 from .tasks import Shard, TrainingData
 
@@ -54,6 +54,7 @@ MIXED = (
 GUESS = "guess"  # in `Sample.extras`: the deconvolved picture, or the picture itself where there is none
 GRID = 16  # pixels: JPEG's blocks, with chroma at half resolution
 REAL = {"real": ("blur", "noise", "jpeg")}  # labels of the second-order chain
+FINE = frozenset({"noise", "jpeg", "blur"})  # these change when a picture is halved
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ class Pools(Dataset[Sample]):
         factor = 2 if _draw(g, 2) and min(pixels.shape[:2]) >= 2 * side else 1
         cut = self._cut(pixels, *_corner(g, pixels, factor * side), factor * side)
         if factor == 2:
-            cut = torch.nn.functional.avg_pool2d(cut, 2)
+            cut = F.avg_pool2d(cut, 2)
         if _draw(g, 2):
             cut = cut.flip(-1)
         # Rain, snow, sky and shadows have a direction, so rotations are rare.
@@ -222,13 +223,22 @@ class Pools(Dataset[Sample]):
 
     def _pair(self, g: torch.Generator, number: int) -> tuple[Tensor, Tensor]:
         """The same region of a real degraded picture and of its reference, each (3, side, side)."""
-        listed: Sequence[PicturePair] = self.pictures.pairs[number]
-        matched_pairs, side = listed[_draw(g, len(listed))], self.recipe.region
-        place = _corner(g, matched_pairs.clean.pixels, side)
-        both = [self._cut(p.pixels, *place, side) for p in (matched_pairs.degraded, matched_pairs.clean)]
+        entry, listed = self.recipe.pairs[number], self.pictures.pairs[number]
+        chosen, side = listed[_draw(g, len(listed))], self.recipe.region
+        pixels = chosen.clean.pixels
+        halved = FINE.isdisjoint(entry.task) and min(pixels.shape[:2]) >= 2 * side and _draw(g, 2)
+        side *= 2 if halved else 1
+        place = _corner(g, pixels, side)
+        both = [self._cut(p.pixels, *place, side) for p in (chosen.degraded, chosen.clean)]
+        if halved:
+            both = [F.avg_pool2d(cut, 2) for cut in both]
         if _draw(g, 2):
             both = [cut.flip(-1) for cut in both]
-        return both[0], both[1]
+        degraded, clean = both
+        if entry.transplant and self.pictures.clean and _draw(g, 2):
+            other = self._any_region(g, self.recipe.region)
+            degraded, clean = (other + degraded - clean).clamp(0, 1), other
+        return degraded, clean
 
     def _cut(self, pixels: np.ndarray, top: int, left: int, side: int) -> Tensor:
         piece = np.array(pixels[top : top + side, left : left + side])  # a copy: the file itself must not change

@@ -51,6 +51,8 @@ class Pairs:
         degraded, clean: folders, relative to the data root; `pictures.matched` says which files belong together.
         manifest: instead of both, a table with the columns "degraded" and "clean" (see `pictures.manifest`).
         weight: relative frequency, beside those of `Recipe.weights`.
+        transplant: whether half of the samples are clean pictures to which the difference of a pair was added, as light
+            that falls on streaks is; so that a few pairs show their degradation over many pictures.
     """
 
     task: tuple[str, ...]
@@ -58,6 +60,7 @@ class Pairs:
     clean: str = ""
     manifest: str = ""
     weight: float = number(1.0, 0, 1e6)
+    transplant: bool = False
 
 
 @dataclass(frozen=True)

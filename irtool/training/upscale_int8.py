@@ -53,7 +53,7 @@ class UpscaleInt8Task(UpscaleTask):
             if not isinstance(teacher, ETDS) or teacher.scale != net.scale:
                 raise IrtoolError(f"settings: teacher {name} is no ETDS that enlarges {net.scale} times.")
             self.teacher = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def dataset(self, recipe: Recipe, root: Path, shard: Shard) -> TrainingData[Sample]:
         source = super().dataset(recipe, root, shard)

@@ -17,7 +17,7 @@ from ..models.architectures import names
 from ..tables import fill, number, parse_toml
 
 DEFAULT_RESTORER = "irtool-small.v1"
-DEFAULT_DETECTOR = "irtool-detector.v3"
+DEFAULT_DETECTOR = "irtool-detector.v4"
 DEFAULT_UPSCALER = "irtool-upscale-x{scale}.v1"
 
 # What a published pickle may name beside tensors and plain containers, where a record asks for it.

@@ -1,7 +1,6 @@
-"""Sentence encoders from the hub as text models.
+"""How InstructIR (Conde et al., ECCV 2024) understands a sentence: a head over a sentence encoder from the hub.
 
-Any BERT-like encoder can classify a sentence by the nearest examples. InstructIR (Conde et al., ECCV 2024) has a head
-over its encoder. Both know one task per sentence, and neither strengths nor negation; they serve for comparison.
+It knows one task per sentence, and neither strengths nor negation; it serves for comparison.
 """
 
 from __future__ import annotations
@@ -17,17 +16,13 @@ from torch import Tensor
 
 from .. import weights
 from ..errors import UnavailableError, UsageError
-from ..models import loading
-from ..models.instructir import CLASSES, LanguageHead
-from .intent import Intent, Span
-from .tokens import normalize
-from .vocabulary import vocabulary
+from ..language.intent import Intent, Span
+from . import loading
+from .instructir import CLASSES, LanguageHead
 
 ENCODER = "TaylorAI/bge-micro-v2"
 HEAD = "instructir-lm.7d"
 KNOWN = "Text models are irtool's own and InstructIR's language head."
-NEAREST = 5
-"""How many of the nearest examples vote, weighted by cosine similarity."""
 
 
 class SentenceEncoder:
@@ -69,12 +64,26 @@ class SentenceEncoder:
         return torch.nn.functional.normalize(mean, dim=-1)
 
 
-class OneTask:
-    """A text model that knows one task per sentence."""
+class InstructIRWords:
+    """InstructIR's head over its sentence encoder, as a text model (`irtool.language.parser.TextModel`).
 
-    def kind(self, text: str) -> str:
-        """A degradation id, "auto" or one of `labels.OUTSIDE`."""
-        raise NotImplementedError
+    Raises:
+        UnavailableError: the head was made for an encoder of another size.
+    """
+
+    def __init__(self, head: LanguageHead, encoder: SentenceEncoder) -> None:
+        if head.fc1.in_features != encoder.size:
+            raise UnavailableError(
+                f"InstructIR's head takes {head.fc1.in_features} numbers, {encoder.name} gives {encoder.size}.",
+                f"It was trained with {ENCODER}.",
+            )
+        self.head, self.encoder = head, encoder
+
+    @torch.inference_mode()
+    def steer(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The embeddings that condition the network, (N, 256), and the logits of `CLASSES`, (N, 7), of sentences."""
+        embedding, logits = self.head(self.encoder(texts))
+        return embedding, logits
 
     def parse(self, text: str, own: Sequence[str] = ()) -> Intent:
         """The intent to undo what the sentence is about in full.
@@ -86,68 +95,20 @@ class OneTask:
             raise UsageError("This text model knows no custom tasks.", "Leave out the text model or the offsets.")
         if not text.strip():
             return Intent(text=text)
-        return Intent.of(text, [Span(text, self.kind(text), "undo")])
-
-
-class InstructIRWords(OneTask):
-    """InstructIR's head over its sentence encoder.
-
-    Raises:
-        UnavailableError: the head was made for an encoder of another size.
-    """
-
-    def __init__(self, head: LanguageHead, encoder: SentenceEncoder) -> None:
-        if head.fc1.in_features != encoder.size:
-            raise UnavailableError(
-                f"InstructIR's head takes {head.fc1.in_features} numbers, {encoder.name} gives {encoder.size}.",
-                f"It was trained with {ENCODER}; another encoder is used alone as encoder:{encoder.name}.",
-            )
-        self.head, self.encoder = head, encoder
-
-    @torch.inference_mode()
-    def steer(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """The embeddings that condition the network, (N, 256), and the logits of `CLASSES`, (N, 7), of sentences."""
-        embedding, logits = self.head(self.encoder(texts))
-        return embedding, logits
-
-    def kind(self, text: str) -> str:
-        return CLASSES[int(self.steer([text])[1].argmax())]
-
-
-class NearestExamples(OneTask):
-    """A vote of the examples of the vocabulary that are nearest to a sentence by cosine similarity."""
-
-    def __init__(self, encoder: SentenceEncoder) -> None:
-        self.encoder = encoder
-        self.kinds, texts = zip(*vocabulary().examples, strict=True)
-        known = torch.cat([encoder(texts[i : i + 64]) for i in range(0, len(texts), 64)])
-        # What all embeddings share does not discriminate (Mu and Viswanath, ICLR 2018).
-        self.mean = known.mean(dim=0)
-        self.known = torch.nn.functional.normalize(known - self.mean, dim=-1)
-
-    def kind(self, text: str) -> str:
-        similarity = self.known @ (self.encoder([normalize(text)])[0] - self.mean)
-        votes = dict.fromkeys(self.kinds, 0.0)
-        for value, place in zip(*similarity.topk(NEAREST), strict=True):
-            votes[self.kinds[int(place)]] += float(value)
-        return max(votes, key=lambda kind: votes[kind])
+        return Intent.of(text, [Span(text, CLASSES[int(self.steer([text])[1].argmax())], "undo")])
 
 
 @lru_cache(maxsize=2)
-def load(reference: str) -> OneTask:
-    """A text model over a sentence encoder.
+def load(encoder: str = ENCODER) -> InstructIRWords:
+    """The published head over its own encoder, or over another of its size.
 
     Args:
-        reference: "instructir", the published head over its own encoder (``instructir:ENCODER`` for a copy of that in
-            a folder, or another of its size); ``encoder:ENCODER``, any sentence encoder without a head.
+        encoder: id on the hub, or a folder.
 
     Raises:
         UnavailableError: a file or package is not here, or they do not belong together.
     """
-    family, _, name = reference.partition(":")
-    if family == "encoder":
-        return NearestExamples(SentenceEncoder(name))
-    return head(weights.locate(HEAD), name or ENCODER)
+    return head(weights.locate(HEAD), encoder)
 
 
 def head(path: Path, encoder: str = ENCODER) -> InstructIRWords:
