@@ -1,4 +1,5 @@
-"""The account of a folder run that was shared out (``--jobs``, ``--shard``): a line of JSON per picture.
+"""The account of a folder run that was shared out (``--jobs``, ``--shard``) or is reviewed (``--review``): a line of
+JSON per picture.
 
 It lies beside the outputs, in the hidden folder ``.irtool``.
 
@@ -41,7 +42,7 @@ class Account:
     def __init__(self, folder: Path, run: Mapping[str, Any], shard: Shard | None) -> None:
         part = "all" if shard is None else f"shard-{shard.index + 1}-of-{shard.count}"
         name = f"{part}.{platform.node() or 'host'}-{os.getpid()}-{time.time_ns()}.jsonl"
-        self.path = folder / FOLDER / name
+        self.folder, self.path = folder, folder / FOLDER / name
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = self.path.open("xb", buffering=0)
@@ -64,6 +65,7 @@ class Account:
             "time": time.time(),
             "path": str(source.absolute()),
             "output": str(target),
+            "relative": os.path.relpath(target, self.folder),
         }
         line |= {
             "status": status,
@@ -71,6 +73,8 @@ class Account:
             "sha256_out": None if status == "failed" else _sha256(target),
             "model_sha256": _models(plan),
             "plan": plan,
+            "diagnosis": record.get("diagnosis"),
+            "change": record.get("change"),
             "seconds": record.get("seconds"),
             "error": record.get("error"),
         }
@@ -110,7 +114,7 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     lines.sort(key=lambda line: line["time"])
     heads = [line for line in lines if line.get("type") == "run"]
     if not heads:
-        raise UsageError(f"{folder} has no account of a run.", "Those keep one that are run with --shard or --jobs.")
+        raise UsageError(f"{folder} has no account of a run.", "Runs with --shard, --jobs or --review keep one.")
     last: dict[str, dict[str, Any]] = {}
     for line in lines:
         if line.get("type") == "image":

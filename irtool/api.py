@@ -230,7 +230,7 @@ def restore_folder(
         NothingToDoError: there is no picture.
     """
     from .engine.pipeline import JobResult, pipelined
-    from .targets import make_folder, make_items, resolve_existing
+    from .targets import make_folder, make_items, may_replace, resolve_existing
 
     one_or_more = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
     folder = None if output is None else f"{Path(output)}/"
@@ -247,7 +247,8 @@ def restore_folder(
     def write(item: Item, result: Result) -> Result:
         assert item.target is not None
         make_folder(item.target.parent)
-        result.save(item.target, format=item.format, quality=quality, strip=strip)
+        replace = may_replace(item.target, existing)
+        result.save(item.target, format=item.format, quality=quality, strip=strip, replace=replace)
         return result
 
     yield from (JobResult(item) for item in skipped)

@@ -176,6 +176,11 @@ def is_folder(path: str | Path) -> bool:
     return status is not None and stat.S_ISDIR(status.st_mode)
 
 
+def resolved(path: str | Path) -> Path:
+    """The path without links, as far as they can be followed: `Path.resolve` raises where they lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def identity(path: str | Path) -> tuple[int, int] | None:
     """Device and number of a file, the same under all its names; None where there is none."""
     with contextlib.suppress(OSError, ValueError):

@@ -6,15 +6,18 @@ or at such an address; of an archive (also of the WebDataset layout) the picture
 
 from __future__ import annotations
 
+import os
 import posixpath
 import secrets
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from .errors import NothingToDoError, PictureError, UnavailableError, UsageError, reason
+from .fileio import is_regular
 from .picture import SUFFIXES, format_for, format_named, suffix_for
 from .picture.decode import MAX_PIXELS
 from .shard import Shard
@@ -26,6 +29,7 @@ ATOMIC = ("s3", "s3a", "gs", "gcs", "az", "abfs")
 TRIES, PAUSE = 4, 0.5
 """How often a read is tried, and seconds before the second time; twice as long before each further one."""
 LARGEST = 8 * MAX_PIXELS  # bytes of a file, as for local ones
+PIECE = 1 << 20
 
 
 @lru_cache(8)
@@ -41,6 +45,8 @@ def _file_system(text: str) -> tuple[Any, str, bool]:
     except ImportError as error:
         raise UnavailableError(f"{text} needs the package fsspec.", "pip install 'irtool[remote]'") from error
     archive = PurePosixPath(text).suffix.lower() in ARCHIVES
+    if archive and "://" not in text and not is_regular(text):  # a named pipe would be waited for
+        raise UnavailableError(f"{text} is no file that is there.", "Check its spelling.")
     try:
         if archive:
             return fsspec.filesystem(PurePosixPath(text).suffix[1:].lower(), fo=text), "", True
@@ -84,21 +90,28 @@ class RemotePath:
         """Whether it was there when the run began."""
         return self._there
 
-    def read_bytes(self) -> bytes:
+    def read_bytes(self, limit: int = LARGEST) -> bytes:
         """The whole file; a connection that breaks off is tried again.
 
+        Args:
+            limit: bytes above which it is refused, whatever the other side says of its size.
+
         Raises:
-            PictureError: it cannot be read, or is larger than any picture.
+            PictureError: it cannot be read, or is too large.
         """
+        limit = min(limit, LARGEST)
+        # Of a web server in one request, not in ranges, which not all of them know.
+        options = {"block_size": 0} if self.base.startswith("http") else {}
         system = _file_system(self.base)[0]
         for number in range(TRIES):
             if number:
                 time.sleep(PAUSE * 2 ** (number - 1))
             try:
                 size = system.info(self.key).get("size")
-                if size is not None and size > LARGEST:
-                    raise PictureError(f"{self}: the file is larger than any picture ({size / 1e9:.1f} GB)")
-                data: bytes = system.cat_file(self.key)
+                if size is not None and size > limit:
+                    raise self._too_large(limit)
+                with system.open(self.key, "rb", **options) as file:
+                    data = b"".join(self._pieces(file, limit))
                 if size is None or len(data) == size:
                     return data
                 error: Exception = OSError(f"{len(data)} of {size} bytes came")
@@ -109,6 +122,18 @@ class RemotePath:
             except Exception as failed:  # each file system has errors of its own
                 error = failed
         raise PictureError(f"{self}: cannot be read ({reason(error)})", "Check the connection, and run it again.")
+
+    def _pieces(self, file: Any, limit: int) -> Iterator[bytes]:
+        size = 0
+        while piece := file.read(PIECE):
+            size += len(piece)
+            if size > limit:
+                raise self._too_large(limit)
+            yield piece
+
+    def _too_large(self, limit: int) -> PictureError:
+        what = "any picture" if limit >= LARGEST else "the memory left for it"
+        return PictureError(f"{self}: the file is larger than {what}", "Allow more memory, or reduce it first.")
 
     def write_bytes(self, data: bytes) -> None:
         """Write the file: it appears whole or not at all.
@@ -152,7 +177,7 @@ def _listing(text: str, recursive: bool) -> list[tuple[RemotePath, str]]:
         raise UnavailableError(
             f"{text} cannot be listed: {reason(error)}.", "Check the address and your rights."
         ) from error
-    below = [(key, posixpath.relpath(key, path) if path else key) for key in keys]
+    below = [(key, _inside(posixpath.relpath(key, path) if path else key)) for key in keys]
     return [
         (RemotePath(text, key), relative)
         for key, relative in below
@@ -193,14 +218,27 @@ def make_items(
     kind = None if format is None else format_named(format).name
     target_of = _targets_below(output)
     items = []
-    for source, relative in found:
-        named = kind or _format_by_name(relative)
-        path = PurePosixPath(relative)
-        below = str(path.with_name(path.stem + suffix_for(named, Path(relative))))
+    for source, relative, named, below in _told_apart(found, kind):
         # RemotePath has what is used of Path.
         items.append(Item(cast(Path, source), cast(Path, target_of(below)), named, relative=relative))
     _check(items)
     return [item for item in items if shard is None or shard.takes(item.relative)]
+
+
+def _inside(name: str) -> str:
+    """A name in a store or an archive as a path that stays below its folder: without a root and steps up."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return "/".join(part.replace(":", "_") if os.name == "nt" else part for part in parts)
+
+
+def _told_apart(found: Sequence[tuple[Any, str]], kind: str | None) -> Iterator[tuple[Any, str, str, str]]:
+    """Source, path below the inputs, format and path below the output; those that would share an output keep their
+    suffix in its name."""
+    named = [(source, relative, kind or _format_by_name(relative)) for source, relative in found]
+    plain = [str(PurePosixPath(relative).with_suffix(suffix_for(one, relative))) for _, relative, one in named]
+    count = Counter(plain)
+    for (source, relative, one), below in zip(named, plain, strict=True):
+        yield source, relative, one, below if count[below] == 1 else relative + suffix_for(one, relative)
 
 
 def _targets_below(output: str) -> Any:

@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import NothingToDoError, PictureError, UsageError
+from .errors import NothingToDoError, PictureError, UsageError, reason
+from .fileio import is_regular, resolved
 from .naming import Template, tasks_of
 from .picture import FoundPicture, find, format_for, format_named, is_pattern, same_file, sniff, suffix_for
 from .shard import Shard
@@ -107,7 +108,7 @@ def gather(
         return [None]
     folders = [Path(i) for i in inputs if Path(i).is_dir()]
     named = set(inputs)
-    own = output.resolve() if output is not None and output.is_dir() else None
+    own = resolved(output) if output is not None and output.is_dir() else None
 
     found = find(inputs, recursive=recursive)
     stems = {(one.path.parent, one.path.stem) for one in found}
@@ -115,7 +116,7 @@ def gather(
     def is_result(one: FoundPicture) -> bool:
         if str(one.path) in named:
             return False
-        if own is not None and own in one.path.resolve().parents:
+        if own is not None and own in resolved(one.path).parents:
             return True
         stem = None if template is None else template.stem_of(one.path.name)
         if stem not in (None, one.path.stem) and (one.path.parent, stem) in stems:
@@ -234,8 +235,15 @@ def name_in_shards(one: FoundPicture | None) -> str:
     return "" if one is None else one.relative.as_posix()
 
 
-def _told_apart(items: Sequence[Item]) -> list[Item]:
-    """The items; those that would share an output are named by their inputs' suffix too: a.jpg.png and a.png.png."""
+def _told_apart(items: list[Item]) -> list[Item]:
+    """The items; those that would share an output are named by their inputs' suffix too: a.jpg.png and a.png.png.
+    Where such a name is that of another item, once more."""
+    while (named := _named_by_suffix(items)) != items:
+        items = named
+    return items
+
+
+def _named_by_suffix(items: list[Item]) -> list[Item]:
     sharing: dict[Path | None, list[Item]] = {}
     for item in items:
         sharing.setdefault(item.target, []).append(item)
@@ -343,7 +351,7 @@ def check_targets(items: Sequence[Item], others: Sequence[Path] = ()) -> None:
 
 def _key(path: Path) -> Path:
     """A path that is the same for all that would be one file."""
-    folder = path.parent.resolve()
+    folder = resolved(path.parent)
     return folder / (path.name.casefold() if _folds_case(folder) else path.name)
 
 
@@ -391,7 +399,7 @@ def resolve_existing(items: Sequence[Item], policy: str) -> tuple[list[Item], li
         )
     if policy == "skip":
         # One that lacks some of its outputs, as a killed run leaves it, is done for those.
-        whole = [item for item in existing_items if len(existing[item.source]) == len(list(item.outputs))]
+        whole = [i for i in existing_items if sum(map(is_done, existing[i.source])) == len(i.outputs)]
         return [item for item in items if item not in whole], whole
     if any(item.template is not None for item in items):
         raise UsageError(
@@ -400,6 +408,20 @@ def resolve_existing(items: Sequence[Item], policy: str) -> tuple[list[Item], li
         )
     targets = {path for item in items for path in item.outputs}
     return [_renamed(item, targets) if existing[item.source] else item for item in items], []
+
+
+def is_done(path: Path) -> bool:
+    """Whether an output is there and no empty file, as a power cut leaves it where a program does not flush."""
+    return _is_there(path) and not _is_empty(path)
+
+
+def may_replace(path: Path, policy: str) -> bool:
+    """Whether a policy (see `resolve_existing`) lets an output replace what is there at the moment of writing."""
+    return policy == "overwrite" or (policy == "skip" and _is_empty(path))
+
+
+def _is_empty(path: Path) -> bool:
+    return isinstance(path, Path) and is_regular(path) and not path.stat().st_size
 
 
 def _is_there(path: Path) -> bool:
@@ -435,7 +457,7 @@ def make_folder(path: Path) -> None:
     hint = "Check its permissions, or choose another with `output`."
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PictureError(f"The folder {path} cannot be created ({error.strerror}).", hint) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise PictureError(f"The folder {path} cannot be created ({reason(error)}).", hint) from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise PictureError(f"The folder {path} cannot be written to.", hint)

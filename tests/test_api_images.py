@@ -226,6 +226,20 @@ def test_a_folder_gives_results_and_errors_one_by_one(use: dict[str, Any], photo
         list(irtool.restore_folder(tmp_path / "empty"))
 
 
+@pytest.mark.parametrize("existing", ["skip", "error", "rename"])
+def test_a_folder_keeps_a_file_that_appears_meanwhile(use, photo, tmp_path, existing) -> None:
+    for name in ("a.png", "b.png"):
+        photo(tmp_path / "in" / name, size=(20, 30))
+    late = tmp_path / "out" / "b.png"
+    done = []
+    for one in irtool.restore_folder(tmp_path / "in", tmp_path / "out", existing=existing, tasks="denoise", **use,
+                                     on_progress=lambda of, all: late.parent.is_dir() and late.write_bytes(b"theirs"),
+                                     ):  # fmt: skip
+        done.append(one)
+    assert late.read_bytes() == b"theirs"
+    assert done[0].error is None and isinstance(done[1].error, irtool.PictureError)
+
+
 def test_restoring_imports_neither_skimage_nor_the_language_package(
     environment: dict[str, str], models_dir: Path, photo: Any, tmp_path: Path
 ) -> None:

@@ -73,6 +73,16 @@ def test_what_was_once_taken_for_damage_is_left_alone(kind):
     assert untouched(drawn(kind))
 
 
+@pytest.mark.parametrize("color", [(255, 255, 255), (0, 0, 0), (200, 30, 20), (8, 10, 30), (127, 127, 127)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 700), (300, 400)])
+def test_a_picture_of_one_color_is_clean(color, size):
+    pixels = np.full((*size, 3), color, np.uint8)
+    pixels[..., 0] ^= np.arange(size[1], dtype=np.uint8) & 1  # one level, as JPEG leaves it
+    found = irtool.detect(pixels)
+    assert found.is_clean and not found.uncertain and found.clean == 1
+    assert untouched(pixels)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("content", CONTENT)
 def test_good_photographs_come_back_untouched(shared: Path, content: str):

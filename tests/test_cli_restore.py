@@ -220,3 +220,17 @@ def test_a_mask_of_another_size_is_named(cli, using, photo, tmp_path):
     done = cli("restore", source, "--mask", tmp_path / "mask.png", env=using("clean"))
     assert done.returncode in (1, 2) and "mask.png has 5x4 pixels" in done.stderr
     assert not (tmp_path / "a.restored.png").exists()
+
+
+def test_empty_files_that_a_power_cut_left_are_done_again(cli, using, photo, tmp_path):
+    for name in ("a.png", "b.png", "c.png"):
+        photo(tmp_path / "in" / name)
+    command = ("restore", tmp_path / "in", "-o", tmp_path / "out", "--task", "denoise", "--json")
+    assert cli(*command, env=using("clean")).returncode == 0
+    whole = (tmp_path / "out/a.png").read_bytes()
+    (tmp_path / "out/a.png").write_bytes(b"")
+    (tmp_path / "out/b.png").write_bytes(b"something else")
+    done = cli(*command, env=using("clean"))
+    assert done.returncode == 0 and json.loads(done.stdout.splitlines()[-1])["skipped"] == 2, done.stderr
+    assert (tmp_path / "out/a.png").read_bytes() == whole
+    assert (tmp_path / "out/b.png").read_bytes() == b"something else"

@@ -194,6 +194,17 @@ def test_compare_asks_before_it_replaces_a_file(photo: Callable[..., Path], tmp_
     assert target.read_bytes() != b"mine"
 
 
+@pytest.mark.parametrize("line", ["train|export|run/last.pt|net.safetensors", "export|irtool-nano|net.onnx",
+                                  "export|irtool-nano|net.xml"])  # fmt: skip
+def test_an_export_asks_before_it_replaces_a_file(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("net.safetensors", "net.onnx", "net.bin"):
+        (tmp_path / name).write_bytes(b"mine")
+    assert main(line.split("|")) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert all(path.read_bytes() == b"mine" for path in tmp_path.iterdir())
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
 @pytest.mark.parametrize(
     "line",

@@ -143,5 +143,5 @@ def test_a_model_is_trained_exported_and_used(cli, using, photo, tmp_path):
     )
     assert used.returncode == 0, used.stderr
     assert Image.open(tmp_path / "x.png").size == (48, 48)
-    wrong = cli("train", "export", "data/clean/a.png", "tiny.safetensors", cwd=tmp_path)
+    wrong = cli("train", "export", "data/clean/a.png", "other.safetensors", cwd=tmp_path)
     assert wrong.returncode == 2 and "no checkpoint" in wrong.stderr

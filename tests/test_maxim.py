@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -223,4 +224,24 @@ def test_a_checkpoint_with_objects_in_it_is_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.npz"
     np.savez(path, **{"opt/target/a": np.array([print], dtype=object)})
     with pytest.raises(UnavailableError, match=r"checkpoint\.npz"):
+        read_published(path)
+
+
+@pytest.mark.parametrize("kind", ["npz", "tgz", "header"])
+def test_an_archive_that_holds_more_than_it_does_is_refused(tmp_path, kind):
+    path = tmp_path / f"net.{'tgz' if kind == 'tgz' else 'npz'}"
+    if kind == "tgz":
+        with tarfile.open(path, "w:gz") as archive:
+            for number in range(3):
+                info = tarfile.TarInfo(f"{number}.bin")
+                info.size = 100 << 20
+                archive.addfile(info, io.BytesIO(bytes(info.size)))
+    elif kind == "npz":
+        np.savez_compressed(path, a=np.zeros(100 << 18, np.float32))
+    else:
+        head = io.BytesIO()
+        np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": (10**11,)})
+        with zipfile.ZipFile(path, "w") as packed:
+            packed.writestr("a.npy", head.getvalue() + bytes(64))
+    with pytest.raises(UnavailableError, match="damaged"):
         read_published(path)

@@ -86,6 +86,16 @@ def profile_of_one_block(tags: int, size: int) -> bytes:
     return (make.rgb_profile()[:128] + table).ljust(size, b"\0")
 
 
+def tiff_of_one_part(samples: int, depth: int, data: bytes, tile: int = 0) -> bytes:
+    """16 x 16 pixels in one strip, or in one tile that is much larger."""
+    values = [(256, 16), (257, 16), (258, depth), (259, 8), (262, 1), (277, samples)]
+    values += [(322, tile), (323, tile)] if tile else []
+    at = 8 + 2 + 12 * (len(values) + 2) + 4
+    values = sorted([*values, (324 if tile else 273, at), (325 if tile else 279, len(data))])
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(values)) + rows + bytes(4) + data
+
+
 def many_directories(count: int) -> bytes:
     each = 2 + 12 + 4
     rows = [struct.pack("<HHHIII", 1, 254, 4, 1, 1, 8 + each * (i + 1)) for i in range(count - 1)]
@@ -130,8 +140,12 @@ BOMBS: dict[str, Callable[[], bytes]] = {
         16, 16, 8, 2, SMALL, make.chunk(b"zTXt", b"a\0\0" + zeros(1 << 20)) * 10_000
     ),
     "jpeg that claims 17000 squared": lambda: jpeg_claiming(17000, 17000),
+    "jpeg of two million segments": lambda: jpeg_claiming(16, 16)[:2] + b"\xff\xe1\0\2" * 2_000_000,
     "jpeg whose EXIF is one block": lambda: jpeg_with_exif(one_block(2000, 40_000)),
     "tiff whose entries are one block": lambda: tiff_of_one_block(5000, 200_000),
+    "tiff of one tile, 16384 squared": lambda: tiff_of_one_part(1, 8, zeros(1 << 20), tile=16384),
+    "tiff of one tile of gray and alpha": lambda: tiff_of_one_part(2, 16, zeros(1 << 20), tile=16384),
+    "tiff of one strip of gray and alpha": lambda: tiff_of_one_part(2, 16, zeros(1 << 28)),
     "tiff of 60,000 directories": lambda: many_directories(60_000),
     "gif with a screen of 17000 squared": lambda: make.saved(Image.new("P", (9, 9)), "GIF").replace(
         struct.pack("<HH", 9, 9), struct.pack("<HH", 17000, 17000), 1

@@ -84,19 +84,19 @@ def test_png_transparent_color(n: int, dtype: type) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("layout", ["plain", "deflate", "tiled", "planar"])
+@pytest.mark.parametrize("layout", ["plain", "deflate", "tiled", "planar", "planar deflate"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("n", [1, 3, 4])
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_tiff_is_read_exactly(n: int, dtype: type, layout: str, order: str) -> None:
     codes = make.noise(21, 35, n, dtype)
-    options: dict = {"photometric": "minisblack" if n == 1 else "rgb"}
-    if layout in ("deflate", "tiled"):
+    options: dict = {"photometric": "minisblack" if n < 3 else "rgb"}
+    if layout in ("deflate", "tiled", "planar deflate"):
         options |= {"compression": "zlib", "predictor": True}
     if layout == "tiled":
         options |= {"tile": (16, 16)}
-    if layout == "planar" and n > 1:
+    if layout.startswith("planar") and n > 1:
         options |= {"planarconfig": "separate"}
-    if n == 4:
+    if n in (2, 4):
         options |= {"extrasamples": ["unassalpha"]}
     out = BytesIO()
     stored = np.moveaxis(codes, -1, 0) if "planarconfig" in options else codes

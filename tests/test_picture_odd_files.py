@@ -240,6 +240,13 @@ def test_srgb_goes_before_gamma(extra: bytes) -> None:
     assert (codes_of(read(make.png(SMOOTH, extra=extra))) == SMOOTH).all()
 
 
+def test_of_two_gammas_the_first_counts_and_a_narrow_range_is_told_of() -> None:
+    picture = read(make.png(SMOOTH, extra=USUAL_GAMMA + make.chunk(b"gAMA", struct.pack(">I", 100000))))
+    assert (codes_of(picture) == SMOOTH).all() and encode(picture).count(b"gAMA") == 1
+    narrow = read(make.png(SMOOTH, extra=make.chunk(b"cICP", bytes([1, 13, 0, 0]))))
+    assert "narrow range" in " ".join(narrow.notes)
+
+
 def bmp(header: bytes, codes: np.ndarray, behind: bytes = b"") -> bytes:
     rows = np.ascontiguousarray(codes[::-1, :, ::-1]).tobytes()
     start = 14 + len(header)

@@ -164,6 +164,12 @@ def test_rarer_kinds_of_jpeg_are_refused_for_what_they_are(marker: int, precisio
     assert "damaged" not in told_of
 
 
+def test_a_jpeg_of_two_channels_is_refused_for_what_it_is() -> None:
+    data = make.saved(SMOOTH, "JPEG")
+    at = data.index(b"\xff\xc0")
+    assert "2 channels" in refusal(data[: at + 9] + b"\2" + data[at + 10 :])
+
+
 def test_a_jpeg_of_a_thousand_scans_is_refused() -> None:
     data = make.saved(SMOOTH, "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")

@@ -234,6 +234,8 @@ def test_what_another_format_cannot_keep_is_told() -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS"),
         (bytes(5000), "zeros"),
         (b"hello", "known kind"),
+        (b"P6\n1 1\n65535\n" + bytes(6), "Netpbm"),
+        (b"PF\n1 1\n-1.0\n" + bytes(12), "Netpbm"),
         (b"BM" + bytes(12) + b"\x10\0\0\0" + bytes(200), "BMP of a kind"),
     ],
 )

@@ -50,9 +50,9 @@ def test_items_of_an_address_mirror_its_tree_and_know_what_is_there(memory):
 
 def test_what_cannot_work_is_said_before_anything_is_read(memory):
     memory.pipe_file("/in/a.png", b"x")
-    memory.pipe_file("/in/a.jpg", b"x")
+    memory.pipe_file("/other/a.png", b"x")
     with pytest.raises(UsageError, match="would both be written"):
-        remote.make_items(["memory://in"], output="memory://out", format="png")
+        remote.make_items(["memory://in", "memory://other"], output="memory://out")
     with pytest.raises(UsageError, match="is the input"):
         remote.make_items(["memory://in"], output="memory://in")
     with pytest.raises(UsageError, match="needs a folder"):
@@ -64,6 +64,69 @@ def test_what_cannot_work_is_said_before_anything_is_read(memory):
     memory.mkdir("/empty")
     with pytest.raises(NothingToDoError):
         remote.make_items(["memory://empty"], output="out")
+
+
+def test_pictures_of_one_stem_are_told_apart_by_their_suffix(memory):
+    for name in ("a.png", "a.jpg", "b.jpg"):
+        memory.pipe_file(f"/in/{name}", b"x")
+    items = remote.make_items(["memory://in"], output="out", format="png")
+    assert [item.target.name for item in items] == ["a.jpg.png", "a.png.png", "b.png"]
+
+
+ESCAPING = ("../../above.png", "/tmp/rooted.png", "a/../../b/./c.png", "..\\..\\windows.png", "plain.png")
+
+
+def archive_of(folder: Path, members: dict[str, bytes], suffix: str) -> Path:
+    path = folder / f"shard-000.{suffix}"
+    if suffix == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name, data in members.items():
+                packed.writestr(name, data)
+    else:
+        with tarfile.open(path, "w") as packed:
+            for name, data in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                packed.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["tar", "zip"])
+def test_no_name_in_an_archive_leads_out_of_the_output_folder(cli, using, photo, tmp_path, suffix):
+    picture = photo(tmp_path / "p.png").read_bytes()
+    archive = archive_of(tmp_path, dict.fromkeys(ESCAPING, picture), suffix)
+    out = tmp_path / "deep" / "below" / "out"
+    items = remote.make_items([str(archive)], output=str(out))
+    assert len(items) >= 3 and all(out in item.target.resolve().parents for item in items)
+    before = set(tmp_path.rglob("*")) | set(Path("/tmp").glob("*.png"))
+    done = cli("restore", archive, "-o", out, "--json", env=using("clean"))
+    assert done.returncode in (0, 1) and "a bug in irtool" not in done.stderr, done.stderr
+    made = (set(tmp_path.rglob("*")) | set(Path("/tmp").glob("*.png"))) - before
+    assert {out / "above.png", out / "plain.png"} <= made
+    assert all(path.is_relative_to(tmp_path / "deep") for path in made)
+
+
+def test_what_unpacks_to_more_than_there_is_room_for_is_not_unpacked(tmp_path):
+    archive = archive_of(tmp_path, {"a.png": bytes(50 << 20)}, "zip")
+    assert archive.stat().st_size < 100_000
+    (item,) = remote.make_items([str(archive)], output=str(tmp_path / "out"))
+    with pytest.raises(PictureError, match="larger than the memory"):
+        item.source.read_bytes(1 << 20)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_called_like_an_archive_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.zip")
+    for name in ("pipe.zip", "absent.tar"):
+        with pytest.raises(UnavailableError, match="no file"):
+            remote.make_items([str(tmp_path / name)], output=str(tmp_path / "out"))
+
+
+def test_a_store_that_sends_more_than_it_says_is_cut_off(memory, monkeypatch):
+    memory.pipe_file("/in/a.png", bytes(5 << 20))
+    monkeypatch.setattr(type(memory), "info", lambda self, path, **options: {"size": 10, "name": path, "type": "file"})
+    with pytest.raises(PictureError, match="larger than the memory"):
+        remote.RemotePath("memory://in", "/in/a.png").read_bytes(1 << 20)
 
 
 def test_a_write_that_fails_leaves_nothing_under_the_name(memory, monkeypatch):
@@ -97,18 +160,8 @@ def test_a_store_is_written_to_once(monkeypatch):
 @pytest.mark.parametrize("suffix", ["tar", "zip"])
 def test_an_archive_gives_its_pictures(cli, using, photo, tmp_path, suffix):
     picture = photo(tmp_path / "p.png").read_bytes()
-    archive = tmp_path / f"shard-000.{suffix}"
     members = {"0001.png": picture, "0001.json": b"{}", "0002.png": picture, "0002.json": b"{}"}
-    if suffix == "zip":
-        with zipfile.ZipFile(archive, "w") as file:
-            for name, data in members.items():
-                file.writestr(name, data)
-    else:
-        with tarfile.open(archive, "w") as file:
-            for name, data in members.items():
-                info = tarfile.TarInfo(name)
-                info.size = len(data)
-                file.addfile(info, io.BytesIO(data))
+    archive = archive_of(tmp_path, members, suffix)
     local = cli("restore", tmp_path / "p.png", "-o", tmp_path / "one.png", env=using("rain"))
     done = cli("restore", archive, "-o", tmp_path / "out", "--json", env=using("rain"))
     assert local.returncode == done.returncode == 0, done.stderr

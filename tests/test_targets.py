@@ -151,6 +151,9 @@ def test_existing_outputs(two, tmp_path):
     assert resolve_existing(two, "skip") == (two, [])  # the first lacks the page beside it still
     for path in two[0].outputs:
         path.write_bytes(b"")
+    assert resolve_existing(two, "skip") == (two, [])  # empty files, as a power cut leaves them, are no results
+    for path in two[0].outputs:
+        path.write_bytes(b"x")
     assert resolve_existing(two, "skip") == ([two[1]], [two[0]])
     with pytest.raises(UsageError, match=r"a\.png exists"):
         resolve_existing(two, "error")
@@ -166,6 +169,18 @@ def test_new_names_do_not_meet(tmp_path):
     both = [Item(Path("x"), tmp_path / "a.png", None), Item(Path("y"), tmp_path / "a-2.png", None)]
     names = [j.target.name for j in resolve_existing(both, "rename")[0]]
     assert names == ["a-3.png", "a-2-2.png"]
+
+
+def test_links_that_lead_in_a_circle_stop_nothing(tree, tmp_path):
+    out = tree / "out"
+    out.mkdir()
+    for link in (tree / "round.png", out / "round.png", tmp_path / "round"):
+        link.symlink_to(link.name)
+    names = [target.name for _, target, _ in jobs(tree, output=out)]
+    assert "round.png" in names and len(names) > 1  # named as what it is when it is read
+    assert jobs(tree / "a.png", output=tmp_path / "round" / "a.png")
+    with pytest.raises(PictureError, match="cannot be created"):
+        make_folder(tmp_path / "round" / "below")
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path):
@@ -227,6 +242,9 @@ def test_inputs_that_would_share_an_output_are_told_apart_by_their_suffix(tree, 
     out = tmp_path / "out"
     names = [t.name for _, t, _ in jobs(tree, output=out, format="png", recursive=True)]
     assert names == ["a.jpg.png", "a.png.png", "b.png", "c.png", "d.png"]
+    photo(tree / "a.jpg.png", size=(4, 5))  # called as one of them would be
+    names = [t.name for _, t, _ in jobs(tree, output=out, format="png", recursive=True)]
+    assert sorted(names) == ["a.jpg.jpg.png", "a.jpg.png.png", "a.png.png", "b.png", "c.png", "d.png"]
     # Two of one name from two folders still need a word from the user.
     with pytest.raises(UsageError, match="would both be written"):
         jobs(tree / "a.png", photo(tmp_path / "other" / "a.png", size=(4, 5)), output=f"{out}/")

@@ -28,13 +28,14 @@ from .models import models
 from .output import debugging, discard_stdout, print_bug, print_error
 from .presets import ConfiguredCommand, presets
 from .restore import restore
+from .serve import serve
 from .train import train
 
 app = typer.Typer(rich_markup_mode=None)
 app.command(cls=ConfiguredCommand)(restore)
 app.command(cls=ConfiguredCommand)(instruct)
 for verb in (
-    detect, models, download, degrade, compare, eval, gather, export, info, doctor,
+    detect, serve, models, download, degrade, compare, eval, gather, export, info, doctor,
 ):  # fmt: skip
     app.command()(verb)
 app.add_typer(presets, name="presets")

@@ -19,8 +19,8 @@ from .. import memory
 from ..account import Account
 from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, PictureError, UsageError, explained
 from ..memory import Budget, peak_resident_bytes
-from ..targets import Item, check_targets, make_folders, resolve_existing
-from . import options
+from ..targets import Item, check_targets, is_done, make_folders, may_replace, resolve_existing
+from . import options, review
 from .options import Request
 from .output import Bar, Output, in_flags, write_stdout
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..detection import Diagnosis
     from ..engine.pipeline import JobResult
     from ..engine.workers import Stages
+    from ..page.review import Small
     from ..picture import Frames, Picture
     from ..plan import Plan, Upscale
     from ..result import Result
@@ -231,7 +232,7 @@ def read(item: Item, budget: Budget, several: bool = False) -> Picture | Frames:
     if source is None:
         source = sys.stdin.buffer
     elif not isinstance(source, Path):  # an address: irtool.remote
-        source = source.read_bytes()
+        source = source.read_bytes(budget.room() // 2)
     try:
         return decode(source, name=item.name, budget=budget)
     except FramesError:
@@ -289,7 +290,8 @@ def _restore_batch(
                 report(run, item, outcome("planned", decisions[item.source].whole(plan), decisions[item.source]))
         items = [item for item in items if decisions[item.source].plan is None]
     if not items:
-        return run.summary(EXIT_OK)
+        return review.finish(request, out, run.summary(EXIT_OK))
+    review.check(request, items)
     upscales = {d.upscale for d in (decisions[item.source] for item in items) if d.upscale is not None}
     largest = max((upscale.scale for upscale in upscales), default=1)
     if request.max_memory is not None and len(items) == 1 and isinstance(items[0].source, Path):
@@ -305,8 +307,8 @@ def _restore_batch(
     )  # fmt: skip
     if not request.dry_run:
         make_folders(items)
-        run.account = request.account() if request.is_shared_out else None
-    return run.process(items, results, lambda item, made: report(run, item, made))
+        run.account = request.account() if request.is_shared_out or request.review else None
+    return review.finish(request, out, run.process(items, results, lambda item, made: report(run, item, made)))
 
 
 def _named(items: Sequence[Item], decisions: Mapping[Path | None, JobPlan], others: Sequence[Path]) -> list[Item]:
@@ -323,11 +325,12 @@ def _named(items: Sequence[Item], decisions: Mapping[Path | None, JobPlan], othe
 
 @dataclass(frozen=True)
 class _Restored:
-    """A result, the picture before where it is to be seen beside it, and a diffusion model's way there."""
+    """A result; where they are to be seen, the picture before, a diffusion model's way there, and a small copy."""
 
     result: Result
     before: Picture | None = None
     trajectory: Trajectory | None = None
+    small: Small | None = None
 
 
 class _Restorer:
@@ -351,7 +354,6 @@ class _Restorer:
         self.upscales = upscales
         self.mask: Picture | None = None
         self.written: set[Path | None] = set()  # under --name
-        self.replace = request.policy == "overwrite"
         self.budget = request.budget(scale=max((upscale.scale for upscale in upscales), default=1))
 
     def load(self) -> list[str]:
@@ -395,6 +397,7 @@ class _Restorer:
                 return _Restored(Result(picture, Plan((), decision.answer(diagnosis)), diagnosis))
             assert decision.planner is not None
             return _Restored(Result(picture, decision.whole(decision.planner(diagnosis)), diagnosis))
+        small = review.small(request, item, picture)
         trajectory = None
         if item.trajectory is not None:
             from .trajectory import Trajectory
@@ -414,7 +417,7 @@ class _Restorer:
             result = keep(result, picture, item, self.run)
         # Pictures are large: the one before is kept only for those who want to see it.
         before = picture if item.side is not None else None
-        return _Restored(result, before, trajectory)
+        return _Restored(result, before, trajectory, small)
 
     def write(self, item: Item, restored: _Restored) -> StatusRecord:
         """Write what came of it."""
@@ -428,25 +431,24 @@ class _Restorer:
         if item.target in self.written:
             raise PictureError(f"{item.target} is the output of another picture, too.", "Use {stem} in --name.")
         lost: list[str] = []
-        outputs = [path for path in item.outputs if request.policy != "skip" or not path.exists()]
+        outputs = [path for path in item.outputs if request.policy != "skip" or not is_done(path)]
         if item.side in outputs and item.side is not None and restored.before is not None:
-            write_page(
-                side_by_side(restored.before.pixels, result.picture.pixels),
-                item.side,
-                replace=self.replace,
-                like=item.source,
-            )
+            page = side_by_side(restored.before.pixels, result.picture.pixels)
+            write_page(page, item.side, replace=may_replace(item.side, request.policy), like=item.source)
         if item.trajectory in outputs and item.trajectory is not None and restored.trajectory:
-            write_page(restored.trajectory.sheet(), item.trajectory, replace=self.replace, like=item.source)
+            replaces = may_replace(item.trajectory, request.policy)
+            write_page(restored.trajectory.sheet(), item.trajectory, replace=replaces, like=item.source)
         chosen: dict[str, Any] = {"quality": request.quality, "strip": request.strip, "notes": lost}
         if item.target is None:
             write_stdout(result.encode(item.format, **chosen))
         elif item.target in outputs and not isinstance(item.target, Path):  # an address: irtool.remote
             item.target.write_bytes(result.encode(item.format, **chosen))
         elif item.target in outputs:
-            result.save(item.target, format=item.format, replace=self.replace, **chosen)
+            result.save(item.target, format=item.format, replace=may_replace(item.target, request.policy), **chosen)
         done = outcome("clean" if result.untouched else "restored", result.plan, decision, result)
         done.record["notes"] += lost
+        if restored.small is not None:
+            done.record["change"] = restored.small.keep(Path(request.output or ""), item, result)
         if request.name is not None:
             self.written.add(item.target)
         return replace(done, item=item)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import EXIT_OK, PictureError, UsageError
-from ..fileio import exists
+from ..errors import EXIT_OK, PictureError
 from . import options
 from .output import Output
 
@@ -25,9 +24,7 @@ def compare(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="PATH", help="Write the two side by side.")
     ] = None,
-    existing: Annotated[
-        str, typer.Option("--existing", metavar="overwrite|error", help="Where the output exists.")
-    ] = "error",
+    existing: options.Overwrite = "error",
     json: options.Json = False,
 ) -> int:
     """Compare two pictures.
@@ -38,13 +35,11 @@ def compare(
     from ..picture import Picture, encode, read, save_bytes, side_by_side
     from ..targets import Item, check_targets
 
-    overwrite = options.one_of(existing, ("overwrite", "error"), "--existing") == "overwrite"
+    overwrite = options.may_overwrite(existing, *([output] if output else []))
     if output is not None:
         from ..picture import format_for
 
         format_for(output)
-        if not overwrite and exists(output):
-            raise UsageError(f"{output} exists already.", "Choose another name, or --existing overwrite.")
         check_targets(
             [Item(path, None, None) for path in (before, after, reference) if path] + [Item(None, output, None)]
         )

@@ -16,8 +16,8 @@ class _Degrader:
     A picture's seed comes of the seed given and its path below the folder, so that it is the same in every shard.
     """
 
-    def __init__(self, chain: str, seed: int, replace: bool, number: int | None, run: Run | None = None) -> None:
-        self.chain, self.seed, self.replace = chain, seed, replace
+    def __init__(self, chain: str, seed: int, policy: str, number: int | None, run: Run | None = None) -> None:
+        self.chain, self.seed, self.policy = chain, seed, policy
 
     def load(self) -> list[str]:
         from ..synth import parse
@@ -43,8 +43,9 @@ class _Degrader:
 
     def write(self, item: Any, data: bytes) -> StatusRecord:
         from ..picture import save_bytes
+        from ..targets import may_replace
 
-        save_bytes(data, item.target, replace=self.replace, like=item.source)
+        save_bytes(data, item.target, replace=may_replace(item.target, self.policy), like=item.source)
         return StatusRecord(str(self.parsed), {"chain": self.chain, "seed": self.seed})
 
 
@@ -76,7 +77,7 @@ def degrade_folder(
         if not quiet:
             out.result(f"{item.name} -> {item.target}: {done.words}, seed {seed}")
 
-    make = partial(_Degrader, chain, seed, existing == "overwrite")
+    make = partial(_Degrader, chain, seed, existing)
     results = run.results(items, make, jobs=jobs, device="cpu", threads=None)
     make_folders(items)
     return run.process(items, results, report)

@@ -41,6 +41,7 @@ def export(
         Path | None,
         typer.Option("--calibrate", metavar="DIR", help="Pictures like those it will see, for --int8."),
     ] = None,
+    existing: options.Overwrite = "error",
     offline: options.Offline = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -60,6 +61,7 @@ def export(
         raise UsageError("Give a model and a file to write.", "irtool export irtool-small denoise.onnx --task denoise")
     path = Path(targets[-1])
     kind = format_of(path, format)
+    options.may_overwrite(existing, path, *([path.with_suffix(".bin")] if kind == "openvino" else []))
     if scale is not None and scale not in SCALES:
         raise UsageError(f"--scale is 2, 3 or 4, not {scale}.")
     if scale is not None and task:

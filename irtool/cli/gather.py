@@ -34,7 +34,7 @@ def gather(
     """
     from ..account import FOLDER, read
     from ..fileio import atomic_write
-    from ..targets import names_in
+    from ..targets import is_done, names_in
 
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder.", "Name the output folder of a run.")
@@ -43,7 +43,7 @@ def gather(
     expected = _expected(heads[-1], folder)
     out = Output(json=json, quiet=quiet)
     listing = cache(names_in)
-    absent = [source for source, item in expected.items() if not item.existing(listing)]
+    absent = [source for source, item in expected.items() if not any(map(is_done, item.existing(listing)))]
     for source in absent:
         known = by_path.get(source, {})
         status = "failed" if known.get("error") else "missing"

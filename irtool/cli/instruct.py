@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import FileError, PictureError, UsageError
-from ..fileio import read_text
+from ..fileio import read_text, resolved
 from ..shard import parse as parse_shard
 from ..tables import LARGEST_FILE, numbered_rows
 from ..weights.registry import DEFAULT_DETECTOR, DEFAULT_RESTORER
@@ -116,7 +116,7 @@ def instruct(
         )
     custom_tasks = read_custom_tasks(adapter or ())
     parse_instruction = partial(parse, text_model=text_model, own=tuple(custom_tasks))
-    intents = {path.resolve(): parse_instruction(instructions) for path, instructions in lists.items()}
+    intents = {resolved(path): parse_instruction(instructions) for path, instructions in lists.items()}
     common = parse_instruction(sentences)
     for intent_list in intents.values() or [common]:
         check(intent_list)
@@ -131,7 +131,7 @@ def instruct(
     )  # fmt: skip
 
     def decide(source: Path | None) -> JobPlan:
-        intent_list = common if source is None or not intents else intents[source.resolve()]
+        intent_list = common if source is None or not intents else intents[resolved(source)]
         return decision(intent_list, strength=strength, model=model, own=custom_tasks, upscaler=upscaler, **more)
 
     return restore_batch(request, decide, [model])

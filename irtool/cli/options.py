@@ -82,6 +82,7 @@ Existing = Annotated[
         help="Where an output exists. Default: skip in folder runs, so that they resume; else error.",
     ),
 ]
+Overwrite = Annotated[str, typer.Option("--existing", metavar="overwrite|error", help="Where the output exists.")]
 Format = Annotated[
     str,
     typer.Option(
@@ -109,6 +110,7 @@ Log = Annotated[
 ]
 Strip = Annotated[bool, typer.Option("--strip", envvar="IRTOOL_STRIP", help="Leave metadata out.")]
 SideBySide = Annotated[bool, typer.Option("--side-by-side", help="Also write NAME.side-by-side.jpg, before and after.")]
+Review = Annotated[bool, typer.Option("--review", help="Also write OUTPUT/review.html, to look through what was done.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
 Dtype = Annotated[str, typer.Option("--dtype", envvar="IRTOOL_DTYPE", metavar="|".join(DTYPES), help="Number type.")]
 Tile = Annotated[
@@ -215,6 +217,22 @@ def one_of(value: str, known: Sequence[str], flag: str) -> str:
     if value in known:
         return value
     raise UsageError(f"{flag} cannot be '{value}'.", closest(value, known))
+
+
+def may_overwrite(existing: str, *outputs: Path) -> bool:
+    """Whether outputs that are there are replaced.
+
+    Raises:
+        UsageError: they are not, and one is there.
+    """
+    from ..fileio import exists
+
+    if one_of(existing, ("overwrite", "error"), "--existing") == "overwrite":
+        return True
+    for output in outputs:
+        if exists(output):
+            raise UsageError(f"{output} exists already.", "Choose another name, or --existing overwrite.")
+    return False
 
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -358,6 +376,7 @@ class Request:
     strip: bool = False
     side_by_side: bool = False
     dry_run: bool = False
+    review: bool = False
     device: str = "auto"
     dtype: str = "auto"
     tile: str = "auto"
@@ -398,6 +417,8 @@ class Request:
             one_of(self.existing, EXISTING, "--existing")
         if self.on is not None and (self.jobs != "1" or self.ask):
             raise UsageError("--on excludes --jobs and --ask.", "Leave one of them out.")
+        if self.review and (self.is_remote or self.output in (None, "-")):
+            raise UsageError("--review goes into an output folder.", "Name one with -o.")
         if self.ask and self.jobs != "1":
             raise UsageError("--ask and --jobs exclude each other.", "Leave one of them out.")
         if self.ask and not sys.stdin.isatty():
@@ -450,14 +471,14 @@ class Request:
         return self.shard is not None or self.jobs != "1" or self.on is not None
 
     def account(self) -> Account | None:
-        """The account of a folder run that is shared out; plain runs leave nothing but pictures.
+        """The account of a folder run that is shared out or reviewed; plain runs leave nothing but pictures.
 
         Its head has the arguments of `make_items` that give the same outputs again.
         """
         from ..account import Account
         from ..targets import has_folder
 
-        if self.is_remote or self.output is None or not has_folder(self.inputs):
+        if self.is_remote or self.output is None or not (has_folder(self.inputs) or self.review):
             return None
         targets = {
             "inputs": [str(Path(one).absolute()) for one in self.inputs],

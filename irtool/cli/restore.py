@@ -49,6 +49,7 @@ def restore(
     ask: Annotated[
         bool, typer.Option("--ask", help="Show input and result of each picture, and wait whether to keep it.")
     ] = False,
+    review: options.Review = False,
     dry_run: options.DryRun = False,
     limit: options.Limit = None,
     watch: options.Watch = False,
@@ -95,7 +96,8 @@ def restore(
         others = {"--auto": auto, "--adapter": adapter, "--mask": mask, "--ask": ask, "--ensemble": ensemble,
                   "--side-by-side": side_by_side, "--preview-steps": preview_steps, "--recursive": recursive,
                   "--controller": controller, "--strength": strength != 1, "--max-memory": max_memory,
-                  "--scale": scale is not None, "--name": name, "--limit": limit, "--watch": watch}  # fmt: skip
+                  "--scale": scale is not None, "--name": name, "--limit": limit, "--watch": watch,
+                  "--review": review}  # fmt: skip
         request = Request(inputs, model, detector, output=output, existing=existing, format=format, quality=quality,
                           strip=strip, dry_run=dry_run, device=device, dtype=dtype, threads=threads, json=json,
                           quiet=quiet, verbose=verbose, log=log)  # fmt: skip
@@ -121,7 +123,7 @@ def restore(
         dtype=dtype, tile=tile, padding=padding, max_memory=max_memory, threads=threads, preview_steps=preview_steps,
         json=json, quiet=quiet, verbose=verbose, mask=mask, ensemble=ensemble, ask=ask,
         jobs=jobs, on=on, shard=None if shard is None else parse_shard(shard), name=name, limit=limit, log=log,
-        watch=watch,
+        watch=watch, review=review,
     )  # fmt: skip
     if adapter is not None:
         from ..models.lora import base_task

@@ -192,6 +192,7 @@ def export(
     ] = None,
     share: Annotated[float, typer.Option("--share", metavar="0..1", help="Of --blend in the mean.")] = 0.5,
     only: Annotated[str, typer.Option("--only", metavar="TASK", help="Blend the offsets of this task alone.")] = "",
+    existing: options.Overwrite = "error",
     json: options.Json = False,
 ) -> int:
     """Write a checkpoint's averaged weights as a model file."""
@@ -208,6 +209,7 @@ def export(
         notes[key] = value
     if not 0 <= share <= 1:
         raise UsageError(f"--share lies from 0 to 1, not {share:g}.")
+    options.may_overwrite(existing, target)
     written = write(checkpoint, target, notes, blend=blend, share=share, only=lookup(only).id if only else "")
     printer = Output(json=json)
     printer.result(f"{checkpoint} -> {written}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..degradation import lookup
 from ..errors import FileError, IrtoolError, UsageError, closest
-from ..fileio import read_text
+from ..fileio import read_text, resolved
 from ..tables import LARGEST_FILE, fill, number, parse_toml
 from ..weights.registry import File
 from .protocol import get_protocol
@@ -136,7 +136,7 @@ def read_custom_data_set(path: Path) -> Dataset:
     data_set = found[0]
     if not data_set.gt:
         raise UsageError(f"{path} does not say where its pictures are.", 'Add gt = ["FOLDER"], and lq = "FOLDER".')
-    home = path.resolve().parent
+    home = resolved(path).parent
     return replace(
         data_set,
         lq=str(home / data_set.lq) if data_set.lq else "",

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 UNCERTAIN = 0.5
 """Score from which a degradation that does not reach its threshold is still named, as uncertain."""
 
+FLAT = 2 / 255
+"""Range of each channel up to which a picture shows nothing that could be degraded: a blank page, a lens cap."""
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -98,7 +101,10 @@ class Detector:
         self.device, self.checks = device, checks
 
     def diagnose(self, pixels: Tensor) -> Diagnosis:
-        """Diagnose a picture: (3, H, W) sRGB in [0, 1], any size."""
+        """Diagnose a picture: (3, H, W) sRGB in [0, 1], any size. One of a single color is clean."""
+        low, high = pixels.flatten(1).aminmax(dim=1)
+        if bool((high - low <= FLAT).all()):
+            return Diagnosis(dict.fromkeys(IDS, 0.0), ())
         with torch.inference_mode():
             found = self.net.features(pixels[None].float().to(self.device))
         scores = dict(zip(IDS, found.kinds[0].float().sigmoid().tolist(), strict=True))

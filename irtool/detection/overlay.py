@@ -15,7 +15,7 @@ COLORS = {
     "missing": (0, 200, 90),
 }  # fmt: skip
 """sRGB tint of each of the local degradations; told apart by people who do not see red and green alike, too."""
-_LEAST = 0.2
+LEAST = 0.2
 
 
 def overlay(pixels: np.ndarray, diagnosis: Diagnosis) -> np.ndarray:
@@ -34,7 +34,7 @@ def overlay(pixels: np.ndarray, diagnosis: Diagnosis) -> np.ndarray:
     for kind in shown:
         cells = diagnosis.maps[kind].float()[None, None]
         hit = F.interpolate(cells, (h, w), mode="bilinear", align_corners=False)[0, 0, :, :, None]
-        alpha = 0.6 * ((hit - _LEAST) / (1 - _LEAST)).clamp(0, 1)
+        alpha = 0.6 * ((hit - LEAST) / (1 - LEAST)).clamp(0, 1)
         drawn = drawn + alpha * (torch.tensor(COLORS[kind]) / 255 - drawn)
     image = Image.fromarray((drawn.clamp(0, 1) * 255).round().byte().numpy())
     size = max(10, min(h, w) // 28)

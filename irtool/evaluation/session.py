@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ..data import Dataset, PairSet, get_protocol
 from ..data.sources import find
 from ..errors import NothingToDoError, UsageError
-from ..fileio import atomic_write
+from ..fileio import atomic_write, resolved
 from ..metrics import extra
 from ..plan import plan_tasks
 from ..shard import Shard
@@ -79,7 +79,7 @@ class Pairs:
         chosen = [pair for pair in found.pairs if only is None or fnmatch(pair.name, only)]
         if not chosen:
             raise NothingToDoError(f"No pair is called '{only}'.", f"The first one is {found.pairs[0].name}.")
-        subject = known.title or known.name if known else (lq or (*gt, Path())[0]).resolve().name
+        subject = known.title or known.name if known else resolved(lq or (*gt, Path())[0]).name
         return Pairs(known, replace(found, pairs=tuple(chosen[:limit])), len(found.pairs), subject)
 
 

@@ -24,6 +24,7 @@ _EXIF, _XMP, _EXTENSION = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"http
 _SEGMENT = 65533  # bytes in a segment beside its length
 _MAX_SCANS = 100  # libjpeg passes over the whole picture for each; encoders write 10, rarely 20
 _MAX_EXTENDED = 64 << 20
+_MAX_SEGMENTS = 10_000  # before the first scan; the largest profile has 255, XMP of 64 MiB 1,000
 
 # The end of entropy-coded data: a marker that is neither a stuffed zero, a restart, nor a fill byte.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -99,6 +100,8 @@ def structure(data: bytes) -> Structure:
             found.blocks = _blocks(found, body)
         if not found.scans:
             found.segments.append((marker, body))
+            if len(found.segments) > _MAX_SEGMENTS:
+                return found
         at += 2 + length
         if marker == 0xDA:
             found.scans += 1
@@ -194,6 +197,10 @@ def _check(found: Structure) -> None:
         raise RefusedError("is a JPEG whose height is told behind its pixels (DNL)", _CONVERT)
     if found.frame and found.precision != 8:
         raise RefusedError(f"is a {found.precision}-bit JPEG, of which irtool reads those of 8 bits", _CONVERT)
+    if found.frame and found.components not in (1, 3, 4):
+        raise RefusedError(f"is a JPEG of {found.components} channels, which name no colours", _CONVERT)
+    if len(found.segments) > _MAX_SEGMENTS:
+        raise RefusedError(f"is a JPEG of more than {_MAX_SEGMENTS} segments", "Save it anew with another program.")
     if found.scans > _MAX_SCANS:
         raise RefusedError(f"is a JPEG of more than {_MAX_SCANS} scans", "Save it anew with another program.")
     # A block takes two codes (its mean, and that no more follows) of a bit at least; in progressive files one.
@@ -236,10 +243,10 @@ def _is_complete(im: Any, body: bytes, filler: bytes) -> bool:
 
 def _joined(comments: Iterator[bytes]) -> bytes | None:
     """One comment of all: a full segment goes on in the next, another is a line of its own."""
-    out = b""
+    out = bytearray()
     for comment in comments:
         out += (b"" if not out or len(out) % _SEGMENT == 0 else b"\n") + comment
-    return out or None
+    return bytes(out) or None
 
 
 def _packet(found: Structure, notes: list[str]) -> bytes | None:

@@ -82,6 +82,8 @@ def png_metadata(
     blocks, dropped = png.carried((kind, body) for kind, body in parts if png.raw_profile(kind, body) is None)
     if dropped:
         notes.append(f"{dropped} damaged or oversized text or colour chunks were dropped")
+    if len(found.get(b"cICP", b"")) == 4 and not found[b"cICP"][3]:
+        notes.append("its samples leave room at both ends (narrow range, as in videos), which is not undone")
     try:
         # cICP goes before iCCP, iCCP before all else.
         if "cICP" in {name for name, _ in blocks} or not meta["icc"]:

@@ -170,11 +170,15 @@ def carried(parts: Iterable[tuple[bytes, bytes]]) -> tuple[list[tuple[str, bytes
 
     XMP packets and raw profiles are not among them: they are metadata of their own.
     """
-    blocks, dropped, left = [], 0, _MAX_ALL_TEXT
+    blocks: list[tuple[str, bytes]] = []
+    colors: set[str] = set()
+    dropped, left = 0, _MAX_ALL_TEXT
     for kind, body in parts:
         name = kind.decode("latin-1")
         if name in COLOR_CHUNKS:
-            sound = len(body) == _LENGTHS[name]
+            # Of two that say the same thing the first counts, as for other readers.
+            sound = len(body) == _LENGTHS[name] and name not in colors
+            colors.add(name)
         elif name in TEXT_CHUNKS and not is_xmp(kind, body):
             try:
                 left -= len(text_of(kind, body, min(_MAX_TEXT, left))[1])

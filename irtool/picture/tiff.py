@@ -50,6 +50,9 @@ def load_tiff(  # noqa: C901, PLR0912, PLR0915 (the cases of the format, in orde
         raise RefusedError("holds signed numbers, which are no colours", _CONVERT)
     deep, transparent, profile = bits > 8, channels in (2, 4), 34675 in directory or 319 in directory
     guard((width, height), deep=deep, alpha=transparent, profile=profile)
+    wide, tall = (max(1, _first(order, directory, tag, 1)) for tag in (322, 323))
+    if wide > width or tall > height:
+        guard((wide, tall), deep=deep, alpha=transparent)  # a tile is decoded as a whole
     notes = []
     if more := _unexplained(order, directory, channels):
         notes.append(more)
@@ -61,8 +64,11 @@ def load_tiff(  # noqa: C901, PLR0912, PLR0915 (the cases of the format, in orde
         if dropped:
             notes.append(f"private metadata of more than {_MAX_METADATA >> 20} MiB was dropped")
     data, number = _for_pillow(data, number, order, directory)
-    if bits == 16 and channels == 2:
-        return _gray_alpha16(data, number, order, directory, exif, notes)
+    apart = _first(order, directory, 284, 1) == 2
+    if (channels == 2 and (apart or bits == 16)) or (
+        channels > 2 and bits == 16 and apart and _first(order, directory, 259, 1) in _DEFLATE
+    ):
+        return _by_tifffile(data, number, order, directory, exif, notes)
 
     def opened() -> TiffImagePlugin.TiffImageFile:
         try:
@@ -172,10 +178,14 @@ def _color16(first: Any, second: Any, order: str) -> tuple[np.ndarray, np.ndarra
     if first.mode == "RGB":
         return both, None
     color, alpha = both[..., :3], both[..., 3]
-    if premultiplied:
-        whole = np.maximum(alpha, 1)[..., None].astype(np.uint32)
-        color = np.minimum((color * np.uint32(65535) + whole // 2) // whole, 65535).astype(np.uint16)
-    return color, alpha
+    return _straight(color, alpha) if premultiplied else color, alpha
+
+
+def _straight(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colour (H, W, C) that is not multiplied by its transparency (H, W) any more."""
+    top = np.iinfo(color.dtype).max
+    whole = np.maximum(alpha, 1)[..., None].astype(np.uint32)
+    return np.minimum((color * np.uint32(top) + whole // 2) // whole, top).astype(color.dtype)
 
 
 def _one_byte(rawmode: str, order: str, low: bool) -> str:
@@ -186,27 +196,34 @@ def _one_byte(rawmode: str, order: str, low: bool) -> str:
     return f"{layout};16{'L' if little != low else 'B'}"
 
 
-def _gray_alpha16(
+def _by_tifffile(
     data: bytes, page: int, order: str, directory: exif_room.Directory, exif: bytes | None, notes: list[str]
 ) -> DecodedFile:
-    """16-bit gray with a second channel, which Pillow does not read."""
+    """Gray with a second channel, of 16 bits or stored apart, and 16-bit colours stored apart: what Pillow does not
+    read, or wrongly."""
     import tifffile
 
     _check_strips(data, order, directory)
     with tifffile.TiffFile(BytesIO(data)) as file:
         found = file.pages[page]
         assert isinstance(found, tifffile.TiffPage)
-        odd = found.photometric not in (0, 1) or found.samplesperpixel != 2 or found.dtype != np.uint16
-        if odd or found.planarconfig != 1 or found.imagedepth != 1:
+        colors = 3 if found.photometric == 2 else 1
+        odd = found.photometric not in (0, 1, 2) or found.samplesperpixel < colors or found.imagedepth != 1
+        if odd or found.dtype not in (np.uint8, np.uint16):
             raise RefusedError("holds pixels in an unusual layout", _CONVERT)
         array = found.asarray()
+        if found.planarconfig == 2 and found.samplesperpixel > 1:
+            array = np.moveaxis(array, 0, -1)
         icc, xmp = (found.tags[t].value if t in found.tags else None for t in (34675, 700))
         dpi = sane_dpi(found.get_resolution(unit=2)) if 282 in found.tags else None
-    color = 65535 - array[..., :1] if found.photometric == 0 else array[..., :1]
-    transparent = _first(order, directory, 338, 0) in (1, 2)
-    return DecodedFile(
-        color, array[..., 1] if transparent else None, icc=icc, xmp=xmp, exif=exif, dpi=dpi, notes=tuple(notes)
-    )
+    color, alpha = np.ascontiguousarray(array[..., :colors]), None
+    if found.photometric == 0:
+        color = np.iinfo(color.dtype).max - color
+    kind = _first(order, directory, 338, 0)
+    if array.shape[-1] > colors and kind in (1, 2):
+        alpha = array[..., colors]
+        color = _straight(color, alpha) if kind == 1 else color
+    return DecodedFile(color, alpha, icc=icc, xmp=xmp, exif=exif, dpi=dpi, notes=tuple(notes))
 
 
 def _check_strips(data: bytes, order: str, directory: exif_room.Directory) -> None:
@@ -216,10 +233,11 @@ def _check_strips(data: bytes, order: str, directory: exif_room.Directory) -> No
     lengths = numbers(order, directory.get(279)) or numbers(order, directory.get(325))
     compression = _first(order, directory, 259, 1)
     if compression not in (1, *_DEFLATE):
-        raise RefusedError("holds 16-bit gray with a second channel in a compression that is not read", _CONVERT)
+        raise RefusedError("holds such pixels in a compression that they are not read in", _CONVERT)
     width, height = _first(order, directory, 256, 0), _first(order, directory, 257, 0)
     # A tile may reach over the edge by its own size.
-    whole = 4 * (width + _first(order, directory, 322, 0)) * (height + _first(order, directory, 323, 0))
+    wide, tall = width + _first(order, directory, 322, 0), height + _first(order, directory, 323, 0)
+    whole = _first(order, directory, 277, 1) * 2 * wide * tall
     left = whole + 4096 * len(offsets)
     for offset, length in zip(offsets, lengths, strict=False):
         if compression in _DEFLATE:

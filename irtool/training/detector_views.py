@@ -12,11 +12,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..detection.network import CROP, CROP_AREA, WHOLE_AREA, DetectorNet, cells_hit, reduced
+from ..fileio import atomic_write
 from .data import Sample, seed_of
 from .detector_data import CHANGE, DetectorPools
 from .recipe import Recipe, find, load
@@ -68,9 +70,7 @@ class SeenPools(Dataset[Sample]):
         kept |= {WHOLE_CELLS: cells_hit(whole_change, whole_map), CROP_CELLS: torch.stack(cells, dim=1)}
         kept |= {name: value for name, value in sample.extras.items() if name != CHANGE} | {"labels": sample.labels}
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file({name: value.half().contiguous() for name, value in kept.items()}, partial)
-        partial.replace(path)
+        atomic_write(path, serialize({name: value.half().contiguous() for name, value in kept.items()}))
 
 
 def _box(pixels: Tensor, g: torch.Generator) -> tuple[int, int, int, int]:

@@ -21,7 +21,7 @@ import numpy as np
 from .. import picture
 from ..data.pairs import DEGRADED_NAMES, REFERENCE_NAMES
 from ..errors import FileError, IrtoolError, UsageError, reason
-from ..fileio import atomic_open, is_folder, is_regular
+from ..fileio import atomic_open, is_folder, is_regular, resolved
 from ..tables import rows
 from ..weights.hub import assets_cache
 from .recipe import Pairs, Recipe
@@ -140,7 +140,7 @@ def decode(paths: Sequence[Path], cache: Path, limit: int | None, skipped: list[
                 return f"{path} is no regular file."
         except (OSError, ValueError) as error:
             return f"{path} cannot be read: {reason(error)}."
-        key = f"{path.resolve()} {status.st_size} {status.st_mtime_ns} {limit} 1"
+        key = f"{resolved(path)} {status.st_size} {status.st_mtime_ns} {limit} 1"
         target = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
         size = _kept(target)
         if size is None:
@@ -345,7 +345,7 @@ def licenses(pictures: PictureSet, root: Path) -> dict[str, int]:
     path = root / "manifest.tsv"
     if is_regular(path):
         for row in rows(path):
-            license_of[(root / row.get("file", "")).resolve()] = row.get("licence") or row.get("license") or ""
+            license_of[resolved(root / row.get("file", ""))] = row.get("licence") or row.get("license") or ""
     used = [p.source for p in (*pictures.clean, *pictures.held_out)]
     used += [side.source for pairs in pictures.pairs for t in pairs for side in (t.degraded, t.clean)]
-    return dict(Counter(license_of.get(p.resolve(), "") or "not stated" for p in dict.fromkeys(used)).most_common())
+    return dict(Counter(license_of.get(resolved(p), "") or "not stated" for p in dict.fromkeys(used)).most_common())

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..degradation import CLEAN, IDS
 from ..errors import UsageError, closest
-from ..fileio import exists, read_text
+from ..fileio import exists, read_text, resolved
 from ..tables import fill, number, parse_toml, read_toml, unknown
 from .tasks import TASKS, training_task
 
@@ -168,7 +168,7 @@ def table(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     Raises:
         UsageError: the file is no TOML, or extends something that is not there, or itself.
     """
-    if path.resolve() in _seen:
+    if resolved(path) in _seen:
         raise UsageError(f"{path} extends itself: " + " -> ".join(p.name for p in (*_seen, path)) + ".")
     content = read_toml(path)
     if "extends" not in content:
@@ -176,7 +176,7 @@ def table(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = content.pop("extends")
     if not isinstance(base, str):
         raise UsageError(f"{path}: 'extends' names a recipe, in quotes, not {base!r}.")
-    merged = table(find(base, path.parent), (*_seen, path.resolve()))
+    merged = table(find(base, path.parent), (*_seen, resolved(path)))
     for key, value in content.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = {**merged[key], **value} if both else value

@@ -19,10 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UnavailableError
+from ..errors import UnavailableError, reason
 
 Arrays = dict[str, NDArray[np.float32]]
 LARGEST = 1 << 29  # bytes of one member of an archive
+MOST = 16
+"""How many times its bytes an archive may hold: numbers compress little."""
+SMALL = 64 << 20  # bytes that any archive may hold
 TARGET = "opt/target/"  # before the parameters of a training checkpoint; the rest is the state of its optimizer
 MODULE = re.compile(
     r"stage_\d+_.*|UpSampleRatio_\d+|UNetEncoderBlock_\d+|Conv(Transpose)?_\d+|Dense_\d+|.*[Ll]ayer[Nn]orm.*|conv[12]|"
@@ -37,10 +40,11 @@ def read_checkpoint(path: Path) -> Arrays:
         UnavailableError: it is damaged, or holds anything but arrays.
     """
     try:
+        _require_own_bytes(path)
         with np.load(path, allow_pickle=False) as file:
             names = [name for name in file.files if name.startswith(TARGET)] or file.files
             arrays = {name.removeprefix(TARGET): np.asarray(file[name], np.float32) for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever a damaged archive makes of it
         raise UnavailableError(f"{path} is damaged or no .npz checkpoint ({type(error).__name__}).") from error
     if not arrays:
         raise UnavailableError(f"{path} holds no parameters.")
@@ -70,17 +74,48 @@ def read_graph(path: Path) -> Arrays:
                 if slot != 1 or key in arrays:
                     raise ValueError(f"{name} is no parameter")
                 arrays[key] = np.ascontiguousarray(parameter)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, tarfile.TarError) as error:
-        raise UnavailableError(f"{path} is damaged or holds no MAXIM graph: {error}.") from error
+    except Exception as error:  # whatever a damaged archive makes of it
+        raise UnavailableError(f"{path} is damaged or holds no MAXIM graph: {reason(error)}.") from error
     if not arrays:
         raise UnavailableError(f"{path} holds no MAXIM graph.")
     return arrays
 
 
+def _require_own_bytes(path: Path) -> None:
+    """Refuse an archive whose arrays are much larger than itself, in their headers or unpacked.
+
+    Raises:
+        ValueError: they are.
+    """
+    most = max(MOST * path.stat().st_size, SMALL)
+    with zipfile.ZipFile(path) as packed:
+        if sum(member.file_size for member in packed.infolist()) > most:
+            raise ValueError("it holds more than it does")
+        for member in packed.infolist():
+            with packed.open(member) as file:
+                one = np.lib.format.read_magic(file) == (1, 0)
+                header = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
+                shape, _, kind = header(file)
+                most -= int(np.prod(shape, dtype=object)) * kind.itemsize
+        if most < 0:
+            raise ValueError("it holds more than it does")
+
+
+def _members(archive: tarfile.TarFile, left: int) -> dict[str, tarfile.TarInfo]:
+    members = {}
+    for member in archive:
+        left -= member.size
+        if left < 0:  # before it is unpacked to get at the next one
+            raise ValueError("it holds more than it does")
+        if member.isfile():
+            members[member.name] = member
+    return members
+
+
 def _graph(path: Path) -> tuple[list[Mapping[str, Any]], dict[str, NDArray[Any]]]:
     """The nodes and the constants of the graph model in an archive."""
     with tarfile.open(path, "r:gz") as archive:
-        members = {member.name: member for member in archive.getmembers() if member.isfile()}
+        members = _members(archive, max(MOST * path.stat().st_size, SMALL))
 
         def read(name: str) -> bytes:
             if members[name].size > LARGEST:
