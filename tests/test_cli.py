@@ -84,7 +84,7 @@ def test_the_installed_command_is_the_same(environment):
         (["restore", "x.png", "--dtype", "fp23"], "fp32"),
         (["restore", "x.png", "--device", "gpu"], "cpu"),
         (["restore", "x.png", "--format", "jpgg"], "jpg"),
-        (["restore", "x.png", "--model", "irtool-smal.v1", "--task", "denoise"], "irtool-small.v1"),
+        (["restore", "x.png", "--model", "irtool-smal.v1", "--task", "denoise"], "irtool-small.v2"),
         (["restore", "x.png", "--strength", "2"], "0 to 1"),
         (["restore", "x.png", "--quality", "0"], "1 to 100"),
         (["restore", "x.png", "--tile", "big"], "off"),
@@ -167,10 +167,10 @@ def test_a_reader_that_goes_away_is_no_error(environment):
 
 def test_models(cli):
     lines = [json.loads(line) for line in cli("models", "--json").stdout.splitlines()]
-    assert [r["id"] for r in lines[:-1] if r["default"]] == ["irtool-small.v1", "irtool-detector.v4"]
+    assert [r["id"] for r in lines[:-1] if r["default"]] == ["irtool-small.v2", "irtool-detector.v4"]
     assert set(lines[0]["tasks"]) == set(IDS) and lines[-1] == {"type": "summary", "models": len(lines) - 1}
     listed = cli("models").stdout
-    assert "irtool-small.v1" in listed and "lm4lv" in listed.partition("no published file")[2]
+    assert "irtool-small.v2" in listed and "lm4lv" in listed.partition("no published file")[2]
 
 
 def test_doctor(cli, tmp_path):
@@ -183,10 +183,10 @@ def test_doctor(cli, tmp_path):
         and report["torch"]["devices"][0] == "cpu"
     )
     assert report["cache"] == str(tmp_path / "hf" / "hub") and report["environment"]["HF_HOME"] == env["HF_HOME"]
-    assert set(report["models"]) >= {"irtool-small.v1", "irtool-detector.v4"}
+    assert set(report["models"]) >= {"irtool-small.v2", "irtool-detector.v4"}
     assert done.returncode == (0 if report["healthy"] else 3)
     words = cli("doctor", env=env)
-    assert words.returncode == done.returncode and "irtool-small.v1" in words.stdout
+    assert words.returncode == done.returncode and "irtool-small.v2" in words.stdout
 
 
 @pytest.mark.parametrize(

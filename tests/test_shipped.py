@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 TRUTH = Path(__file__).parent / "pictures" / "kodak23.png"
 
 
-@pytest.fixture(scope="module", params=[DEFAULT_RESTORER, "irtool-nano.v1", "irtool-base.v1"])
+@pytest.fixture(scope="module", params=[DEFAULT_RESTORER, "irtool-nano.v1"])
 def restorer(request: pytest.FixtureRequest) -> models.Model:
     return models.load(locate(request.param))
 

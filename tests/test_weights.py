@@ -48,7 +48,7 @@ def test_the_registry_holds_the_defaults():
     assert known[weights.DEFAULT_DETECTOR].family == "detector"
 
 
-@pytest.mark.parametrize("id", [weights.DEFAULT_RESTORER, weights.DEFAULT_DETECTOR, "irtool-nano.v1", "irtool-base.v1"])
+@pytest.mark.parametrize("id", [weights.DEFAULT_RESTORER, weights.DEFAULT_DETECTOR, "irtool-nano.v1"])
 def test_the_weights_ship_and_are_intact(id):
     record = weights.get(id)
     weights.verify(record)
