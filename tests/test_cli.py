@@ -84,7 +84,7 @@ def test_the_installed_command_is_the_same(environment):
         (["restore", "x.png", "--dtype", "fp23"], "fp32"),
         (["restore", "x.png", "--device", "gpu"], "cpu"),
         (["restore", "x.png", "--format", "jpgg"], "jpg"),
-        (["restore", "x.png", "--model", "irtool-smal.v1", "--task", "denoise"], "irtool-small.v2"),
+        (["restore", "x.png", "--model", "irtool-smal.v1", "--task", "denoise"], "irtool-small.v1"),
         (["restore", "x.png", "--strength", "2"], "0 to 1"),
         (["restore", "x.png", "--quality", "0"], "1 to 100"),
         (["restore", "x.png", "--tile", "big"], "off"),
