@@ -16,7 +16,7 @@ from . import experts
 from .degradation import RESTORE_ORDER, lookup
 from .diffusion.sampling import Sampling
 from .errors import UsageError
-from .weights.registry import DEFAULT_RESTORER, DEFAULT_UPSCALER, restorers
+from .weights.registry import DEFAULT_RESTORER, DEFAULT_UPSCALER, records
 
 if TYPE_CHECKING:
     from .detection import Diagnosis
@@ -229,10 +229,10 @@ class Plan:
 def passes(ids: Iterable[str], model: str = DEFAULT_RESTORER) -> list[tuple[str, ...]]:
     """Degradations in groups that are each undone at once, in order.
 
-    What is said of the restorers that ship was measured on no others, so any other gets them all in one pass.
+    What is said of irtool's own restorers was measured on no others, so any other gets them all in one pass.
     """
     ids = sorted(ids, key=RESTORE_ORDER.index)
-    if not ids or not any(record.is_named(model) for record in restorers()):
+    if not ids or not any(record.is_named(model) for record in records() if record.family == "compact"):
         return [tuple(ids)] if ids else []
     shared = tuple(i for i in ids if i not in SEPARATE_PASSES)
     groups = [(i,) for i in ids if i in SEPARATE_PASSES] + ([shared] if shared else [])

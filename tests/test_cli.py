@@ -31,6 +31,7 @@ VERBS = (
     "models",
     "presets",
     "restore",
+    "serve",
     "train",
 )
 
