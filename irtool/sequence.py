@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -72,7 +73,7 @@ def restore_frames(
         return _result(lead, plan, frames.data)
     (budget or Budget()).require(frames.name, (lead.picture.width, lead.picture.height), HELD * frames.count)
     seconds, tiles, peak = lead.seconds, lead.tiles, lead.peak_bytes
-    record = provenance.of(plan, lead.source_sha256)
+    record = provenance.of(plan, hashlib.sha256(frames.data).hexdigest())
     for picture, duration in frames:
         done = picture
         if not plan.empty:

@@ -146,7 +146,7 @@ class Frames:
         format = sniff(self.data) or ""
         with _errors(self.name, format):
             for raw, duration in self._open().frames:
-                yield replace(_picture(raw, format, self.name, self._path), original=self.data), duration
+                yield _picture(raw, format, self.name, self._path), duration
 
     @property
     def middle(self) -> Picture:
