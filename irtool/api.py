@@ -6,7 +6,6 @@ lets them go. A model of one's own is loaded by `irtool.load_model` (`irtool.loa
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -368,7 +367,7 @@ def restore_with(
     picture = to_picture(image)
     mask = options.get("mask")
     masking = None if mask is None else to_picture(mask, "mask")
-    source_sha256 = "" if picture.original is None else hashlib.sha256(picture.original).hexdigest()
+    source_sha256 = picture.source_sha256
     started = time.perf_counter()
     pixels = torch.from_numpy(picture.pixels).permute(2, 0, 1)  # a view: a copy would be a quarter of all that is held
     look = _Look(options.get("detector", DEFAULT_DETECTOR), target_device)

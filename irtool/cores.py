@@ -1,4 +1,4 @@
-"""Processor cores: how many this process may use, and how many of them are free."""
+"""Processor cores and GPUs: how many this process may use, and how many of the cores are free."""
 
 from __future__ import annotations
 
@@ -29,6 +29,21 @@ def free() -> int:
     cores = usable()
     busy = min(_running() for _ in range(3)) - 1  # without this process
     return max(min(cores, max(2, cores // 2)), cores - max(0, busy))
+
+
+def gpus(device: str) -> int:
+    """CUDA devices that a run on `device` may share out; torch is asked only where a driver shows some."""
+    if not device.startswith(("auto", "cuda")) or ":" in device or not any(Path("/dev").glob("nvidia[0-9]*")):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def device_of(name: str, number: int | None) -> str:
+    """The device of the process with this number, which take turns on the GPUs; None: of the only one."""
+    count = 0 if number is None else gpus(name)
+    return f"cuda:{(number or 0) % count}" if count else name
 
 
 def _quota() -> float | None:

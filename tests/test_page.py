@@ -6,13 +6,8 @@ import io
 import json
 import os
 import re
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,56 +18,14 @@ from PIL import Image
 
 pytest.importorskip("starlette", reason="the page needs irtool[page]")
 pytest.importorskip("uvicorn", reason="the page needs irtool[page]")
+from page_samples import TOKEN, Served, page_of, slowed
 from starlette.testclient import TestClient
 
 import irtool
 from irtool import api
 from irtool.page import worker as workers
-from irtool.page.app import SECURITY, Page, create_app
-from irtool.page.session import Limits, Session, shown_name
-from irtool.page.worker import Worker
-from irtool.targets import make_items
-
-TOKEN = "a-token-of-the-tests"
-
-
-class Served:
-    """A page, asked as its own script asks."""
-
-    def __init__(self, client: TestClient, session: Session) -> None:
-        self.client, self.session = client, session
-
-    def get(self, path: str, **options: Any) -> Any:
-        return self.client.get(f"/{TOKEN}/{path}", **options)
-
-    def post(self, path: str, data: Any = None, **options: Any) -> Any:
-        return self.client.post(f"/{TOKEN}/api/{path}", json={} if data is None else data, **options)
-
-    def add(self, content: bytes, name: str = "a.png") -> Any:
-        return self.client.post(f"/{TOKEN}/api/pictures", params={"name": name}, content=content)
-
-    def pictures(self) -> list[dict[str, Any]]:
-        return list(self.get("api/state").json()["pictures"])
-
-    def picture(self, id: str) -> dict[str, Any]:
-        return next(p for p in self.pictures() if p["id"] == id)
-
-    def wait(self, id: str, *states: str) -> dict[str, Any]:
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
-            picture = self.picture(id)
-            if picture["state"] in states:
-                return picture
-            time.sleep(0.01)
-        raise AssertionError(f"still {picture}")
-
-    def ready(self, content: bytes, name: str = "a.png") -> str:
-        """A picture that was added and looked at."""
-        answer = self.add(content, name)
-        assert answer.status_code == 201, answer.text
-        id = str(answer.json()["id"])
-        assert self.wait(id, "ready", "failed")["state"] == "ready"
-        return id
+from irtool.page.app import SECURITY, create_app
+from irtool.page.session import shown_name
 
 
 @pytest.fixture
@@ -84,15 +37,10 @@ def serve(models_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Served]]:
         **limits: int,
     ) -> Served:  # fmt: skip
         scratch = tmp_path / f"scratch-{len(clients)}"
-        scratch.mkdir()
-        to = None if output is None else f"{output}/"
-        items = [] if folder is None else make_items([str(folder)], output=to, recursive=True, format=None)
-        session = Session(scratch, Limits(**limits), items)
-        options = {"detector": f"local:{models_dir / detector}.safetensors", "device": "cpu"}
-        page = Page(session, Worker(session, options, 1), [f"local:{models_dir / 'restorer.safetensors'}"], "folder")
+        page = page_of(models_dir, scratch, "folder", folder, output, detector, **limits)
         client = TestClient(create_app(page, TOKEN, host), base_url="http://127.0.0.1:8000")
         clients.append(client.__enter__())
-        return Served(client, session)
+        return Served(client, page.session)
 
     yield make
     for client in clients:
@@ -107,18 +55,7 @@ def png(photo: Callable[..., Path], tmp_path: Path) -> bytes:
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """A restoration of a thousand tiles, until the event is set."""
-    hurry = threading.Event()
-    real = api.restore
-
-    def restore(image: Any, **options: Any) -> Any:
-        for i in range(1000):
-            options["on_progress"](i, 1000)
-            if hurry.wait(0.01):
-                break
-        return real(image, **options)
-
-    monkeypatch.setattr(api, "restore", restore)
-    return hurry
+    return slowed(monkeypatch, 1000, 0.01)
 
 
 AUTO = {"auto": True}
@@ -495,46 +432,6 @@ def test_a_failure_is_said_and_the_queue_goes_on(serve, png, monkeypatch, capsys
     assert "ZeroDivisionError" in capsys.readouterr().err
     served.post(f"pictures/{first}/restore", AUTO)
     assert served.wait(first, "done")["error"] is None
-
-
-def test_without_its_packages_the_command_names_the_extra(environment):
-    code = "import sys; sys.modules['starlette'] = None; from irtool.cli.app import main; sys.exit(main(['serve']))"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 3
-    assert done.stderr == "error: The page needs optional packages.\nhint: pip install 'irtool[page]'\n"
-
-
-def test_the_command_serves_until_it_is_interrupted(environment, using, photo, tmp_path):
-    photo(tmp_path / "in" / "a.png")
-    (tmp_path / "tmp").mkdir()
-    env = environment | using("rain") | {"TMPDIR": str(tmp_path / "tmp")}
-    command = [sys.executable, "-m", "irtool", "serve", str(tmp_path / "in"), "--no-open"]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        address = process.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{22}/", address)
-        with urllib.request.urlopen(address, timeout=30) as answer:
-            assert answer.status == 200 and b"<title>irtool</title>" in answer.read()
-        with urllib.request.urlopen(f"{address}api/state", timeout=30) as answer:
-            assert b'"a.png"' in answer.read()
-        port = int(address.split(":")[2].partition("/")[0])
-        taken = subprocess.run(
-            [*command, "--port", str(port)], env=env, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert taken.returncode == 2 and f"Port {port} of 127.0.0.1 cannot be listened on" in taken.stderr
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 0 and err == "Ctrl-C ends it.\n"
-    assert list((tmp_path / "tmp").glob("irtool-page-*")) == []
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-def test_a_folder_that_is_not_there_or_empty_is_said(cli, tmp_path):
-    assert cli("serve", tmp_path / "none", "--no-open").returncode == 2
-    (tmp_path / "empty").mkdir()
-    assert cli("serve", tmp_path / "empty", "--no-open").returncode == 4
-    assert cli("serve", "-o", tmp_path, "--no-open").returncode == 2
 
 
 @pytest.mark.slow

@@ -22,18 +22,14 @@ pytest.importorskip("starlette", reason="the page needs irtool[page]")
 pytest.importorskip("uvicorn", reason="the page needs irtool[page]")
 pytest.importorskip("playwright", reason="playwright is not installed")
 import uvicorn
+from page_samples import TOKEN, page_of, slowed
 from playwright import sync_api as playwright
 
-from irtool import api
-from irtool.page.app import Page, create_app
-from irtool.page.session import Limits, Session
-from irtool.page.worker import Worker
-from irtool.targets import make_items
+from irtool.page.app import create_app
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 
-TOKEN = "a-token-of-the-tests"
 DROP = """async ([name, data, type]) => {
   const bytes = Uint8Array.from(atob(data), c => c.charCodeAt(0));
   const transfer = new DataTransfer();
@@ -99,12 +95,7 @@ def serve(browser: Any, models_dir: Path, tmp_path: Path) -> Iterator[Callable[.
     tabs: list[Tab] = []
 
     def make(folder: Path | None = None, detector: str = "rain", **limits: int) -> Callable[..., Tab]:
-        scratch = tmp_path / "scratch"
-        scratch.mkdir()
-        items = [] if folder is None else make_items([str(folder)], output=None, recursive=True, format=None)
-        session = Session(scratch, Limits(**limits), items)
-        options = {"detector": f"local:{models_dir / detector}.safetensors", "device": "cpu"}
-        page = Page(session, Worker(session, options, 1), [f"local:{models_dir / 'restorer.safetensors'}"], "photos")
+        page = page_of(models_dir, tmp_path / "scratch", "photos", folder, detector=detector, **limits)
         listening = socket.create_server(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{listening.getsockname()[1]}/{TOKEN}/"
         server = uvicorn.Server(
@@ -143,18 +134,7 @@ def png(photo: Callable[..., Path], tmp_path: Path) -> bytes:
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """A restoration of hundreds of tiles, until the event is set."""
-    hurry = threading.Event()
-    real = api.restore
-
-    def restore(image: Any, **options: Any) -> Any:
-        for i in range(600):
-            options["on_progress"](i, 600)
-            if hurry.wait(0.02):
-                break
-        return real(image, **options)
-
-    monkeypatch.setattr(api, "restore", restore)
-    return hurry
+    return slowed(monkeypatch, 600, 0.02)
 
 
 def test_drop_run_slide_zoom_and_download(serve, png, tmp_path):

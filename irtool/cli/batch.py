@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from .. import memory
+from .. import cores, memory
 from ..account import Account
 from ..errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, IrtoolError, PictureError, UsageError, explained
 from ..memory import Budget, peak_resident_bytes
@@ -126,7 +126,7 @@ class Run:
 
             share = max(1, options.thread_count(threads) // count)
             return parallel(
-                items, make, count, threads=share, overlap=ahead and options.gpus(device) > 0,
+                items, make, count, threads=share, overlap=ahead and cores.gpus(device) > 0,
                 on_remark=self.out.note, on_begin=lambda item: self.bar.begin(item.name), on_end=self._end,
             )  # fmt: skip
         options.set_threads(threads)
@@ -348,7 +348,7 @@ class _Restorer:
         upscales: Collection[Upscale], number: int | None, run: Run | None = None,
     ) -> None:  # fmt: skip
         if number is not None:
-            request = replace(request, device=options.device_of(request.device, number))
+            request = replace(request, device=cores.device_of(request.device, number))
         self.request = request
         self.decisions, self.models, self.needs_detector, self.run = decisions, models, needs_detector, run
         self.upscales = upscales

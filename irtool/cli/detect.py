@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .. import cores
 from ..shard import parse as parse_shard
 from ..weights.registry import DEFAULT_DETECTOR
 from . import options
@@ -78,7 +79,7 @@ class _Looker:
 
     def __init__(self, detector: str, device: str, where: Path | None, number: int | None, run: object = None) -> None:
         self.detector, self.where = detector, where
-        self.device = options.device_of(device, number)
+        self.device = cores.device_of(device, number)
 
     def load(self) -> list[str]:
         from ..api import prepare

@@ -296,22 +296,7 @@ def jobs(text: str, items: int, device: str = "cpu") -> int:
         return 1
     if text != "auto":
         return min(int(text), items)
-    return max(1, min(gpus(device) or min(cores.free(), available_bytes() // PROCESS_BYTES), items))
-
-
-def gpus(device: str) -> int:
-    """CUDA devices that a run on `device` may share out; torch is asked only where a driver shows some."""
-    if not device.startswith(("auto", "cuda")) or ":" in device or not any(Path("/dev").glob("nvidia[0-9]*")):
-        return 0
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def device_of(name: str, number: int | None) -> str:
-    """The device of the process with this number, which take turns on the GPUs; None: of the only one."""
-    count = 0 if number is None else gpus(name)
-    return f"cuda:{(number or 0) % count}" if count else name
+    return max(1, min(cores.gpus(device) or min(cores.free(), available_bytes() // PROCESS_BYTES), items))
 
 
 def set_threads(count: int | None) -> None:

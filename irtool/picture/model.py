@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -97,6 +98,11 @@ class Picture:
     def width(self) -> int:
         """Columns."""
         return int(self.pixels.shape[1])
+
+    @property
+    def source_sha256(self) -> str:
+        """sha256 of the file it was decoded from; empty where there is none, or the pixels are no longer the file's."""
+        return "" if self.original is None else hashlib.sha256(self.original).hexdigest()
 
     def with_pixels(self, pixels: np.ndarray) -> Picture:
         """The same picture with other colours: (H, W, 3) of the same size; everything else is kept.
