@@ -200,6 +200,7 @@ def test_brush_by_pointer_and_by_key(serve, png):
     tab.shows("#verdict", "Nothing found")
     assert tab.is_disabled("#restore")
     tab.click("#brush")
+    tab.until("document.querySelector('.before img').clientWidth > 0")  # it may not have been loaded yet
     box = tab.locator(".before img").first.bounding_box()
     tab.mouse.move(box["x"] + 40, box["y"] + 40)
     tab.mouse.down()
