@@ -356,7 +356,6 @@ def test_a_request_without_a_model_is_refused_with_a_hint(kind):
 
 def test_numpy_and_torch_networks_agree():
     import torch
-
     from safetensors.torch import load_file
 
     from tools.language.network import TaggerNet
