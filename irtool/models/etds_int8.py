@@ -5,8 +5,8 @@ picture through its layers beside its features, and both share that scale: unles
 the picture is left with few levels. ReLU networks can be rescaled channel by channel without changing what they compute
 (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019), so that range is
 made 1 everywhere, and the picture keeps its 255 levels. Biases then make up for the mean error (the same paper).
-Gradients pass the rounding as if it were not there (Jacob et
-al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018).
+Gradients pass the rounding as if it were not there (Jacob et al., "Quantization and Training of Neural Networks for
+Efficient Integer-Arithmetic-Only Inference", CVPR 2018).
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import SinglePassModel, describe
-from .etds import ETDS, RGB, output_channels, recognize
+from .base import SinglePassModel
+from .etds import ETDS, RGB, model_of, output_channels, recognize
 
 LEAST_RANGE = 0.05  # a channel that hardly ever fires is not blown up
+GMACS = 1e-3  # per parameter and megapixel: every weight is used once at every pixel
 
 
 class QuantizedETDS(ETDS):
@@ -147,21 +148,8 @@ def recognize_quantized(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]
 
 def restorer(net: QuantizedETDS, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network: what integers would give, in floating point."""
-    info = describe(
-        net,
-        dict(header),
-        "etds-int8",
-        tasks=(),
-        overlap=net.blocks + 2,
-        bytes_per_pixel=4 * 4 * max(net.width, output_channels(net.scale)),
-        gmacs=ETDS_GMACS * sum(p.numel() for p in net.parameters()),
-        padding="zeros",
-        scale=net.scale,
-        remarks=(
-            "its float32 evaluation simulates integers and is slower than the network before; export it for speed",
-        ),
-    )
-    return SinglePassModel(net, info)
-
-
-ETDS_GMACS = 1e-3  # per parameter and megapixel: every weight is used once at every pixel
+    remark = "its float32 evaluation simulates integers and is slower than the network before; export it for speed"
+    return model_of(
+        net, header, "etds-int8", bytes_per_pixel=4 * 4 * max(net.width, output_channels(net.scale)),
+        gmacs=GMACS * sum(p.numel() for p in net.parameters()), remarks=(remark,),
+    )  # fmt: skip
