@@ -83,7 +83,7 @@ def _check(kept: settings.Settings, path: Path) -> None:
 
 
 presets = typer.Typer(rich_markup_mode=None, help="List, show and save presets: options kept under a name.")
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Of a preset.", show_default=False)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a preset.", show_default=False)]
 
 
 @presets.callback(invoke_without_command=True)
