@@ -261,6 +261,7 @@ def test_exports_of_both_kinds_load(photos, tmp_path):
         "kind": "detector",
         "model": {"widths": [16, 16], "hidden": 8},
         "phases": [{"until": 1.0, "crop": 48, "batch": 8}],
+        "steps": 2,
     }
     seen = Seen()
     last = train(photos, tmp_path / "d", seen, **detector)
