@@ -411,7 +411,7 @@ def _carry_out(
     options: Wanted,
     found: Diagnosis | None,
 ) -> tuple[Tensor, Plan, int, int | None]:
-    """The steps of a plan, one after the other, and those that come to light after them.
+    """The steps of a plan, one after the other, and those of the second look (`Plan.again`).
 
     Where the plan follows from a diagnosis, `found`, every result is checked before the next step (`detection.gate`).
 
