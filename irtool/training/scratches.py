@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .. import synth
 from ..degradation import IDS
-from ..detection.scratches import ScratchNet
+from ..repairs.scratches import ScratchNet
 from ..models import loading
 from ..synth.missing import hole_mask
 from ..synth.ops import gaussian_blur, luminance, normal, seed_from, smooth_noise
