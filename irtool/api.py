@@ -32,6 +32,7 @@ from .models.base import Callback, Condition, Model, ModelInfo, Progress
 from .picture import Picture, read
 from .picture.jpeg_bounds import project_to_jpeg_bounds
 from .plan import Plan, Rejected, Upscale, ending_with, only_enlarges, plan_auto, plan_second_look, plan_tasks, without
+from .repairs.mend import mend
 from .result import Result
 from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, companions, locate
 
@@ -303,11 +304,7 @@ def _attributes(options: Wanted) -> Attributes:
     strength = options.get("strength", 1.0)
     if not 0 <= strength <= 1:
         raise UsageError(f"The strength lies from 0 to 1, not {strength:g}.")
-    return {
-        "strength": strength,
-        "sampling": options.get("sampling"),
-        "controller": options.get("controller", ""),
-    }
+    return {"strength": strength, "sampling": options.get("sampling"), "controller": options.get("controller", "")}
 
 
 def _planned(
@@ -377,8 +374,11 @@ def restore_with(
         plan = planner(diagnosis)
     assert plan is not None
     missing = None if masking is None else _mask(masking, picture, plan)
+    if plan.repairs:
+        run = partial(engine.run, device=look.device, **_settings(options))
+        pixels, plan = mend(plan, pixels, look.device, model_of, run)
     pixels, plan, tiles, peak = _carry_out(plan, pixels, picture, missing, model_of, look, options, diagnosis)
-    if plan.steps:
+    if plan.removals:
         picture = picture.with_pixels(pixels.permute(1, 2, 0).contiguous().numpy())
     if plan.upscale is not None:
         del pixels
@@ -435,7 +435,7 @@ def _carry_out(
         restored = outcome.pixels
         if missing is not None and tuple(step.task_weights) == ("missing",):
             restored = torch.where(missing > 0, restored, pixels)
-        if done == 0 and picture.jpeg is not None and tuple(step.task_weights) == ("jpeg",):
+        if done == 0 and not plan.repairs and picture.jpeg is not None and tuple(step.task_weights) == ("jpeg",):
             # Only of its own pixels does a file say how far off they can be, and only from compression alone.
             restored = torch.from_numpy(project_to_jpeg_bounds(restored.numpy(), pixels.numpy(), picture.jpeg))
         restored = restored if step.strength == 1 else torch.lerp(pixels, restored, step.strength)

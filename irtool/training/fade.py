@@ -1,4 +1,4 @@
-"""The training of `FadeNet`: black, white and middle of faded pictures (`irtool.synth.fade`), from their tones alone."""
+"""The training of `FadeNet`: black, white and middle of faded pictures (`irtool.synth.fade`), from their tones."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class TonePools(Pools):
 
 
 class FadeTask:
-    """The `TrainingTask` of the kind "fade". The figure is the PSNR in dB of held-out pictures; it takes no settings."""
+    """The `TrainingTask` of the kind "fade". The figure is the PSNR in dB of held-out pictures. No settings."""
 
     figure_of_merit = "psnr"
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from .. import synth
 from ..degradation import IDS
-from ..repairs.scratches import ScratchNet
 from ..models import loading
+from ..repairs.scratches import ScratchNet
 from ..synth.missing import hole_mask
 from ..synth.ops import gaussian_blur, luminance, normal, seed_from, smooth_noise
 from .checks import recipe_problems
@@ -40,7 +40,9 @@ class MarkedPools(Pools):
     def group(self, kind: str | int, g: torch.Generator, count: int | None = None) -> Sample:
         if isinstance(kind, int):
             raise ValueError("pairs are not marked")
-        pictures = [self._print(self._region(g, self.recipe.region)[None], g) for _ in range(count or self.recipe.group)]
+        pictures = [
+            self._print(self._region(g, self.recipe.region)[None], g) for _ in range(count or self.recipe.group)
+        ]
         marked = []
         for picture in pictures:
             bare = float(torch.rand((), generator=g)) < UNMARKED
