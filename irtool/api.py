@@ -431,7 +431,7 @@ def _carry_out(
         run = partial(engine.run, model.bind(condition), device=look.device, **_settings(options))
         own = done == 0 and not plan.repairs  # the pixels are still those of the file
         raw = own and tuple(step.task_weights) == ("noise",) and sniff(picture.original or b"") == "RAW"
-        outcome = in_linear_light(run, pixels) if raw else run(pixels)
+        outcome = in_linear_light(run, pixels) if raw else run(pixels=pixels)
         restored = outcome.pixels
         if missing is not None and tuple(step.task_weights) == ("missing",):
             restored = torch.where(missing > 0, restored, pixels)

@@ -84,14 +84,14 @@ def measure(linear: Tensor) -> SensorNoise:
     return SensorNoise(max(gain, _LEAST_GAIN), max(read, _LEAST_READ))
 
 
-def in_linear_light(run: Callable[[Tensor], EngineResult], pixels: Tensor) -> EngineResult:
+def in_linear_light(run: Callable[..., EngineResult], pixels: Tensor) -> EngineResult:
     """Denoise a camera raw picture.
 
     Args:
-        run: carries out a denoiser on (3, H, W) in [0, 1].
+        run: ``run(pixels=...)`` carries out a denoiser on (3, H, W) in [0, 1].
         pixels: (3, H, W) sRGB in [0, 1] with the full depth of the file, its values as the sensor measured them.
     """
     linear = to_linear(pixels)
     noise = measure(linear)
-    outcome = run(noise.stabilized(linear))
+    outcome = run(pixels=noise.stabilized(linear))
     return replace(outcome, pixels=to_srgb(noise.recovered(outcome.pixels)))

@@ -8,24 +8,31 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..degradation import lookup_repair
+from ..engine import pick_device
 from ..errors import UnavailableError
+from ..inputs import to_tensor
 from ..models import loading
 from ..models.base import Bound, Condition, Model
 from ..weights import locate
 from ..weights.registry import DEFAULT_REPAIR
-from .fade import FadeNet, correct
+from .fade import FadeNet, correct, has_one_hue
 from .scratches import ScratchNet, find_scratches
 
 if TYPE_CHECKING:
+    from ..detection import Diagnosis
     from ..engine import EngineResult
+    from ..picture import Picture
     from ..plan import Plan
 
 N = TypeVar("N", bound=nn.Module)
 FADED = 2 / 255
 """Mean change of a picture up to which it was not faded."""
+MAP_SIDE = 512
+"""Cells of the longer side of the map of scratches, at most about twice as many."""
 
 
 def mend(
@@ -77,6 +84,28 @@ def scratches_in(pixels: Tensor, device: torch.device) -> Tensor:
         UnavailableError: the network is not here.
     """
     return find_scratches(_network(DEFAULT_REPAIR["scratches"], ScratchNet).to(device), pixels)
+
+
+def with_scratches(diagnosis: Diagnosis, picture: Picture, device: str = "auto", *, always: bool = False) -> Diagnosis:
+    """A diagnosis that also says how much of the picture is scratched, with a map of it.
+
+    Args:
+        diagnosis: of the picture.
+        picture: what was looked at.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        always: look in every picture; otherwise in those of one hue alone, as old prints mostly are: it takes longer
+            than the diagnosis itself.
+    """
+    pixels = to_tensor(picture)
+    if not always and not has_one_hue(pixels[None]):
+        return diagnosis
+    damaged = scratches_in(pixels, pick_device(device))
+    share = float(damaged.mean())
+    if not share:
+        return replace(diagnosis, scratched=0.0)
+    cell = max(1, max(damaged.shape) // MAP_SIDE)
+    reduced = F.max_pool2d(damaged[None], cell, ceil_mode=True)[0, 0]
+    return replace(diagnosis, scratched=share, maps={**diagnosis.maps, "scratches": reduced})
 
 
 @lru_cache(maxsize=2)

@@ -69,11 +69,11 @@ class FadeTask:
         return problems
 
     def build(self, recipe: Recipe) -> nn.Module:
-        return FadeNet(**recipe.model)  # type: ignore[call-overload]
+        return FadeNet(**recipe.model)
 
     def dataset(self, recipe: Recipe, root: Path, shard: Shard) -> TrainingData[Sample]:
         source = training_data(recipe, root, shard, TonePools)
-        return replace(source, held_out=held_out(source.pools, HELD_OUT_EACH))  # type: ignore[arg-type]
+        return replace(source, held_out=held_out(source.pools, HELD_OUT_EACH))
 
     def batch(self, pool: Sample, row: int, rows: int, crop: int, generator: torch.Generator) -> Sample:
         return pool.map(lambda t: t[row::rows])

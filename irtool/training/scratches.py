@@ -78,7 +78,8 @@ class MarkedPools(Pools):
 def _lettered(picture: Tensor, g: torch.Generator) -> Tensor:
     """Letters of one color over a picture (1, 3, H, W): they belong to it."""
     dice = random.Random(seed_from(g))
-    letters = torch.from_numpy(hole_mask(*picture.shape[-2:], "text", dice.uniform(0.01, 0.08), dice)).float()
+    height, width = picture.shape[-2:]
+    letters = torch.from_numpy(hole_mask(height, width, "text", dice.uniform(0.01, 0.08), dice)).float()
     letters = gaussian_blur(letters[None, None], dice.uniform(0.3, 0.8))
     level = dice.choice((0.05, 0.9, 1.0, dice.random()))
     return torch.lerp(picture, torch.full_like(picture, level), letters)
@@ -118,7 +119,7 @@ class ScratchesTask:
 
     def dataset(self, recipe: Recipe, root: Path, shard: Shard) -> TrainingData[Sample]:
         source = training_data(recipe, root, shard, MarkedPools)
-        return replace(source, held_out=held_out(source.pools, HELD_OUT_EACH))  # type: ignore[arg-type]
+        return replace(source, held_out=held_out(source.pools, HELD_OUT_EACH))
 
     def batch(self, pool: Sample, row: int, rows: int, crop: int, generator: torch.Generator) -> Sample:
         return pool.map(lambda t: t[row::rows])
