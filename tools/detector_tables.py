@@ -129,6 +129,9 @@ def main() -> None:
         rows += rows_of(place, link)
         if name == "data":
             rows += rows_of(root / "detect" / manifest, link)
+    # What is tested on is not learned from, in whatever folder and size it lies.
+    tested = {(row["repo"], row["path_in_repo"]) for row in rows if row["role"] == "test"}
+    rows = [row for row in rows if (row["repo"], row["path_in_repo"]) not in tested]
     largest: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:  # the same photograph in two sizes: the larger, which comes later
         if label_of(row):
