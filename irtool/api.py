@@ -32,7 +32,7 @@ from .models.architectures import get, names
 from .models.base import Callback, Condition, Model, ModelInfo, Progress
 from .picture import Picture, read, sniff
 from .picture.jpeg_bounds import project_to_jpeg_bounds
-from .plan import Plan, Rejected, Upscale, ending_with, only_enlarges, plan_auto, plan_second_look, plan_tasks, without
+from .plan import Plan, Rejected, Upscale, enlarging, only_enlarges, plan_auto, plan_second_look, plan_tasks, without
 from .repairs.mend import mend
 from .result import Result
 from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, companions, locate
@@ -327,7 +327,7 @@ def _planned(
         if alone and (rest.get("sampling") is None or not rest["sampling"].operator):  # type: ignore[union-attr]
             return Plan(reason="as asked", upscale=upscale), None
         plan, planner = _planned(tasks, plan, planner, model, rest)
-        return (None if plan is None else replace(plan, upscale=upscale)), planner and ending_with(planner, upscale)
+        return plan and replace(plan, upscale=upscale), planner and partial(enlarging, planner, upscale)
     if options.get("upscaler"):
         raise UsageError("`upscaler` enlarges, and no `scale` was given.", "Give a `scale` of 2, 3 or 4.")
     if plan is not None or planner is not None:

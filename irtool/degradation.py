@@ -1,7 +1,7 @@
 """The vocabulary of degradations: ids, task verbs, names, prompts and synonyms.
 
 Every other room takes its words from here. The order of `DEGRADATIONS` is the published DA-CLIP
-order, and is the order of every vector indexed by degradation (detector logits, task mixtures).
+order, and is the order of every vector indexed by degradation (detector logits, task weights).
 """
 
 from __future__ import annotations

@@ -312,9 +312,9 @@ def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_
     return Plan(steps, "; ".join([reason, *why]), again=look_again(steps, (), model, strength, **step_options))
 
 
-def ending_with(planner: Callable[[Diagnosis], Plan], upscale: Upscale) -> Callable[[Diagnosis], Plan]:
-    """A planner whose plans end with an enlargement."""
-    return lambda diagnosis: replace(planner(diagnosis), upscale=upscale)
+def enlarging(planner: Callable[[Diagnosis], Plan], upscale: Upscale | None, diagnosis: Diagnosis) -> Plan:
+    """The plan that a planner makes of a diagnosis, with an enlargement at its end."""
+    return replace(planner(diagnosis), upscale=upscale)
 
 
 def only_enlarges(model: str) -> UsageError:

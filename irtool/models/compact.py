@@ -3,7 +3,7 @@
 A NAFNet-family U-net (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022) with four differences:
 
 * it works on a pixel-unshuffled (half-resolution) stem, so most of its work is dense matrix products;
-* its 1x1 convolutions carry low-rank offsets per task, ``W + sum_t m_t B_t A_t`` (after the weight modulation of
+* its 1x1 convolutions have a low-rank adapter (LoRA) per task, ``W + sum_t m_t B_t A_t`` (after the modulation of
   Instruct-IPT, arXiv 2407.00676), merged once for the task weights ``m``: tasks cost nothing at run time;
 * nothing inside it pools over the tile: the channel attention is driven by the task weights and by `global_stats`,
   statistics taken once over the whole picture, so tiles agree with the whole;
@@ -36,7 +36,7 @@ from .unet_blocks import linear
 
 WHOLE = slice(None)
 _GUESS_AXIS = {"stem.weight": 1, "head.weight": 0, "head.bias": 0}
-"""Weights of which a share belongs to the guess, and along which dimension it comes last."""
+"""Weights that partly belong to the deblurred estimate, and the dimension along which its part comes last."""
 
 
 def _dense(x: Tensor, weight: Tensor) -> Tensor:
@@ -55,11 +55,11 @@ class Resampled(nn.Linear):
 
 
 class Pointwise(nn.Module):
-    """A 1x1 convolution with one low-rank weight offset per task, on channels-last tokens.
+    """A 1x1 convolution with a low-rank adapter per task, on channels-last tokens.
 
-    While training, every sample of a batch has its own task weights and so its own weight. After `merge`
-    the offsets are folded in and a plain linear layer remains. There is no bias: the layer norms before
-    it have one, and its gradient would be the dearest operation of a training step on a CPU.
+    In training every sample of a batch has its own task weights and so its own weight. After `merge` a plain linear
+    layer remains. There is no bias: the layer norms before it have one, and its gradient would be the most expensive
+    operation of a training step on a CPU.
     """
 
     def __init__(self, inputs: int, outputs: int, tasks: int, rank: int) -> None:
@@ -71,7 +71,7 @@ class Pointwise(nn.Module):
         nn.init.normal_(self.down, std=inputs**-0.5)
 
     def lora_delta(self, task_weights: Tensor) -> Tensor:
-        """Weight offsets (N, outputs, inputs) of task weights (N, tasks)."""
+        """The change of the weight (N, outputs, inputs) for task weights (N, tasks)."""
         tasks, _, rank = self.up.shape
         up = torch.einsum("nt,tor->notr", task_weights, self.up).flatten(2)
         return up @ self.down.reshape(tasks * rank, -1)
@@ -235,10 +235,10 @@ class CompactNet(nn.Module):
         width: channels at half resolution; they double at each further level.
         encoder, middle, decoder: blocks per level, finest first for the encoder, coarsest first for
             the decoder; both have the same number of levels.
-        rank: rank of the task offsets.
+        rank: rank of the task adapters.
         hidden: size of the embedded context.
         tasks: ids of the tasks, in the order of the task-weight vectors.
-        guess: whether it takes a guess at the picture without its blur.
+        guess: whether it takes an estimate of the picture without its blur (`irtool.models.blind_deblur`).
     """
 
     def __init__(
@@ -271,16 +271,16 @@ class CompactNet(nn.Module):
         for parameter in (*self.tone.parameters(), *self.head.parameters()):
             nn.init.zeros_(parameter)  # an untrained net changes nothing
         assert self.head.bias is not None
-        nn.init.ones_(self.head.bias[24:])  # and takes a guess for what it is
+        nn.init.ones_(self.head.bias[24:])  # and adds the deblurred estimate unchanged
 
     def forward(self, x: Tensor, context: Tensor, task_weights: Tensor | None = None) -> Tensor:
         """Restore a batch.
 
         Args:
             x: (N, 3, H, W) sRGB in [0, 1]; or (N, 4, H, W), the last channel 1 where a hole was filled
-                (`irtool.models.inpaint`); or, to a network that takes guesses, (N, 7, H, W), the last three what a
-                guess at the picture without its blur (`irtool.models.blind_deblur`) adds to it, 0 where there is
-                none. H and W are multiples of `multiple`.
+                (`irtool.models.inpaint`); or, with `guess`, (N, 7, H, W), the last three the difference of a deblurred
+                estimate (`irtool.models.blind_deblur`) to the picture, 0 where there is none. H and W are multiples of
+                `multiple`.
             context: (N, CONTEXT_SIZE) from `irtool.models.global_stats.global_stats`.
             task_weights: (N, tasks) weights of the tasks, or None once `merge` has folded them in.
 
@@ -305,7 +305,7 @@ class CompactNet(nn.Module):
         y = self.middle(y, context, task_weights)
         for up, stage, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
             y = stage(_upsample_and_add(y, up, skip), context, task_weights)
-        # Without a guess its share of the first and the last layer is left out, and costs nothing.
+        # Without a deblurred estimate its part of the first and the last layer is left out, and costs nothing.
         y = _partial_conv(self.head, y.permute(0, 3, 1, 2), outputs=24 if guess is None else 28)
         y = F.pixel_shuffle(y, 2).float()
         gain, offset = y[:, :3], y[:, 3:6]
@@ -314,7 +314,7 @@ class CompactNet(nn.Module):
         return x * (1 + gain) + offset
 
     def macs_per_pixel(self) -> float:
-        """Multiply-accumulates per input pixel of a pass without a guess: convolutions and 1x1 layers."""
+        """Multiply-accumulates per input pixel of a pass without a deblurred estimate: convolutions and 1x1 layers."""
         width, share, total = self.stem.out_channels, 0.25, 0.25 * 9 * 16 * self.stem.out_channels
         for count in self.encoder:
             total += share * count * _block_macs(width)
@@ -328,20 +328,20 @@ class CompactNet(nn.Module):
         return total + 0.25 * 9 * 24 * width
 
     def receptive_field(self) -> int:
-        """How far from a pixel what has a say in it may lie, in pixels: the least margin of tiles without seams."""
-        radius, side = 4, 2  # the first and the last layer; `side` of what a level sees as a pixel
+        """Radius of the receptive field in pixels: the least overlap of tiles without seams."""
+        radius, side = 4, 2  # the first and the last layer; `side`: input pixels per pixel of a level
         for down, up in zip(self.encoder, reversed(self.decoder), strict=True):
-            radius += side * (down + up) + side  # a 3x3 convolution in every block, and what evens the way up
+            radius += side * (down + up) + side  # a 3x3 convolution in every block and in every upsampling
             side *= 2
         return radius + side * self.depth
 
     @torch.no_grad()
     def grow_from(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights for this network that make it do what a smaller one does; the rest is left as it is.
+        """Weights with which this network computes what a smaller one does (function-preserving growth).
 
         Args:
             weights: the `state_dict` of a network of the same width with fewer blocks at the end of some stages, or
-                that takes no guesses.
+                without `guess`.
         """
         full = dict(self.state_dict())
         for name, own in full.items():
@@ -349,17 +349,17 @@ class CompactNet(nn.Module):
             dim = _GUESS_AXIS.get(name, 0)
             if old is not None and name in _GUESS_AXIS and old.shape[dim] < own.shape[dim]:
                 more = own.narrow(dim, old.shape[dim], own.shape[dim] - old.shape[dim])
-                # A guess is not looked at yet, and taken for what it is.
+                # The deblurred estimate is not looked at yet, and added unchanged.
                 full[name] = torch.cat([old, torch.full_like(more, float(name == "head.bias"))], dim)
             elif old is not None:
                 full[name] = old
             elif name.endswith(("project.weight", "narrow.weight")):
-                full[name] = torch.zeros_like(own)  # a block that adds nothing yet
+                full[name] = torch.zeros_like(own)  # a residual block that adds nothing
         return full | {name: old for name, old in weights.items() if name not in full}
 
     def train_only(self, tasks: Sequence[str]) -> None:
-        """Let nothing learn but what these tasks have to themselves: their offsets, and what the context is told of
-        them. Whatever is restored under other tasks stays as it is, bit for bit.
+        """Freeze all but the adapters of these tasks and their columns of the context embedding. Results under other
+        tasks stay as they are, bit for bit.
 
         Raises:
             KeyError: an unknown task.
@@ -387,7 +387,7 @@ class CompactNet(nn.Module):
 
     @torch.no_grad()
     def merge(self, task_weights: Mapping[str, float]) -> None:
-        """Fold the offsets of these task weights into the weights and drop them: nothing else can be asked then."""
+        """Merge the adapters under these task weights into the weights and drop them: the task weights are fixed."""
         v = self.vector(task_weights).to(self.stem.weight)
         self.fixed = 2 * v
         for layer in self.modules():
@@ -419,7 +419,7 @@ class CompactBound:
         return self
 
     def prepare(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The image padded, with what the network is told beside it (see `CompactNet.forward`), and its statistics."""
+        """The padded image with its further channels (see `CompactNet.forward`), and its statistics."""
         context = global_stats(image)
         # What is found in the image, such as a path of the camera, is found in the padded one: so it was measured.
         padded = pad_to_multiple(image, self.info.multiple)

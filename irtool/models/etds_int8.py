@@ -20,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import SinglePassModel, describe
-from .etds import ETDS, RGB, output_channels, recognize
+from .base import SinglePassModel
+from .etds import ETDS, RGB, model_of, output_channels, recognize
 
 LEAST_RANGE = 0.05  # a channel that hardly ever fires is not blown up
+GMACS = 1e-3  # per parameter and megapixel: every weight is used once at every pixel
 
 
 class QuantizedETDS(ETDS):
@@ -155,21 +156,8 @@ def recognize_quantized(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]
 
 def restorer(net: QuantizedETDS, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network: what integers would give, in floating point."""
-    info = describe(
-        net,
-        dict(header),
-        "etds-int8",
-        tasks=(),
-        overlap=net.blocks + 2,
-        bytes_per_pixel=4 * 4 * max(net.width, output_channels(net.scale)),
-        gmacs=ETDS_GMACS * sum(p.numel() for p in net.parameters()),
-        padding="zeros",
-        scale=net.scale,
-        remarks=(
-            "its float32 evaluation simulates integers and is slower than the network before; export it for speed",
-        ),
-    )
-    return SinglePassModel(net, info)
-
-
-ETDS_GMACS = 1e-3  # per parameter and megapixel: every weight is used once at every pixel
+    remark = "its float32 evaluation simulates integers and is slower than the network before; export it for speed"
+    return model_of(
+        net, header, "etds-int8", bytes_per_pixel=4 * 4 * max(net.width, output_channels(net.scale)),
+        gmacs=GMACS * sum(p.numel() for p in net.parameters()), remarks=(remark,),
+    )  # fmt: skip
