@@ -108,7 +108,7 @@ def test_strips_of_several_threads_give_what_the_whole_gives(monkeypatch, count)
     try:
         with torch.inference_mode():
             whole = net(x, context)
-            monkeypatch.setattr("irtool.ops.STRIP", 1)  # four rows at a time
+            monkeypatch.setattr("irtool.ops.STRIP", 1)  # four rows and sixteen columns at a time
             assert torch.allclose(net(x, context), whole, atol=1e-5)
     finally:
         torch.set_num_threads(before)

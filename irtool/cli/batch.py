@@ -469,7 +469,7 @@ def outcome(status: str, plan: Plan, decision: JobPlan, result: Result | None = 
     if status == "answered":
         return StatusRecord(plan.reason, record)
     if status == "restored":
-        done = [f"undid {', then '.join(map(str, plan.steps))}"] if plan.steps else []
+        done = [f"undid {', then '.join(map(str, plan.removals))}"] if plan.removals else []
         if plan.upscale is not None:
             done.append(f"enlarged {plan.upscale.scale} times to {record['width']}x{record['height']}")
         return StatusRecord(f"{', then '.join(done)} in {record['seconds']:.1f} s{rejected}", record)

@@ -67,6 +67,9 @@ DACLIP_KEYS = ("logit_scale", "clip.visual.conv1.weight", "visual_control.transf
 ARCHITECTURES: dict[str, Architecture] = {
     "compact": Architecture("models.compact:CompactNet", restorer="models.compact:restorer"),
     "detector": Architecture("detection.network:DetectorNet"),
+    # Repairs of old prints.
+    "fade": Architecture("repairs.fade:FadeNet"),
+    "scratches": Architecture("repairs.scratches:ScratchNet"),
     "tagger": Architecture(""),
     "daclip": Architecture("models.daclip:DaCLIP", DACLIP_KEYS, "models.daclip:recognize"),
     "wild-unet": Architecture(

@@ -27,13 +27,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..degradation import IDS
-from ..ops import in_strips, pad_to_multiple, strip_rows
+from ..ops import in_strips, pad_to_multiple, patch_size
 from . import blind_deblur, lora
 from .base import Condition, ModelInfo, Placed, Progress, Tiled, check
 from .global_stats import CONTEXT_SIZE, global_stats
 from .inpaint import fill_detected_holes, fill_holes
 from .unet_blocks import linear
 
+WHOLE = slice(None)
 _GUESS_AXIS = {"stem.weight": 1, "head.weight": 0, "head.bias": 0}
 """Weights that partly belong to the deblurred estimate, and the dimension along which its part comes last."""
 
@@ -120,7 +121,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, task_weights: Tensor | None) -> Tensor:
         """x (N, H, W, width), context (N, C) -> (N, H, W, width); where nothing is learned, x itself is changed."""
-        height, rows = x.shape[1], strip_rows(x)
+        height, width = x.shape[1:3]
+        rows, columns = patch_size(x)
         if torch.is_grad_enabled() or rows >= height:
             x = self._spatial_mixing(x, context, task_weights)
             return x + self._channel_mixing(x, task_weights)
@@ -131,18 +133,24 @@ class Block(nn.Module):
 
         def work(top: int, end: int) -> None:
             strip = torch.cat([above[top], x[:, top:end], below[end]], dim=1)
-            y = self._spatial_mixing(strip, context, task_weights)[:, above[top].shape[1] :][:, : end - top]
-            torch.add(y, self._channel_mixing(y, task_weights), out=x[:, top:end])
+            inner = slice(above[top].shape[1], above[top].shape[1] + end - top)
+            for left in range(0, width, columns):
+                right, start = min(width, left + columns), max(0, left - 1)
+                patch, across = strip[:, :, start : right + 1], slice(left - start, right - start)
+                y = self._spatial_mixing(patch, context, task_weights, inner, across)
+                torch.add(y, self._channel_mixing(y, task_weights), out=x[:, top:end, left:right])
 
         in_strips(height, rows, work, x.device)
         return x
 
-    def _spatial_mixing(self, x: Tensor, context: Tensor, task_weights: Tensor | None) -> Tensor:
-        """The first half, across neighbouring pixels."""
+    def _spatial_mixing(
+        self, x: Tensor, context: Tensor, task_weights: Tensor | None, rows: slice = WHOLE, columns: slice = WHOLE
+    ) -> Tensor:
+        """The first half, across neighbouring pixels; of these rows and columns alone."""
         y = self.expand(self.norm1(x), task_weights)
         y = self.depthwise(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        a, b = y.chunk(2, dim=-1)
-        return x + self.project(a * b, task_weights, self.attention(context))
+        a, b = y[:, rows, columns].chunk(2, dim=-1)
+        return x[:, rows, columns] + self.project(a * b, task_weights, self.attention(context))
 
     def _channel_mixing(self, x: Tensor, task_weights: Tensor | None) -> Tensor:
         """What the second half adds, pixel by pixel."""
@@ -191,14 +199,18 @@ def _blur_checkerboard(x: Tensor) -> Tensor:
 
 def _upsample_and_add(y: Tensor, up: nn.Module, skip: Tensor) -> Tensor:
     """The skip (N, 2H, 2W, C) and what comes from the level below it (N, H, W, 2C); without gradients into the skip."""
-    height, rows = y.shape[1], strip_rows(y) // 2
+    height, width = y.shape[1:3]
+    rows, columns = (max(2, side // 2) for side in patch_size(y))  # the result has four times the pixels
     if torch.is_grad_enabled() or rows >= height:
         return _blur_checkerboard(_depth_to_space(up(y))) + skip
 
     def work(top: int, end: int) -> None:
         first = max(0, top - 1)
-        fine = _blur_checkerboard(_depth_to_space(up(y[:, first : end + 1])))
-        skip[:, 2 * top : 2 * end] += fine[:, 2 * (top - first) :][:, : 2 * (end - top)]
+        for left in range(0, width, columns):
+            right, start = min(width, left + columns), max(0, left - 1)
+            fine = _blur_checkerboard(_depth_to_space(up(y[:, first : end + 1, start : right + 1])))
+            fine = fine[:, 2 * (top - first) :, 2 * (left - start) :][:, : 2 * (end - top), : 2 * (right - left)]
+            skip[:, 2 * top : 2 * end, 2 * left : 2 * right] += fine
 
     in_strips(height, rows, work, y.device)
     return skip
@@ -230,16 +242,9 @@ class CompactNet(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int = 48,
-        encoder: Sequence[int] = (1, 1, 1),
-        middle: int = 1,
-        decoder: Sequence[int] = (1, 1, 1),
-        rank: int = 4,
-        hidden: int = 64,
-        tasks: Sequence[str] = IDS,
-        guess: bool = False,
-    ) -> None:
+        self, width: int = 48, encoder: Sequence[int] = (1, 1, 1), middle: int = 1, decoder: Sequence[int] = (1, 1, 1),
+        rank: int = 4, hidden: int = 64, tasks: Sequence[str] = IDS, guess: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.tasks, self.guess = tuple(tasks), guess
         self.encoder, self.depth, self.decoder = tuple(encoder), middle, tuple(decoder)
