@@ -75,7 +75,7 @@ def row(megapixels: float, suffix: str, model: str, unbounded: bool) -> list[str
         kept = "yes" if code == 0 and peak <= least * 1.05e6 else f"no ({told or 'above it'})"
         free = restore(path, model, None)[1] if unbounded else 0
     return [
-        f"{megapixels:g}", suffix, Path(model).stem, str(least), f"{peak / 1e6:.0f}", kept, f"{refused / 1e6:.0f}",
+        f"{megapixels:g}", suffix, Path(model).name.removesuffix(".safetensors"), str(least), f"{peak / 1e6:.0f}", kept, f"{refused / 1e6:.0f}",
         f"{free / 1e6:.0f}" if free else "",
     ]  # fmt: skip
 
@@ -83,11 +83,11 @@ def row(megapixels: float, suffix: str, model: str, unbounded: bool) -> list[str
 HEAD = ["megapixels", "format", "model", "least, MB", "peak at that limit, MB", "kept", "refusal, MB", "no limit, MB"]
 
 
-def written(path: Path) -> dict[tuple[float, str], list[str]]:
-    """The rows of an earlier run, by size and format."""
+def written(path: Path) -> dict[tuple[float, str, str], list[str]]:
+    """The rows of an earlier run, by size, format and model."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {(float(found[0]), found[1]): found for found in cells if re.fullmatch(r"[\d.]+", found[0])}
+    return {(float(found[0]), found[1], found[2]): found for found in cells if re.fullmatch(r"[\d.]+", found[0])}
 
 
 def main() -> None:
@@ -101,22 +101,22 @@ def main() -> None:
     for megapixels in asked.sizes:
         # The formats differ by little: above 12 megapixels the two that most people have stand for all.
         for suffix in asked.formats if megapixels <= 12 else [f for f in asked.formats if f in ("jpg", "png")]:
-            rows[megapixels, suffix] = row(megapixels, suffix, asked.model, suffix == "jpg")
-            print(*rows[megapixels, suffix], flush=True)
+            made = row(megapixels, suffix, asked.model, suffix == "jpg")
+            rows[megapixels, suffix, made[2]] = made
+            print(*made, flush=True)
             write(asked.output, rows)
     sys.exit(any(line[HEAD.index("kept")] != "yes" for line in rows.values()))
 
 
-def write(path: Path, rows: dict[tuple[float, str], list[str]]) -> None:
-    """Write the table; rows of sizes and formats that were not asked for stay."""
+def write(path: Path, rows: dict[tuple[float, str, str], list[str]]) -> None:
+    """Write the table; rows of sizes, formats and models that were not asked for stay."""
     build = "CUDA" if torch.version.cuda else "the CPU"
     lines = [
         "# Least memory of `irtool restore`",
         "",
         f"`python benchmarks/memory.py`: one thread, torch {torch.__version__} built for {build}, {sys.platform}. "
         "Least: what the refusal of a lower limit asks for, or more where that does not suffice. Refusal: the peak of "
-        'the process that refuses. MB are 10^6 bytes. The model "tiny" is the restorer of tests/conftest.py, for what '
-        "a shipped one takes long for.",
+        "the process that refuses. MB are 10^6 bytes.",
         "",
         "| " + " | ".join(HEAD) + " |",
         "| " + " | ".join("---" if name in ("format", "model", "kept") else "---:" for name in HEAD) + " |",

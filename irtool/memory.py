@@ -56,6 +56,28 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def keep_to(limit: int) -> None:
+    """Make what is freed no longer count as held, as far as `limit` bytes ask for it; for a process of irtool's own,
+    before torch computes.
+
+    Without this the C library (glibc) keeps freed blocks of up to 32 MB, in pieces that the next tiles do not fit into,
+    and oneDNN up to 1024 compiled layers: 100 to 300 MB, more or less from one run to the next. It costs time, for
+    pages that are taken from the system again and again.
+    """
+    import ctypes
+
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "0")
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        # Some 15 blocks of the largest size that is kept lie idle (measured): a hundredth or two of the limit.
+        mallopt(_M_MMAP_THRESHOLD, min(max(limit >> 10, 128 << 10), 32 << 20))
+        mallopt(_M_TRIM_THRESHOLD, 1 << 20)
+        mallopt(_M_ARENA_MAX, 1)
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of <malloc.h>
+
+
 def available_bytes() -> int:
     """Memory that can be taken now without harming others: what the machine has free, less where a container
     (cgroup v2 or v1) or a resource limit of the process (``ulimit -v``, ``ulimit -d``) leaves less."""

@@ -31,7 +31,9 @@ def expert() -> CompactBound:
 def test_a_grid_covers_every_pixel_once_within_the_budget(rows: int, columns: int, overlap: int, side: int) -> None:
     height, width, pixels = 16 * rows, 16 * columns, (side * 16) ** 2 // 4
     seen = torch.zeros(height, width, dtype=torch.int)
-    for t in tiling.grid(height, width, multiple=16, overlap=overlap, pixels=max(pixels, (16 + 2 * 80) ** 2)):
+    tiles = tiling.grid(height, width, multiple=16, overlap=overlap, pixels=max(pixels, (16 + 2 * 80) ** 2))
+    assert len({(t.bottom - t.top, t.right - t.left) for t in tiles}) == 1
+    for t in tiles:
         assert (t.bottom - t.top) * (t.right - t.left) <= max(pixels, (16 + 2 * 80) ** 2)
         assert t.top % 16 == t.left % 16 == (t.bottom - t.top) % 16 == (t.right - t.left) % 16 == 0
         assert t.top == 0 or t.keep_top - t.top >= overlap

@@ -152,10 +152,10 @@ def test_every_mistake_of_a_recipe_is_named_at_once():
     ],
 )
 def test_numbers_without_bound_are_refused_at_once(wrong, said):
-    begun = time.monotonic()
+    begun = time.process_time()  # other programs may keep this one waiting
     _, problems = recipe.check({**TINY, **wrong})
     assert any(said in problem for problem in problems), problems
-    assert time.monotonic() - begun < 20  # the network of a billion blocks is never made
+    assert time.process_time() - begun < 20  # the network of a billion blocks is never made
 
 
 def test_a_recipe_nested_thousands_deep_is_no_toml(tmp_path):

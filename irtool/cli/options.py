@@ -484,12 +484,14 @@ class Request:
 
     def budget(self, fixed: int = 0, scale: int = 1) -> memory.Budget:
         """The memory that a picture's way may take, `fixed` bytes of it for what is loaded still; it is enlarged
-        `scale` times."""
+        `scale` times. A limit that was asked for is kept to from here on."""
         from .. import memory
 
         limit = None if self.max_memory is None else parse_bytes(self.max_memory)
         if limit is not None and self.jobs != "1":
             limit //= jobs(self.jobs, sys.maxsize, self.device)
+        if limit is not None:
+            memory.keep_to(limit)
         # A page has the picture itself beside an enlarged one.
         beside = memory.BESIDE * self.side_by_side * (1 if scale == 1 else 1 + scale**2)
         per_pixel = memory.LOOKED_AT if self.dry_run else memory.per_pixel(scale) + beside

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -33,17 +34,28 @@ class Tile:
     keep_right: int
 
 
+def _length(size: int, count: int, multiple: int, overlap: int) -> int:
+    """Of the `count` windows that cover `size` and share at least twice the overlap with their neighbours."""
+    return min(size, math.ceil((size + 2 * overlap * (count - 1)) / count / multiple) * multiple)
+
+
 def _spans(size: int, count: int, multiple: int, overlap: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cut `size` (a multiple) into `count` spans: (from, to, keep from, keep to)."""
-    step = math.ceil(size / count / multiple) * multiple
-    overlap = math.ceil(overlap / multiple) * multiple
-    for start in range(0, size, step):
-        end = min(start + step, size)
-        yield max(0, start - overlap), min(size, end + overlap), start, end
+    """Cut `size` into at most `count` windows of one length: (from, to, keep from, keep to); `size` and the overlap are
+    multiples.
+
+    Of one length, because oneDNN compiles and keeps kernels for every shape, some megabytes each. In the middle of what
+    neighbours share one ends to be kept and the next begins.
+    """
+    length = _length(size, count, multiple, overlap)
+    free = (size - length) // multiple
+    starts = sorted({free * i // max(1, count - 1) * multiple for i in range(count)})
+    cuts = [0, *((a + b + length) // 2 // multiple * multiple for a, b in pairwise(starts)), size]
+    for start, cut in zip(starts, pairwise(cuts), strict=True):
+        yield start, start + length, *cut
 
 
 def grid(height: int, width: int, *, multiple: int, overlap: int, pixels: int) -> list[Tile]:
-    """Cover a picture with the least computed area such that no tile exceeds `pixels`.
+    """Cover a picture with tiles of one size, at most `pixels`, such that the least area is computed.
 
     Args:
         height, width: multiples of `multiple`.
@@ -53,18 +65,17 @@ def grid(height: int, width: int, *, multiple: int, overlap: int, pixels: int) -
     Raises:
         TooLittleMemoryError: even the smallest tile is larger than that.
     """
+    overlap = math.ceil(overlap / multiple) * multiple
     best: tuple[int, int, int] | None = None
     for rows in range(1, height // multiple + 1):
-        tall = max(b - a for a, b, _, _ in _spans(height, rows, multiple, overlap))
-        # The fewest columns that fit; more would only add overlaps.
-        for columns in range(max(1, math.ceil(width * tall / max(1, pixels) / 2)), width // multiple + 1):
-            wide = max(b - a for a, b, _, _ in _spans(width, columns, multiple, overlap))
-            if tall * wide <= pixels:
-                area = sum(b - a for a, b, _, _ in _spans(height, rows, multiple, overlap))
-                area *= sum(b - a for a, b, _, _ in _spans(width, columns, multiple, overlap))
-                if best is None or area < best[0]:
-                    best = (area, rows, columns)
-                break
+        tall = _length(height, rows, multiple, overlap)
+        widest = pixels // tall // multiple * multiple
+        if widest < width and widest <= 2 * overlap:
+            continue
+        columns = 1 if widest >= width else math.ceil((width - 2 * overlap) / (widest - 2 * overlap))
+        area = rows * tall * columns * _length(width, columns, multiple, overlap)
+        if best is None or area < best[0]:
+            best = (area, rows, columns)
     if best is None:
         raise TooLittleMemoryError("not even the smallest tile fits")
     _, rows, columns = best

@@ -37,12 +37,17 @@ def boxes_of(data: bytes) -> Boxes:
         return Boxes()
 
 
-def _boxes(data: bytes) -> Boxes:
+def meta_box(data: bytes) -> dict[bytes, tuple[int, int]]:
+    """Where the content of each box within the box meta of a file begins and ends; none where there is no such box."""
     meta = next((span for kind, *span in _walk(data, 0, len(data)) if kind == b"meta"), None)
     if meta is None:
-        return Boxes()
+        return {}
     start, end = meta[0] + 4, meta[1]  # version and flags come first
-    inner = {kind: (a, b) for kind, a, b in _walk(data, start, end)}
+    return {kind: (a, b) for kind, a, b in _walk(data, start, end)}
+
+
+def _boxes(data: bytes) -> Boxes:
+    inner = meta_box(data)
     primary = None
     if b"pitm" in inner:
         at = inner[b"pitm"][0]

@@ -11,6 +11,7 @@ from PIL import ImageFile
 
 from ..errors import UnavailableError
 from . import png, stated
+from .av1 import coded_size
 from .bmff import Boxes, boxes_of
 from .bmp import load_bmp
 from .camera_raw import load_raw
@@ -152,6 +153,9 @@ def _avif(data: bytes, guard: Guard) -> DecodedFile:
         raise UnavailableError("this build of Pillow cannot read AVIF", "pip install --upgrade pillow")
     im = AvifImagePlugin.AvifImageFile(BytesIO(data))
     guard(im.size, more=2, **contents(im))
+    coded = coded_size(data)
+    if coded[0] > im.width or coded[1] > im.height:
+        guard(coded, more=2)
     single(im.n_frames, "an AVIF sequence", readable=False)
     im.load()
     color, alpha = samples(im)
