@@ -1,15 +1,14 @@
-"""What is gained on old photographs and camera raw files, and what sound pictures lose.
+"""What is gained on old photographs, and what sound pictures lose.
 
     python benchmarks/old_photos.py KODAK CLEAN [--limit N] [--out benchmarks/old_photos.md]
 
-KODAK holds clean photographs, to be scratched, faded and turned into noisy raw files here, all seeded; CLEAN holds
+KODAK holds clean photographs, to be scratched and faded here, all seeded; CLEAN holds
 photographs in which no scratch should be found, none of them trained on. Pictures are cut to their middle, 384 x 256.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,23 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the writer of small DNGs
-from test_camera_raw import dng
-
 import irtool
-from irtool import picture
 from irtool.inputs import to_tensor
-from irtool.linear_light import measure
 from irtool.picture import SUFFIXES, read
 from irtool.repairs.mend import scratches_in
 from irtool.repairs.scratches import AREA
 from irtool.synth import parse, random_chain
-from irtool.synth.ops import to_linear, to_srgb
 
 CPU = torch.device("cpu")
 MARKS = ("scratches(1)", "scratches(2, width=1)", "scratches(0.6, width=4)")
-RAW = ((0, 0.002, 1e-5), (0, 0.01, 2e-4), (-2, 0.002, 2e-5), (-3, 0.004, 1e-4))
-"""Stops of exposure, shot noise and read noise (variance ``gain x + read`` of the mosaic in [0, 1])."""
 FADES = 4  # draws for each picture
 
 
@@ -124,47 +115,21 @@ def faded(clean: list[Tensor]) -> list[str]:
     ]  # fmt: skip
 
 
-def raw(clean: list[Tensor]) -> list[str]:
-    lines = [
-        "| exposure | gain, read | noisy | by sRGB values | in linear light | gain, read measured |",
-        "|---" * 6 + "|",
-    ]
-    for stops, gain, read_noise in RAW:
-        rows = []
-        for seed, image in enumerate(clean):
-            dark = to_srgb(to_linear(image) * 2.0**stops).permute(1, 2, 0).numpy()
-            truth, noisy = (
-                picture.read(dng(dark, noise=noise, gain=shot, seed=seed))
-                for noise, shot in ((0.0, 0.0), (read_noise**0.5, gain))
-            )
-            target, source = to_tensor(truth), to_tensor(noisy)
-            plain = irtool.restore(source, tasks="noise").tensor
-            linear = irtool.restore(noisy, tasks="noise").tensor
-            found = measure(to_linear(source))
-            rows.append([psnr(source, target), psnr(plain, target), psnr(linear, target), found.gain, found.read])
-        m = [mean(column) for column in zip(*rows, strict=True)]
-        lines.append(
-            f"| {stops:+d} | {gain:g}, {read_noise:g} | {m[0]:.2f} | {m[1]:.2f} | {m[2]:.2f} | {m[3]:.4f}, {m[4]:.5f} |"
-        )
-    return lines
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kodak", type=Path)
     parser.add_argument("clean", type=Path)
     parser.add_argument("--limit", type=int, help="pictures of CLEAN, spread over them")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--only", choices=("scratches", "sound", "fade", "raw"), action="append")
+    parser.add_argument("--only", choices=("scratches", "sound", "fade"), action="append")
     given = parser.parse_args()
     clean = [middle(image) for image in pictures(given.kodak, None)]
     parts = {
         "scratches": ("Scratches drawn over Kodak, PSNR in dB", lambda: scratched(clean)),
         "sound": ("Sound photographs", lambda: sound(pictures(given.clean, given.limit))),
         "fade": ("Fading drawn over Kodak, PSNR in dB", lambda: faded(clean)),
-        "raw": ("Noise of camera raw files, PSNR in dB", lambda: raw(clean)),
     }
-    text = "# Old photographs and camera raw\n\nMade by `benchmarks/old_photos.py`.\n"
+    text = "# Old photographs\n\nMade by `benchmarks/old_photos.py`.\n"
     for name, (title, make) in parts.items():
         if not given.only or name in given.only:
             table = "\n".join(make())

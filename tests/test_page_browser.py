@@ -337,7 +337,7 @@ def test_40_megapixels_are_shown_previewed_and_cancelled(serve):
     began = time.monotonic()
     tab.click("#cancel")
     tab.wait_for_selector("#restore:visible")
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 180  # the next tile; a machine may be busy
 
 
 def test_the_review_in_a_browser(browser, cli, using, photo, tmp_path):
