@@ -143,7 +143,7 @@ def test_the_page_of_thousands_stays_bounded(tmp_path, monkeypatch):
 
 
 def test_the_shards_of_a_run_share_one_page(cli, using, photo, tmp_path):
-    names = {f"{i}.png" for i in range(4)}
+    names = {f"{letter}.png" for letter in "abcd"}
     assert {Shard(0, 2).takes(name) for name in names} == {True, False}
     for i, name in enumerate(sorted(names)):
         photo(tmp_path / "in" / name, seed=i)
