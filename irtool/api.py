@@ -25,12 +25,11 @@ from .enlarge import check as check_scale
 from .enlarge import enlarge
 from .errors import UsageError, closest
 from .inputs import Image, to_picture, to_tensor
-from .linear_light import in_linear_light
 from .memory import Budget, per_pixel
 from .models import loading, lora
 from .models.architectures import get, names
 from .models.base import Callback, Condition, Model, ModelInfo, Progress
-from .picture import Picture, read, sniff
+from .picture import Picture, read
 from .picture.jpeg_bounds import project_to_jpeg_bounds
 from .plan import Plan, Rejected, Upscale, enlarging, only_enlarges, plan_auto, plan_second_look, plan_tasks, without
 from .repairs.mend import mend
@@ -428,10 +427,8 @@ def _carry_out(
         model = model_of(step.model, step.controller)
         if model.info.scale != 1:
             raise only_enlarges(step.model)
-        run = partial(engine.run, model.bind(condition), device=look.device, **_settings(options))
+        outcome = engine.run(model.bind(condition), pixels, device=look.device, **_settings(options))
         own = done == 0 and not plan.repairs  # the pixels are still those of the file
-        raw = own and tuple(step.task_weights) == ("noise",) and sniff(picture.original or b"") == "RAW"
-        outcome = in_linear_light(run, pixels) if raw else run(pixels=pixels)
         restored = outcome.pixels
         if missing is not None and tuple(step.task_weights) == ("missing",):
             restored = torch.where(missing > 0, restored, pixels)

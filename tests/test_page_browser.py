@@ -338,7 +338,7 @@ def test_a_large_picture_is_shown_previewed_and_cancelled(serve, width, height):
     began = time.monotonic()
     tab.click("#cancel")
     tab.wait_for_selector("#restore:visible")
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 180  # the next tile; a machine may be busy
 
 
 def test_the_review_in_a_browser(browser, cli, using, photo, tmp_path):

@@ -91,7 +91,7 @@ def random_chain(id: str, generator: torch.Generator) -> Chain:
     """Draw a chain of one degradation from its training ranges (`TRAINING`).
 
     Args:
-        id: one of `irtool.degradation.IDS`, or ``real``.
+        id: a key of `TRAINING`.
         generator: on any device; draws advance it.
 
     Raises:
