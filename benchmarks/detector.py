@@ -160,7 +160,7 @@ def main() -> None:
     ]
     titles = {
         "kept back": "Real photographs of sources kept back from training",
-        "test/real": "test/real_*: real photographs, never trained on",
+        "test/real": "test/real_*: real photographs",
         "pairs": "Degraded halves of the test pairs",
         "synthetic": "Single degradations on 12 Kodak photographs",
         "synthetic draws": "Three draws from the training ranges on each of them",

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lora_diffusion
+import lora_study as study
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -252,7 +253,7 @@ def attribution(net: Net, setting: Setting, seed: int, steps: int) -> dict[str, 
             return dict(zip(weights, torch.autograd.grad(error, list(weights.values())), strict=True))
 
         reached = {n: p.detach().clone() for n, p in target.named_parameters()}
-        for name, score in m.faig(baseline, reached, gradient, steps=20).items():
+        for name, score in study.faig(baseline, reached, gradient, steps=20).items():
             scores[name].append(score)
     return scores
 
@@ -264,9 +265,9 @@ def method_sparse(setting: Setting, steps: int, seed: int) -> tuple[Model, int]:
     common, each = round(0.5 * steps), round(0.05 * steps)
     fit((net, None), list(net.parameters()), setting, common, seed)
     scores = attribution(net, setting, seed + 500, each)
-    masks = {k.removesuffix(".weight"): v for k, v in m.top_kernels(scores, 0.03).items()}
+    masks = {k.removesuffix(".weight"): v for k, v in study.top_kernels(scores, 0.03).items()}
     own = sum(float(v.sum()) * net.get_parameter(f"{k}.weight")[0, 0].numel() for k, v in masks.items())
-    shared = m.add_adapters(net, lambda name, layer, mix: m.SparseLayer(layer, mix, masks[name]))
+    shared = m.add_adapters(net, lambda name, layer, mix: study.SparseLayer(layer, mix, masks[name]))
     model = (net, shared)
     fit(model, m.parameters(net)[1], setting, steps - common - each * len(TASKS), seed + 1000)
     return model, round(count(m.merge(copy.deepcopy(net), None)) + own)
@@ -328,7 +329,7 @@ def sensitivity(setting: Setting, steps: int, seeds: int) -> None:
         for seed, (general, before) in enumerate(starts):
             net = copy.deepcopy(general)
             shared = m.add_adapters(
-                net, lambda n, layer, mix: m.FullRankLayer(layer, mix, len(TASKS)), lambda n, _, c=chosen: c(n)
+                net, lambda n, layer, mix: study.FullRankLayer(layer, mix, len(TASKS)), lambda n, _, c=chosen: c(n)
             )
             own = m.parameters(net)[1]
             fit((net, shared), own, setting, steps // 2, 10_000 * (seed + 1) + 1, rate=setting.rate / 2)
@@ -361,10 +362,10 @@ def ranks(setting: Setting, steps: int, out: Path | None, seeds: int) -> None:
         torch.manual_seed(seed)
         net = uneven(sized(uneven))
         fit((net, None), list(net.parameters()), setting, steps, 10_000 * (seed + 1))
-        shared = m.add_adapters(net, lambda n, layer, mix: m.FullRankLayer(layer, mix, len(TASKS)))
+        shared = m.add_adapters(net, lambda n, layer, mix: study.FullRankLayer(layer, mix, len(TASKS)))
         fit((net, shared), m.parameters(net)[1], setting, steps, 10_000 * (seed + 1) + 1, rate=setting.rate / 2)
         for name, layer in m.layers(net).items():
-            found.setdefault(name, []).append(m.rank_energy(layer.delta.detach()))
+            found.setdefault(name, []).append(study.rank_energy(layer.delta.detach()))
     curves = {name: torch.cat(parts) for name, parts in found.items()}
     print(
         "| layer | smaller side | energy at rank 1 | 2 | 4 | 8 | rank for 90 % | of the smaller side | least .. most |"

@@ -6,7 +6,7 @@
 Protocol "sr": the picture is cut to a multiple of the scale and reduced as MATLAB's imresize does
 (`irtool.ops.downscale`; Set5 and Set14 come with their small copies), rounded to 8 bits; what comes of it is rounded to
 8 bits, `scale` pixels are cut off at each border, and PSNR is taken of BT.601 luma (Y) and of RGB, the mean over the
-pictures. "q85": the small copy is a JPEG of quality 85, 4:2:0.
+pictures. "q85": the small copy is a JPEG of quality 85, 4:2:0. "CC15 clean": the middle 240x240 of its clean sides.
 
 SETS is the folder data/ of github.com/jbhuang0604/SelfExSR; MODELS holds ETDS_*.pth and team00_SPAN.pth, which irtool
 download fetches too. With PICTURES the integer files are compared, by ONNX Runtime (extra "export"). --speed measures
@@ -37,6 +37,8 @@ from irtool.ops import downscale
 Pair = tuple[np.ndarray, np.ndarray]  # small and large, uint8
 Enlarge = Callable[[np.ndarray], np.ndarray]
 LUMA = np.array([65.481, 128.553, 24.966]) / 255
+FULL_HD = 1920 * 1080 / 1e6  # megapixels
+MIDDLE = slice(136, 376)  # of 512 pixels
 SIZES = ("M5C16", "M4C32", "M6C32", "M7C48")
 
 
@@ -65,14 +67,18 @@ def sets(data: Path, folder: Path | None, scale: int) -> Iterator[tuple[str, lis
         assert folder is not None
         large = sorted((folder / name / f"image_SRF_{scale}").glob("*_HR.png"))
         yield f"{name} ({len(large)})", [(rgb(p.with_name(p.name.replace("_HR", "_LR"))), rgb(p)) for p in large]
-    pairs = []
-    for path in sorted((data / "test" / "clean_kodak").iterdir()):
-        picture = rgb(path)
-        height, width = (side // scale * scale for side in picture.shape[:2])
-        picture = picture[:height, :width]
-        pairs.append((codes(downscale(tensor(picture), scale)), picture))
-    yield f"Kodak ({len(pairs)} of 24)", pairs
-    yield f"Kodak q85 ({len(pairs)} of 24)", [(jpeg(small), large) for small, large in pairs]
+    kodak = [reduced(rgb(path), scale) for path in sorted((data / "test" / "clean_kodak").iterdir())]
+    yield f"Kodak ({len(kodak)} of 24)", kodak
+    yield f"Kodak q85 ({len(kodak)} of 24)", [(jpeg(small), large) for small, large in kodak]
+    clean = [rgb(path)[MIDDLE, MIDDLE] for path in sorted((data / "test" / "noise_cc15" / "gt").iterdir())]
+    yield f"CC15 clean ({len(clean)})", [reduced(picture, scale) for picture in clean]
+
+
+def reduced(picture: np.ndarray, scale: int) -> Pair:
+    """A picture, cut to a multiple of the scale, and its small copy, in their order in a `Pair`."""
+    height, width = (side // scale * scale for side in picture.shape[:2])
+    picture = picture[:height, :width]
+    return codes(downscale(tensor(picture), scale)), picture
 
 
 def psnr(result: np.ndarray, truth: np.ndarray, border: int) -> tuple[float, float]:
@@ -159,7 +165,7 @@ def table(arguments: argparse.Namespace, scale: int) -> Iterator[str]:
         (name, by_pillow(filter, scale), "", "")
         for name, filter in (("bicubic", Image.Resampling.BICUBIC), ("Lanczos", Image.Resampling.LANCZOS))
     ]
-    ours = f"irtool-upscale-x{scale}.v1"
+    ours = weights.get(f"irtool-upscale-x{scale}").id
     shipped = weights.locate(ours)
     for name, path, original in [*published(arguments.models, scale), (ours, shipped, shipped)]:
         enlarge, count = by_network(path)
@@ -190,13 +196,15 @@ def integers(arguments: argparse.Namespace) -> Iterator[str]:
         }
         write_onnx(graph_of(model, {}, ""), root / "plain.onnx", None)
         files["int8, ONNX Runtime's static quantization"] = quantized(root / "plain.onnx", arguments.calibrate, None)
-        head = ["x3, exported", "file, kB", *columns(arguments, measured)]
+        rate = ["Full-HD frames/s"] if arguments.speed else []
+        head = ["x3, exported", "file, kB", *rate, *columns(arguments, measured)]
         yield "\n## Integers\n"
         yield "| " + " | ".join(head) + " |"
         yield "|---" * len(head) + "|"
         for name in sorted(files):
             enlarge = by_onnx(files[name])
-            timed = [speed(enlarge, 3)] if arguments.speed else []
+            megapixels = speed(enlarge, 3) if arguments.speed else ""
+            timed = [f"{float(megapixels) / FULL_HD:.1f}", megapixels] if arguments.speed else []
             size = f"{files[name].stat().st_size / 1e3:.0f}"
             yield "| " + " | ".join([name, size, *timed, *cells(enlarge, measured, 3)]) + " |"
 

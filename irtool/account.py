@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from . import __version__
 from .errors import FileError, UsageError, reason
 from .fileio import sha256
+from .plan import Plan
 from .provenance import model_sha256
 from .shard import Shard
 
@@ -100,7 +101,9 @@ def _sha256(path: Path) -> str | None:
 
 
 def _models(plan: Mapping[str, Any] | None) -> dict[str, str | None]:
-    return {step["model"]: model_sha256(step["model"]) for step in (plan or {}).get("steps", ())}
+    parts = Plan.from_dict(plan) if plan else Plan()
+    models = [model for repair in parts.repairs for model in repair.models] + [step.model for step in parts.steps]
+    return {model: model_sha256(model) for model in models}
 
 
 def read(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -31,7 +31,8 @@ from .models.architectures import get, names
 from .models.base import Callback, Condition, Model, ModelInfo, Progress
 from .picture import Picture, read
 from .picture.jpeg_bounds import project_to_jpeg_bounds
-from .plan import Plan, Rejected, Upscale, ending_with, only_enlarges, plan_auto, plan_second_look, plan_tasks, without
+from .plan import Plan, Rejected, Upscale, enlarging, only_enlarges, plan_auto, plan_second_look, plan_tasks, without
+from .repairs.mend import mend
 from .result import Result
 from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, companions, locate
 
@@ -268,10 +269,8 @@ def prepare(
     upscales: Iterable[Upscale] = (),
     device: str = "auto",
 ) -> dict[str, ModelInfo]:
-    """Load networks ahead of a run, so that what is missing is said before any image is read.
-
-    Returns:
-        What each model does and needs; without those that enlarge.
+    """Load networks ahead of a run, so that what is missing is said before any image is read; says what each model
+    does and needs, without those that enlarge.
 
     Raises:
         UsageError, UnavailableError: as `restore`.
@@ -303,11 +302,7 @@ def _attributes(options: Wanted) -> Attributes:
     strength = options.get("strength", 1.0)
     if not 0 <= strength <= 1:
         raise UsageError(f"The strength lies from 0 to 1, not {strength:g}.")
-    return {
-        "strength": strength,
-        "sampling": options.get("sampling"),
-        "controller": options.get("controller", ""),
-    }
+    return {"strength": strength, "sampling": options.get("sampling"), "controller": options.get("controller", "")}
 
 
 def _planned(
@@ -331,7 +326,7 @@ def _planned(
         if alone and (rest.get("sampling") is None or not rest["sampling"].operator):  # type: ignore[union-attr]
             return Plan(reason="as asked", upscale=upscale), None
         plan, planner = _planned(tasks, plan, planner, model, rest)
-        return (None if plan is None else replace(plan, upscale=upscale)), planner and ending_with(planner, upscale)
+        return plan and replace(plan, upscale=upscale), planner and partial(enlarging, planner, upscale)
     if options.get("upscaler"):
         raise UsageError("`upscaler` enlarges, and no `scale` was given.", "Give a `scale` of 2, 3 or 4.")
     if plan is not None or planner is not None:
@@ -377,8 +372,11 @@ def restore_with(
         plan = planner(diagnosis)
     assert plan is not None
     missing = None if masking is None else _mask(masking, picture, plan)
+    if plan.repairs:
+        run = partial(engine.run, device=look.device, **_settings(options))
+        pixels, plan = mend(plan, pixels, look.device, model_of, run)
     pixels, plan, tiles, peak = _carry_out(plan, pixels, picture, missing, model_of, look, options, diagnosis)
-    if plan.steps:
+    if plan.removals:
         picture = picture.with_pixels(pixels.permute(1, 2, 0).contiguous().numpy())
     if plan.upscale is not None:
         del pixels
@@ -411,12 +409,10 @@ def _carry_out(
     options: Wanted,
     found: Diagnosis | None,
 ) -> tuple[Tensor, Plan, int, int | None]:
-    """The steps of a plan, one after the other, and those that come to light after them.
+    """The steps of a plan, one after the other, and those of the second look (`Plan.again`): pixels (3, H, W), the plan
+    as it was carried out, tiles and peak memory.
 
     Where the plan follows from a diagnosis, `found`, every result is checked before the next step (`detection.gate`).
-
-    Returns:
-        The pixels (3, H, W), the plan as it was carried out, tiles and peak memory.
     """
     tiles, peak, done = 0, None, 0
     while done < len(plan.steps):
@@ -432,10 +428,11 @@ def _carry_out(
         if model.info.scale != 1:
             raise only_enlarges(step.model)
         outcome = engine.run(model.bind(condition), pixels, device=look.device, **_settings(options))
+        own = done == 0 and not plan.repairs  # the pixels are still those of the file
         restored = outcome.pixels
         if missing is not None and tuple(step.task_weights) == ("missing",):
             restored = torch.where(missing > 0, restored, pixels)
-        if done == 0 and picture.jpeg is not None and tuple(step.task_weights) == ("jpeg",):
+        if own and picture.jpeg is not None and tuple(step.task_weights) == ("jpeg",):
             # Only of its own pixels does a file say how far off they can be, and only from compression alone.
             restored = torch.from_numpy(project_to_jpeg_bounds(restored.numpy(), pixels.numpy(), picture.jpeg))
         restored = restored if step.strength == 1 else torch.lerp(pixels, restored, step.strength)

@@ -1,7 +1,7 @@
 """The vocabulary of degradations: ids, task verbs, names, prompts and synonyms.
 
 Every other room takes its words from here. The order of `DEGRADATIONS` is the published DA-CLIP
-order, and is the order of every vector indexed by degradation (detector logits, task mixtures).
+order, and is the order of every vector indexed by degradation (detector logits, task weights).
 """
 
 from __future__ import annotations
@@ -51,10 +51,14 @@ DEGRADATIONS: tuple[Degradation, ...] = (
     Degradation("rain", "derain", "rain", "rainy", ("streaks", "deraining")),
     Degradation("shadow", "deshadow", "shadow", "shadowed", ("shadows", "unshadow")),
     Degradation("snow", "desnow", "snow", "snowy", ("snowflakes", "desnowing")),
-    Degradation(
-        "missing", "inpaint", "missing regions", "uncompleted", ("holes", "mask", "inpainting", "hole", "scratches")
-    ),
+    Degradation("missing", "inpaint", "missing regions", "uncompleted", ("holes", "mask", "inpainting", "hole")),
 )
+REPAIRS: tuple[Degradation, ...] = (
+    Degradation("scratches", "descratch", "scratches", "scratched", ("scratch", "dust", "creases", "cracks")),
+    Degradation("fade", "unfade", "fading", "faded", ("yellowing", "yellowed")),
+)
+"""What age does to prints: asked for by name, and done before all else (`irtool.repairs`). The detector and the vectors
+indexed by degradation know the ten above alone."""
 IDS: tuple[str, ...] = tuple(d.id for d in DEGRADATIONS)
 INDEX: dict[str, int] = {d.id: i for i, d in enumerate(DEGRADATIONS)}
 
@@ -77,9 +81,9 @@ RESTORE_ORDER: tuple[str, ...] = (
 
 
 @cache
-def _words() -> dict[str, Degradation]:
+def _words(known: tuple[Degradation, ...]) -> dict[str, Degradation]:
     words: dict[str, Degradation] = {}
-    for d in DEGRADATIONS:
+    for d in known:
         for word in (d.id, d.task, d.name, d.prompt, *d.synonyms):
             words.setdefault(word.lower(), d)
     return words
@@ -91,9 +95,15 @@ def lookup(word: str) -> Degradation:
     Raises:
         UsageError: nothing is called that; the hint names the closest match.
     """
-    words = _words()
+    words = _words(DEGRADATIONS)
     found = words.get(word.strip().lower())
     if found is not None:
         return found
-    hint = closest(word.strip(), words, "Known: " + ", ".join(d.task for d in DEGRADATIONS) + ".")
+    tasks = ", ".join(d.task for d in (*DEGRADATIONS, *REPAIRS))
+    hint = closest(word.strip(), _words((*DEGRADATIONS, *REPAIRS)), f"Known: {tasks}.")
     raise UsageError(f"Unknown degradation or task '{word}'.", hint)
+
+
+def lookup_repair(word: str) -> Degradation | None:
+    """The one of `REPAIRS` that `word` stands for, as of `lookup`; None where it stands for none."""
+    return _words(REPAIRS).get(word.strip().lower())

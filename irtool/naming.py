@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
-from .degradation import IDS
+from .degradation import IDS, REPAIRS
 from .errors import UsageError, closest
 
 if TYPE_CHECKING:
@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 FIELDS = ("stem", "tasks", "ext")
 UNTOUCHED = "untouched"
 """What {tasks} stands for where nothing was removed."""
-_KINDS = "|".join(IDS)
+_KINDS = "|".join((*(d.id for d in REPAIRS), *IDS))
 _TASKS = rf"(?:{UNTOUCHED}|x[234]|(?:{_KINDS})(?:\+(?:{_KINDS}))*(?:\+x[234])?)"
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # separators, and what Windows takes in no name
 
 
 def tasks_of(plan: Plan) -> str:
     """What {tasks} stands for: what was removed, in order, and the enlargement: ``rain+noise+x2``."""
-    kinds = dict.fromkeys(kind for step in plan.steps for kind in step.task_weights)
-    words = [*kinds, *([] if plan.upscale is None else [f"x{plan.upscale.scale}"])]
+    words = [*plan.kinds, *([] if plan.upscale is None else [f"x{plan.upscale.scale}"])]
     return "+".join(words) or UNTOUCHED
 
 

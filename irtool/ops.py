@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -19,6 +20,7 @@ shared out among them."""
 # Features (rows x columns x channels) that a thread of a CPU works on at a time. With all of a picture at once, memory
 # and not arithmetic sets the pace: 1.9 times slower at one megapixel. A GPU takes more, to bound its memory.
 STRIP = 1 << 19
+LEAST_ROWS = 16
 
 
 def pad_to_multiple(x: Tensor, multiple: int, mode: str = "reflect") -> Tensor:
@@ -74,14 +76,20 @@ def _mirrored(size: int, border: int) -> Tensor:
     return torch.where(at < size, at, 2 * size - 1 - at)
 
 
-def strip_rows(x: Tensor) -> int:
-    """How many rows of (N, H, W, C) to work on at a time."""
-    n, _, width, channels = x.shape
+def patch_size(x: Tensor) -> tuple[int, int]:
+    """Rows and columns of (N, H, W, C) to work on at a time, so that they stay in a processor's cache.
+
+    A patch is at least `LEAST_ROWS` rows high where the image is: a 3x3 convolution computes a row more above and below
+    it, which is much of a lower one.
+    """
+    n, height, width, channels = x.shape
     features = STRIP if x.device.type == "cpu" else 64 * STRIP
     threads = torch.get_num_threads()
     if x.device.type == "cpu" and x.numel() < STRIP * min(threads, WORKERS):
         features *= threads  # too few strips for one each: all threads work on the same one
-    return max(4, features // (n * width * channels))
+    pixels = max(1, features // (n * channels))
+    columns = math.ceil(width / max(1, math.ceil(width * min(height, LEAST_ROWS) / pixels)))
+    return max(4, pixels // columns), max(16, columns)
 
 
 def in_strips(height: int, rows: int, work: Callable[[int, int], None], device: torch.device) -> None:

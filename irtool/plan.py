@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import experts
-from .degradation import RESTORE_ORDER, lookup
+from .degradation import REPAIRS, RESTORE_ORDER, lookup, lookup_repair
 from .diffusion.sampling import Sampling
 from .errors import UsageError
-from .weights.registry import DEFAULT_RESTORER, DEFAULT_UPSCALER, records
+from .weights.registry import DEFAULT_REPAIR, DEFAULT_RESTORER, DEFAULT_UPSCALER, records
 
 if TYPE_CHECKING:
     from .detection import Diagnosis
@@ -95,6 +95,43 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Repair:
+    """What age did to a print, undone before the steps of a plan.
+
+    Attributes:
+        kind: "scratches" or "fade", or a word for it.
+        strength: share of the result in the output, in [0, 1].
+        fill: of scratches, the model that fills what was found.
+    """
+
+    kind: str
+    strength: float = 1.0
+    fill: str = ""
+
+    def __post_init__(self) -> None:
+        found = lookup_repair(self.kind)
+        if found is None:
+            raise UsageError(f"'{self.kind}' is no repair.", f"Known: {', '.join(d.id for d in REPAIRS)}.")
+        if not 0 <= self.strength <= 1:
+            raise UsageError(f"The strength lies from 0 to 1, not {self.strength:g}.")
+        object.__setattr__(self, "kind", found.id)
+        if found.id == "scratches" and not self.fill:
+            object.__setattr__(self, "fill", DEFAULT_RESTORER)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that it needs: what finds it, and what fills."""
+        return tuple(one for one in (DEFAULT_REPAIR[self.kind], self.fill) if one)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {key: value for key, value in asdict(self).items() if value != ""}
+
+    def __str__(self) -> str:
+        return self.kind if self.strength == 1 else f"{self.kind} at strength {self.strength:g}"
+
+
+@dataclass(frozen=True)
 class Rejected:
     """A step whose result was not kept, or only in part (`irtool.detection.gate`).
 
@@ -166,6 +203,7 @@ class Plan:
         again: what to look for once the steps are done, and how to remove what of its tasks is found then; or None.
         rejected: steps whose result was checked and not kept as it was; only in a plan that has been carried out.
         upscale: how the picture is enlarged once all else is done; or None.
+        repairs: what age did, undone before the steps.
     """
 
     steps: tuple[Step, ...] = ()
@@ -174,11 +212,23 @@ class Plan:
     again: Step | None = None
     rejected: tuple[Rejected, ...] = ()
     upscale: Upscale | None = None
+    repairs: tuple[Repair, ...] = ()
 
     @property
     def empty(self) -> bool:
-        """Nothing is to be done: neither a step nor an enlargement."""
-        return not self.steps and self.upscale is None
+        """Nothing is to be done: no repair, no step and no enlargement."""
+        return not self.removals and self.upscale is None
+
+    @property
+    def removals(self) -> tuple[Repair | Step, ...]:
+        """All that is undone, in order."""
+        return (*self.repairs, *self.steps)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The ids of what is undone, in order."""
+        steps = [i for step in self.steps for i in step.task_weights]
+        return tuple(dict.fromkeys([*(repair.kind for repair in self.repairs), *steps]))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; `from_dict` gives an equal plan back."""
@@ -189,6 +239,8 @@ class Plan:
             "again": None if self.again is None else self.again.to_dict(),
             "rejected": [one.to_dict() for one in self.rejected],
         }
+        if self.repairs:
+            record["repairs"] = [repair.to_dict() for repair in self.repairs]
         return record if self.upscale is None else record | {"upscale": self.upscale.to_dict()}
 
     @staticmethod
@@ -209,12 +261,14 @@ class Plan:
                 keep,
                 None if again is None else Step.from_dict(again),
                 upscale=None if upscale is None else Upscale(**upscale),
+                repairs=tuple(Repair(**repair) for repair in data.get("repairs", ())),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UsageError(f"This is no plan: {error}.", "A plan is what restore --dry-run --json prints.") from error
 
     def __str__(self) -> str:
-        parts = [f"undo {step} with {step.model}" for step in self.steps]
+        parts = [f"undo {repair} with {' and '.join(repair.models)}" for repair in self.repairs]
+        parts += [f"undo {step} with {step.model}" for step in self.steps]
         if self.steps and self.again is not None:
             parts.append(f"look again for {', '.join(self.again.task_weights)}")
         if self.upscale is not None:
@@ -258,9 +312,9 @@ def plan_auto(diagnosis: Diagnosis, strength: float = 1.0, model: str = DEFAULT_
     return Plan(steps, "; ".join([reason, *why]), again=look_again(steps, (), model, strength, **step_options))
 
 
-def ending_with(planner: Callable[[Diagnosis], Plan], upscale: Upscale) -> Callable[[Diagnosis], Plan]:
-    """A planner whose plans end with an enlargement."""
-    return lambda diagnosis: replace(planner(diagnosis), upscale=upscale)
+def enlarging(planner: Callable[[Diagnosis], Plan], upscale: Upscale | None, diagnosis: Diagnosis) -> Plan:
+    """The plan that a planner makes of a diagnosis, with an enlargement at its end."""
+    return replace(planner(diagnosis), upscale=upscale)
 
 
 def only_enlarges(model: str) -> UsageError:
@@ -322,7 +376,7 @@ def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT
     """Undo what is named.
 
     Args:
-        words: ids, task verbs, names or synonyms ("denoise", "fog"); each may be a comma-separated list.
+        words: ids, task verbs, names or synonyms ("denoise", "fog", "scratches"); each may be a comma-separated list.
         strength, model, step_options: attributes of the step.
 
     Raises:
@@ -331,8 +385,15 @@ def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT
     named = [part for word in words for part in word.split(",") if part.strip()]
     if not named:
         raise UsageError("No task is named.", "Name one, such as --task denoise; or use --auto.")
-    steps, why = _steps({lookup(word).id for word in named}, model, strength, **step_options)
-    return Plan(steps, "; ".join(["as asked", *why]))
+    aged = {found.id for word in named if (found := lookup_repair(word)) is not None}
+    ids = {lookup(word).id for word in named if lookup_repair(word) is None}
+    steps, why = _steps(ids, model, strength, **step_options) if ids else ((), [])
+    return Plan(steps, "; ".join(["as asked", *why]), repairs=repairs_of(aged, strength))
+
+
+def repairs_of(kinds: Iterable[str], strength: float = 1.0) -> tuple[Repair, ...]:
+    """Repairs in the order of `REPAIRS`: what covers the picture goes before its tones are looked at."""
+    return tuple(Repair(d.id, strength) for d in REPAIRS if d.id in set(kinds))
 
 
 def _steps(ids: Iterable[str], model: str, strength: float, **step_options: Any) -> tuple[tuple[Step, ...], list[str]]:

@@ -56,19 +56,22 @@ class Provenance:
 @cache
 def model_sha256(reference: str) -> str | None:
     """sha256 of the file of a model; None where there is no such file."""
-    from .weights import locate
+    from .weights import get, locate
 
     try:
-        return sha256(locate(reference))
+        path = locate(reference)  # what ships has been compared with its sha256 by now
+        shipped = ":" not in reference and get(reference).kind == "asset"
+        return get(reference).files[0].sha256 if shipped else sha256(path)
     except (OSError, IrtoolError):
         return None
 
 
 def of(plan: Plan, source_sha256: str = "") -> Provenance:
     """The record of a plan that has been carried out."""
-    references = [step.model for step in plan.steps] + ([] if plan.upscale is None else [plan.upscale.model])
+    references = [model for repair in plan.repairs for model in repair.models] + [step.model for step in plan.steps]
+    references += [] if plan.upscale is None else [plan.upscale.model]
     whole = plan.to_dict()
-    kept = {key: whole[key] for key in ("steps", "keep", "upscale") if whole.get(key)}
+    kept = {key: whole[key] for key in ("repairs", "steps", "keep", "upscale") if whole.get(key)}
     for step in kept.get("steps", ()):
         step["strength"] = round(step["strength"], _DIGITS)
         step |= {key: _without_folder(step[key]) for key in ("model", "controller", "offsets") if key in step}

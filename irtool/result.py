@@ -41,7 +41,8 @@ class Result:
     source_sha256: str = ""
 
     def __repr__(self) -> str:
-        parts = ["removed " + ", then ".join(map(str, self.plan.steps))] if self.plan.steps else []
+        removed = ", then ".join(map(str, self.plan.removals))
+        parts = [f"removed {removed}"] if removed else []
         parts += [f"enlarged {self.plan.upscale.scale} times"] if self.plan.upscale is not None else []
         done = "untouched" if self.untouched else ", ".join(parts)
         return f"<irtool.Result {self.picture.width}x{self.picture.height}, {done}, {self.seconds:.2f} s>"

@@ -97,8 +97,8 @@ def environment() -> dict[str, str]:
 def cli(environment: dict[str, str]) -> Iterator[Cli]:
     """Runs irtool as a user does, in a process of its own: ``cli("restore", path, cwd=..., env={...})``.
 
-    The process is forked from one that has imported torch, where the system can (see forkserver.py); tests of the start
-    itself begin theirs from nothing.
+    The process is forked from one that has imported torch and irtool, where the system can (see forkserver.py); tests
+    of the start itself begin theirs from nothing.
     """
     server = ForkServer(environment) if AVAILABLE else None
 

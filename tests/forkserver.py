@@ -1,5 +1,6 @@
-"""Runs `python -m irtool` in processes forked from one that has imported torch: starting it is most of what a short
-command costs. Every command still has a process of its own, with its own environment, folder and streams.
+"""Runs `python -m irtool` in processes forked from one that has imported torch and irtool: importing them, and taking
+them down at the end, is most of what a short command costs. Every command still has a process of its own, with its own
+environment, folder and streams.
 
     server = ForkServer(environment)
     server.run(["models"], env=..., cwd=..., stdin=fd, stdout=fd, stderr=fd, timeout=60)  # the exit code
@@ -7,15 +8,21 @@ command costs. Every command still has a process of its own, with its own enviro
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import json
 import os
+import pkgutil
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 AVAILABLE = hasattr(os, "fork") and hasattr(socket, "send_fds") and sys.platform == "linux"
@@ -107,13 +114,23 @@ def serve(listening: socket.socket) -> dict[str, object]:
         return request
 
 
-def main() -> None:
-    import numpy  # noqa: F401
-    import PIL.Image  # noqa: F401
-    import skimage.measure
-    import skimage.metrics  # noqa: F401
-    import torch  # noqa: F401
+def load() -> None:
+    """Import what commands need. Not huggingface_hub, which reads its environment when it is imported."""
+    import irtool.cli
 
+    for module in pkgutil.iter_modules(irtool.cli.__path__):
+        import_module(f"irtool.cli.{module.name}")
+    for name in (
+        "irtool.api", "irtool.engine.pipeline", "irtool.language", "irtool.models.compact", "rich.progress",
+        "skimage.measure", "skimage.metrics",
+    ):  # fmt: skip
+        import_module(name)
+    assert "huggingface_hub" not in sys.modules
+    gc.freeze()  # so that no collection touches, and so copies, the memory that all processes share
+
+
+def main() -> None:
+    load()
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     os.environ.clear()
     os.environ.update(request["env"])  # type: ignore[call-overload]
@@ -127,9 +144,22 @@ def main() -> None:
     sys.argv = ["irtool", *request["arguments"]]  # type: ignore[misc]
     # As python -m has it: the folder of the caller, not that of this file, is the first place of modules.
     sys.path[0] = str(request["cwd"])
-    import runpy
-
-    runpy.run_module("irtool", run_name="__main__", alter_sys=True)
+    code: object = None
+    try:
+        runpy.run_module("irtool", run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        code = ended.code
+    if code is None or isinstance(code, int):
+        # As the interpreter ends, but for the freeing of every object.
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+        atexit._run_exitfuncs()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code or 0)
+    sys.exit(code)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -35,9 +35,10 @@ def test_importing_irtool_loads_nothing_heavy(environment):
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
 
 
-def test_the_function_detect_is_not_hidden_by_a_module_of_that_name(environment):
-    code = "import irtool.detection.network, irtool; assert callable(irtool.detect)"
-    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+def test_the_function_detect_is_not_hidden_by_a_module_of_that_name():
+    import irtool.detection.network
+
+    assert callable(irtool.detect)
 
 
 def test_every_public_name_is_there():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import io
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -238,17 +236,3 @@ def test_a_folder_keeps_a_file_that_appears_meanwhile(use, photo, tmp_path, exis
         done.append(one)
     assert late.read_bytes() == b"theirs"
     assert done[0].error is None and isinstance(done[1].error, irtool.PictureError)
-
-
-def test_restoring_imports_neither_skimage_nor_the_language_package(
-    environment: dict[str, str], models_dir: Path, photo: Any, tmp_path: Path
-) -> None:
-    photo(tmp_path / "a.png")
-    code = (
-        "import sys, irtool\n"
-        f"model = 'local:{models_dir / 'restorer.safetensors'}'\n"
-        f"irtool.restore({str(tmp_path / 'a.png')!r}, tasks='denoise', model=model)\n"
-        "sys.exit(', '.join(m for m in sys.modules if m in ('skimage', 'irtool.language', 'open_clip', 'scipy')) or 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

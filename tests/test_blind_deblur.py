@@ -68,15 +68,6 @@ def test_a_path_is_found_in_what_it_has_blurred(sigma: float) -> None:
     assert blind_deblur.add_deblurred(y[0], added) and psnr(y + added, x) > psnr(y, x) + 1.5
 
 
-def test_how_far_a_path_spreads_the_light() -> None:
-    line = torch.zeros(31, 31)
-    line[4, 10:21] = 1 / 11
-    assert blind_deblur.kernel_spread(line) == pytest.approx(10**0.5, abs=1e-4)  # wherever it lies
-    dot = torch.zeros(31, 31)
-    dot[2, 28] = 1
-    assert blind_deblur.kernel_spread(dot) == pytest.approx(0, abs=1e-3)
-
-
 def test_a_wrong_path_gives_itself_away() -> None:
     y, kernel = shaken(photograph())
     light, smoothness = blind_deblur.to_linear(y), blind_deblur._smoothness(y)

@@ -200,7 +200,6 @@ def test_trajectory(shared: Path, name: str) -> None:
     case.check("sigma_bar", torch.stack([irsde.std(p, k) for k in s["mid_points_t"]]))
     case.check("state_mid", x)
     case.check("init_state_mid", irsde.clean_of(p, x, mu, table[0], t))
-    case.check("forward_drift_mid", irsde.forward_drift(p, x, mu, t))
     case.check("optimum_std_mid", irsde.posterior_std(p, t, t - 1))
     case.check("optimum_step_mid", irsde.posterior_mean(p, x, x0, mu, t, t - 1))
     case.check("real_noise_mid", irsde.noise_in(p, x, x0, mu, t))

@@ -1,6 +1,9 @@
-"""Offsets: per sample as merged, low rank as full, saved and merged at load, found by attribution."""
+"""Task adapters: per sample as merged, low rank as full, saved and merged at load, found by attribution."""
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +12,9 @@ from torch import nn
 from irtool.errors import UnavailableError, UsageError
 from irtool.models import lora as m
 from irtool.models.ipt import IPT
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import lora_study as study
 
 
 def small() -> nn.Module:
@@ -40,10 +46,10 @@ mixtures = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0.5, 0, 0.25], [0, 0, 0]])
 
 def sparse(name, layer, mixture):
     mask = (torch.rand(3, *layer.weight.shape[:2], generator=torch.Generator().manual_seed(len(name))) < 0.5).float()
-    return m.SparseLayer(layer, mixture, mask)
+    return study.SparseLayer(layer, mixture, mask)
 
 
-@pytest.mark.parametrize("wrap", [low_rank(), lambda n, layer, mix: m.FullRankLayer(layer, mix, 3), sparse])
+@pytest.mark.parametrize("wrap", [low_rank(), lambda n, layer, mix: study.FullRankLayer(layer, mix, 3), sparse])
 def test_each_sample_has_the_weights_of_its_own_mixture(wrap):
     plain = small()(x)
     net = small()
@@ -65,7 +71,7 @@ def test_each_sample_has_the_weights_of_its_own_mixture(wrap):
         torch.testing.assert_close(alone(x[i : i + 1])[0], together[i], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("wrap", [low_rank(), lambda n, layer, mix: m.FullRankLayer(layer, mix, 3)])
+@pytest.mark.parametrize("wrap", [low_rank(), lambda n, layer, mix: study.FullRankLayer(layer, mix, 3)])
 @pytest.mark.parametrize("shape", [(4, 16), (4, 7, 16), (4, 2, 3, 16)])
 def test_a_linear_layer_takes_any_number_of_dimensions(wrap, shape):
     torch.manual_seed(0)
@@ -167,7 +173,7 @@ def test_nothing_chosen_is_an_error():
 
 def test_energy_of_a_matrix_of_known_rank():
     low = torch.randn(1, 10, 2) @ torch.randn(1, 2, 12)
-    e = m.rank_energy(low.view(1, 10, 12, 1, 1))
+    e = study.rank_energy(low.view(1, 10, 12, 1, 1))
     assert e.shape == (1, 10) and e[0, 0] < 1 and abs(float(e[0, 1]) - 1) < 1e-5 and (e[0].diff() >= -1e-6).all()
 
 
@@ -178,9 +184,9 @@ def test_attribution_finds_the_kernels_that_changed_what_matters():
     after = {"w": torch.zeros(3, 1, 3, 3), "b": torch.ones(3)}
     after["w"][0], after["w"][1] = 1.0, 1.0
     factor = torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1, 1)
-    scores = m.faig(before, after, lambda at: {"w": 2 * at["w"] * factor, "b": torch.zeros(3)}, steps=100)
+    scores = study.faig(before, after, lambda at: {"w": 2 * at["w"] * factor, "b": torch.zeros(3)}, steps=100)
     assert set(scores) == {"w"} and scores["w"].shape == (3, 1)
     # The integral of the gradient is the difference of F: 9 weights of 1 each.
     torch.testing.assert_close(scores["w"], torch.tensor([[9.0], [0.0], [0.0]]), rtol=1e-3, atol=1e-3)
-    masks = m.top_kernels({"w": [scores["w"], scores["w"].flip(0)]}, share=1 / 3)
+    masks = study.top_kernels({"w": [scores["w"], scores["w"].flip(0)]}, share=1 / 3)
     assert masks["w"].tolist() == [[[1], [0], [0]], [[0], [0], [1]]]

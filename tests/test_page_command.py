@@ -22,7 +22,7 @@ def test_without_its_packages_the_command_names_the_extra(environment):
     assert done.stderr == "error: The page needs optional packages.\nhint: pip install 'irtool[page]'\n"
 
 
-def test_the_command_serves_until_it_is_interrupted(environment, using, photo, tmp_path):
+def test_the_command_serves_until_it_is_interrupted(environment, cli, using, photo, tmp_path):
     photo(tmp_path / "in" / "a.png")
     (tmp_path / "tmp").mkdir()
     env = environment | using("rain") | {"TMPDIR": str(tmp_path / "tmp")}
@@ -36,9 +36,7 @@ def test_the_command_serves_until_it_is_interrupted(environment, using, photo, t
         with urllib.request.urlopen(f"{address}api/state", timeout=30) as answer:
             assert b'"a.png"' in answer.read()
         port = int(address.split(":")[2].partition("/")[0])
-        taken = subprocess.run(
-            [*command, "--port", str(port)], env=env, capture_output=True, text=True, timeout=60, check=False
-        )
+        taken = cli(*command[3:], "--port", port, env=env)
         assert taken.returncode == 2 and f"Port {port} of 127.0.0.1 cannot be listened on" in taken.stderr
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)

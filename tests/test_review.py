@@ -17,6 +17,7 @@ from PIL import Image
 
 from irtool import account
 from irtool.page import review
+from irtool.shard import Shard
 
 
 def data(page: Path) -> dict[str, Any]:
@@ -139,3 +140,16 @@ def test_the_page_of_thousands_stays_bounded(tmp_path, monkeypatch):
     assert [row["name"] for row in found[:2]] == ["2999.png", "2998.png"] and len(found) == 3000
     assert sum("before" in row for row in found) == 5 and sum("thumb" in row for row in found) == 20
     assert page.stat().st_size < 3000 * 500 + 40 * 1400
+
+
+def test_the_shards_of_a_run_share_one_page(cli, using, photo, tmp_path):
+    names = {f"{letter}.png" for letter in "abcd"}
+    assert {Shard(0, 2).takes(name) for name in names} == {True, False}
+    for i, name in enumerate(sorted(names)):
+        photo(tmp_path / "in" / name, seed=i)
+    for shard in ("1/2", "2/2"):
+        done = cli("restore", tmp_path / "in", "-o", tmp_path / "out", "--review", "--shard", shard, env=using("rain"))
+        assert done.returncode == 0 and "review:" in done.stderr, done.stderr
+    found = rows(tmp_path / "out" / "review.html")
+    assert set(found) == names
+    assert all(row["status"] == "restored" and row["before"] and row["after"] for row in found.values())

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irtool.degradation import IDS
+from irtool.degradation import IDS, REPAIRS
 from irtool.errors import UsageError
 from irtool.synth import TABLE, TRAINING, Chain, Step, parse, random_chain
 
@@ -48,7 +48,7 @@ def test_any_text_parses_or_is_a_usage_error(text):
 
 
 def test_the_table_covers_the_vocabulary_and_defaults_are_in_range():
-    assert set(TABLE) == {*IDS, "real"} == set(TRAINING)
+    assert set(TABLE) == {*IDS, "real", *(d.id for d in REPAIRS)} == set(TRAINING)
     for spec in TABLE.values():
         assert spec.summary and spec.source
         for parameter in spec.parameters:

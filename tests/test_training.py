@@ -261,6 +261,7 @@ def test_exports_of_both_kinds_load(photos, tmp_path):
         "kind": "detector",
         "model": {"widths": [16, 16], "hidden": 8},
         "phases": [{"until": 1.0, "crop": 48, "batch": 8}],
+        "steps": 2,
     }
     seen = Seen()
     last = train(photos, tmp_path / "d", seen, **detector)
@@ -350,12 +351,12 @@ def reached(out: Path, step: int, process: subprocess.Popen[str]) -> None:
 
 
 QUICK = {"region": 32, "weights": {"noise": 1.0, "clean": 0.5}}  # data that take no time to make
-LONG = {"steps": 200, "save_every": 20, "report_every": 5, "preview_every": 150, **QUICK}
+LONG = {"steps": 120, "save_every": 10, "report_every": 5, "preview_every": 90, **QUICK}
 
 
 def test_killed_and_stopped_at_any_moment_a_run_ends_with_the_same_weights(photos, tmp_path, environment):
     out, whole = tmp_path / "b", train(photos, tmp_path / "a", **LONG)
-    for number, after in ((signal.SIGKILL, 50), (signal.SIGINT, 120)):
+    for number, after in ((signal.SIGKILL, 25), (signal.SIGINT, 60)):
         with subprocess.Popen(
             command(photos, out, **LONG), env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:
@@ -368,7 +369,7 @@ def test_killed_and_stopped_at_any_moment_a_run_ends_with_the_same_weights(photo
             assert process.returncode == 130, said
             assert "saved at step" in said and "Traceback" not in said
             assert f"step {after}" in said
-    assert 120 <= held_in(out / "checkpoint.pt")["step"] < 200
+    assert 60 <= held_in(out / "checkpoint.pt")["step"] < 120
     assert_equal_weights(whole, train(photos, out, **LONG))
 
 

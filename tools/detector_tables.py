@@ -12,7 +12,9 @@ TABLE is a table of more photographs, with the columns file (relative to its fol
 of what is kept back). That of the detector that ships is tools/detector_extra.tsv: beside a copy of it, clone what its
 column source names.
 Pictures that tools/drawn_negatives.py drew into OUT/drawn are clean ones too. Photographs are split by source, never by
-file: HELD names the sources that are kept back for thresholds and figures.
+file: HELD names the sources that are kept back for thresholds and figures. The same picture can lie in several
+collections: one that shows what is kept back or tested on is left out of what is learned from, and nothing that is
+tested on is kept back.
 Give OUT to `irtool train --recipe detector --data OUT`.
 """
 
@@ -22,8 +24,11 @@ import argparse
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from irtool.degradation import CLEAN, IDS
 
@@ -96,10 +101,50 @@ def label_of(row: dict[str, str]) -> str | None:
     return label if int(hashlib.sha256(row["file"].encode()).hexdigest()[:8], 16) % every == 0 else None
 
 
+SAME = 0.988
+"""Correlation of two thumbnails from which they show the same picture; other pictures of plain fog reach 0.986."""
+
+
+def thumbnail(path: Path) -> np.ndarray:
+    """16 x 16 gray values of a picture as a vector (256,) of mean 0 and length 1, so that products are correlations.
+
+    Of a file that cannot be read, which training leaves out, all are 0.
+    """
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (64, 64))  # JPEG files are decoded small
+            small = image.convert("RGB").resize((16, 16), Image.Resampling.BOX)
+    except OSError:
+        return np.zeros(256, dtype=np.float32)
+    gray = np.asarray(small, dtype=np.float32).mean(axis=2)
+    vector = (gray - gray.mean()).ravel()
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-6))
+
+
+def again(files: Iterable[Path], kept: Iterable[Path]) -> set[Path]:
+    """Those of `files` that show the same picture as one of `kept`."""
+    known = np.stack([thumbnail(path) for path in kept])
+    return {path for path in files if float((known @ thumbnail(path)).max()) > SAME}
+
+
 def rows_of(manifest: Path, root: Path) -> list[dict[str, str]]:
     with manifest.open(encoding="utf-8", newline="") as file:
         rows = [row | {"place": str(root / row["file"])} for row in csv.DictReader(file, delimiter="\t")]
     return [row for row in rows if Path(row["place"]).is_file()]
+
+
+def gathered(roots: list[Path], out: Path) -> list[dict[str, str]]:
+    """The rows of all manifests whose files are there; `out` gets the links that their places begin with."""
+    rows: list[dict[str, str]] = []
+    for name, root, manifest in zip(("data", "more"), roots, ("manifest.tsv", "more.tsv"), strict=False):
+        link = out / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(root.resolve())
+        place = root / manifest if (root / manifest).is_file() else roots[0] / manifest
+        rows += rows_of(place, link)
+        if name == "data":
+            rows += rows_of(root / "detect" / manifest, link)
+    return rows
 
 
 def extra(table: Path, out: Path) -> Iterator[tuple[str, bool, list[str]]]:
@@ -120,15 +165,11 @@ def main() -> None:
     given = parser.parse_args()
     *roots, out = given.folders
     out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, str]] = []
-    for name, root, manifest in zip(("data", "more"), roots, ("manifest.tsv", "more.tsv"), strict=False):
-        link = out / name
-        link.unlink(missing_ok=True)
-        link.symlink_to(root.resolve())
-        place = root / manifest if (root / manifest).is_file() else roots[0] / manifest
-        rows += rows_of(place, link)
-        if name == "data":
-            rows += rows_of(root / "detect" / manifest, link)
+    rows = gathered(roots, out)
+    # What is tested on is not learned from, in whatever folder and size it lies.
+    shown = [Path(row["place"]) for row in rows if row["role"] == "test" and row["kind"] != "inpainting_masks"]
+    tested = {(row["repo"], row["path_in_repo"]) for row in rows if row["role"] == "test"}
+    rows = [row for row in rows if (row["repo"], row["path_in_repo"]) not in tested]
     largest: dict[tuple[str, str], dict[str, str]] = {}
     for row in rows:  # the same photograph in two sizes: the larger, which comes later
         if label_of(row):
@@ -156,16 +197,23 @@ def main() -> None:
         tables[kept].append([f"drawn/{path.name}", CLEAN, "", f"drawn drawn/{kind}", "Apache-2.0"])
         counts[CLEAN, kept] += 1
     content += [str(Path(r["place"]).relative_to(out)) for r in rows if r["role"] == "train_clean"]
+    learned = dict.fromkeys([*(line[0] for line in tables[False]), *content])
+    twice = again([out / name for name in learned], [*(out / line[0] for line in tables[True]), *shown])
+    for line in [line for line in tables[False] if out / line[0] in twice]:
+        tables[False].remove(line)
+        counts[line[1], False] -= 1
+    content = [name for name in dict.fromkeys(content) if out / name not in twice]
     for name, lines in (
         ("detector_train.tsv", [["file", "label", "mask", "source", "license"], *tables[False]]),
         ("detector_held.tsv", [["file", "label", "mask", "source", "license"], *tables[True]]),
-        ("detector_content.tsv", [["file"], *([name] for name in dict.fromkeys(content))]),
+        ("detector_content.tsv", [["file"], *([name] for name in content)]),
     ):
         with (out / name).open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, delimiter="\t", lineterminator="\n").writerows(lines)
     for label in (*IDS, CLEAN):
         print(f"{label}: {counts[label, False]} to learn from, {counts[label, True]} kept back")
     print(f"{len(content)} clean photographs to synthesise damage on")
+    print(f"{len(twice)} files left out: they show what is kept back or tested on")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class JobPlan:
         planner: see `plan`.
         record: goes into the JSON record.
         answer: set for a question: nothing is planned or written, and this says the answer.
-        upscale: how the picture is enlarged after all else; or None.
+        upscale: the enlargement that the plan ends with; or None.
     """
 
     plan: Plan | None = None
@@ -65,10 +65,6 @@ class JobPlan:
     record: Mapping[str, Any] = field(default_factory=dict)
     answer: Callable[[Diagnosis], str] | None = None
     upscale: Upscale | None = None
-
-    def whole(self, plan: Plan) -> Plan:
-        """A plan with the enlargement at its end."""
-        return plan if self.upscale is None else replace(plan, upscale=self.upscale)
 
 
 @dataclass(frozen=True)
@@ -287,7 +283,7 @@ def _restore_batch(
     if request.dry_run:
         for item in items:
             if (plan := decisions[item.source].plan) is not None:
-                report(run, item, outcome("planned", decisions[item.source].whole(plan), decisions[item.source]))
+                report(run, item, outcome("planned", plan, decisions[item.source]))
         items = [item for item in items if decisions[item.source].plan is None]
     if not items:
         return review.finish(request, out, run.summary(EXIT_OK))
@@ -317,7 +313,7 @@ def _named(items: Sequence[Item], decisions: Mapping[Path | None, JobPlan], othe
     Raises:
         UsageError: two of them would share an output, or an output is an input.
     """
-    plans = {source: decision.whole(decision.plan) for source, decision in decisions.items() if decision.plan}
+    plans = {source: decision.plan for source, decision in decisions.items() if decision.plan}
     named = [item.for_plan(plans[item.source]) if item.source in plans else item for item in items]
     check_targets(named, others)
     return named
@@ -396,17 +392,15 @@ class _Restorer:
             if decision.answer is not None:
                 return _Restored(Result(picture, Plan((), decision.answer(diagnosis)), diagnosis))
             assert decision.planner is not None
-            return _Restored(Result(picture, decision.whole(decision.planner(diagnosis)), diagnosis))
+            return _Restored(Result(picture, decision.planner(diagnosis), diagnosis))
         small = review.small(request, item, picture)
         trajectory = None
         if item.trajectory is not None:
             from .trajectory import Trajectory
 
             trajectory = Trajectory()
-        upscale = decision.upscale
-        larger: Any = {} if upscale is None else {"scale": upscale.scale, "upscaler": upscale.model}
         result = restore(
-            picture, plan=decision.plan, planner=decision.planner, mask=self.mask, detector=request.detector, **larger,
+            picture, plan=decision.plan, planner=decision.planner, mask=self.mask, detector=request.detector,
             device=request.device, dtype=request.dtype, tile=request.tile, padding=request.padding,
             max_memory=self.budget.limit,
             ensemble=request.ensemble, on_progress=self.run.bar.tiles if self.run else None, callback=trajectory,
@@ -475,7 +469,7 @@ def outcome(status: str, plan: Plan, decision: JobPlan, result: Result | None = 
     if status == "answered":
         return StatusRecord(plan.reason, record)
     if status == "restored":
-        done = [f"undid {', then '.join(map(str, plan.steps))}"] if plan.steps else []
+        done = [f"undid {', then '.join(map(str, plan.removals))}"] if plan.removals else []
         if plan.upscale is not None:
             done.append(f"enlarged {plan.upscale.scale} times to {record['width']}x{record['height']}")
         return StatusRecord(f"{', then '.join(done)} in {record['seconds']:.1f} s{rejected}", record)

@@ -19,7 +19,7 @@ def compare(
     before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A picture, such as the input.", show_default=False)],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="Another, such as the result.", show_default=False)],
     reference: Annotated[
-        Path | None, typer.Option("--truth", metavar="PICTURE", help="The clean picture to hold both against.")
+        Path | None, typer.Option("--truth", metavar="PICTURE", help="Ground truth that both are scored against.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="PATH", help="Write the two side by side.")

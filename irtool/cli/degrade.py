@@ -34,7 +34,7 @@ def degrade(  # noqa: C901 (what excludes what among the flags)
         typer.Option(
             "--existing",
             metavar="|".join(options.EXISTING),
-            help="Where the output exists. Default: skip in folder runs; else error.",
+            help="What to do where the output exists. Default: skip in folder runs; else error.",
         ),
     ] = None,
     jobs: options.Jobs = "1",

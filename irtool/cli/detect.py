@@ -35,6 +35,14 @@ def detect(
         Path | None,
         typer.Option("--where", metavar="FOLDER", help="Also draw where it is: a picture NAME.where.jpg for each."),
     ] = None,
+    scratches: Annotated[
+        bool,
+        typer.Option(
+            "--scratches",
+            help="Look for scratches, dust and creases in pictures of many colors too; in those of one hue they are "
+            "always looked for.",
+        ),
+    ] = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
     jobs: options.Jobs = "1",
@@ -60,11 +68,12 @@ def detect(
     run = Run(out, ("degraded", "clean"))
 
     def report(item: Item, diagnosis: Diagnosis) -> None:
-        run.count(item, "clean" if diagnosis.is_clean else "degraded", {"diagnosis": diagnosis.to_dict()})
+        status = "clean" if diagnosis.is_clean and not diagnosis.scratched else "degraded"
+        run.count(item, status, {"diagnosis": diagnosis.to_dict()})
         if not json:
             _show(out, item.name, diagnosis)
 
-    make = partial(_Looker, detector, device, where)
+    make = partial(_Looker, detector, device, where, scratches)
     results = run.results(items, make, jobs=jobs, device=device, threads=threads)
     if where is not None:
         make_folder(where)
@@ -77,8 +86,10 @@ class _Looker:
     `number` is that of the process, None of the only one.
     """
 
-    def __init__(self, detector: str, device: str, where: Path | None, number: int | None, run: object = None) -> None:
-        self.detector, self.where = detector, where
+    def __init__(
+        self, detector: str, device: str, where: Path | None, scratches: bool, number: int | None, run: object = None
+    ) -> None:
+        self.detector, self.where, self.scratches = detector, where, scratches
         self.device = cores.device_of(device, number)
 
     def load(self) -> list[str]:
@@ -97,8 +108,10 @@ class _Looker:
 
     def work(self, item: Item, picture: Picture) -> tuple[Diagnosis, Picture]:
         from ..api import detect as diagnose
+        from ..repairs.mend import with_scratches
 
-        return diagnose(picture, model=self.detector, device=self.device), picture
+        diagnosis = diagnose(picture, model=self.detector, device=self.device)
+        return with_scratches(diagnosis, picture, self.device, always=self.scratches), picture
 
     def write(self, item: Item, seen: tuple[Diagnosis, Picture]) -> Diagnosis:
         """Draw where things are, where that is wanted; the diagnosis without its tensors."""
@@ -122,7 +135,9 @@ def _show(out: Output, name: str, diagnosis: Diagnosis) -> None:
     rows = [i for i in ranked if out.verbose or diagnosis.exclusive or i in diagnosis.present + diagnosis.uncertain]
     if is_plain(sys.stdout):
         labels = [f"{'perhaps ' * (i in diagnosis.uncertain)}{i} {diagnosis.scores[i]:.2f}" for i in rows]
-        if diagnosis.is_clean:
+        if diagnosis.scratched:
+            labels.append(f"scratches {diagnosis.scratched:.1%}")
+        elif diagnosis.is_clean:
             labels.insert(0, "clean")
         out.result(f"{name}: {', '.join(labels)}")
         return
@@ -133,7 +148,9 @@ def _show(out: Output, name: str, diagnosis: Diagnosis) -> None:
     from ..degradation import DEGRADATIONS, INDEX
 
     table = Table(title=Text(printable(name)), title_justify="left", show_header=False, box=None, padding=(0, 1))
-    if diagnosis.is_clean:
+    if diagnosis.scratched:
+        table.add_row(Text("scratches", "bold"), f"{diagnosis.scratched:.1%}", "of the picture")
+    elif diagnosis.is_clean:
         table.add_row(Text("clean", "green"), "", "nothing to undo")
     for i in rows:
         style = "bold" if i in diagnosis.present else "dim"

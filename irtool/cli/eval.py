@@ -31,17 +31,16 @@ def eval(  # noqa: C901, PLR0912, PLR0915 (what excludes what among the flags)
         str | None, typer.Option("--dataset", metavar="NAME|FILE.toml", help="The data set, or a TOML of your own.")
     ] = None,
     root: Annotated[
-        Path | None, typer.Option("--root", metavar="DIR", help="Where it lies. Default: NAME under IRTOOL_DATASETS.")
+        Path | None,
+        typer.Option("--root", metavar="DIR", help="Folder of the data set. Default: NAME under IRTOOL_DATASETS."),
     ] = None,
     lq: Annotated[Path | None, typer.Option("--lq", metavar="DIR", help="Degraded pictures, instead of a set.")] = None,
     gt: Annotated[
-        list[Path] | None, typer.Option("--gt", metavar="DIR", help="Their truths; repeat it for several folders.")
+        list[Path] | None, typer.Option("--gt", metavar="DIR", help="Ground truth; repeat it for several folders.")
     ] = None,
     degrade: Annotated[
         str | None,
-        typer.Option(
-            "--degrade", metavar="CHAIN", help="Make the degraded pictures of the truths, such as 'noise(50)'."
-        ),
+        typer.Option("--degrade", metavar="CHAIN", help="Degrade the ground truth, such as 'noise(50)'."),
     ] = None,
     model: Annotated[
         str,
@@ -54,12 +53,14 @@ def eval(  # noqa: C901, PLR0912, PLR0915 (what excludes what among the flags)
     ] = DEFAULT_RESTORER,
     task: Annotated[
         list[str] | None,
-        typer.Option("--task", metavar="TASK", help="What the model is told to undo. Default: what the set is about."),
+        typer.Option("--task", metavar="TASK", help="Task of the model. Default: that of the data set."),
     ] = None,
-    auto: Annotated[bool, typer.Option("--auto", help="What to undo is found in each picture instead.")] = False,
+    auto: Annotated[bool, typer.Option("--auto", help="Find the tasks in each picture instead.")] = False,
     protocol: Annotated[
         str | None,
-        typer.Option("--protocol", metavar="NAME", help="How it is scored. Default: the set's own, else canonical."),
+        typer.Option(
+            "--protocol", metavar="NAME", help="Scoring protocol. Default: that of the data set, else canonical."
+        ),
     ] = None,
     metrics: Annotated[
         str,
@@ -69,7 +70,7 @@ def eval(  # noqa: C901, PLR0912, PLR0915 (what excludes what among the flags)
             help="Beside PSNR and SSIM: lpips (through the protocol's network), lpips-alex, lpips-vgg, fid, blur.",
         ),
     ] = "",
-    only: Annotated[str | None, typer.Option("--only", metavar="GLOB", help="Only pairs with such names.")] = None,
+    only: Annotated[str | None, typer.Option("--only", metavar="GLOB", help="Only pairs whose names match.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N pairs.")] = None,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="DIR", help="Write a page, and the run, into this folder.")
@@ -95,7 +96,7 @@ def eval(  # noqa: C901, PLR0912, PLR0915 (what excludes what among the flags)
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Other noise for --degrade.")
+        int, typer.Option("--seed", metavar="N", min=0, max=2**32 - 1, help="Random seed of --degrade.")
     ] = 0,
     device: options.Device = "auto",
     dtype: options.Dtype = "fp32",

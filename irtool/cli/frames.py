@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..api import restore_with
 from ..memory import Budget
-from ..plan import ending_with
 from ..sequence import ModelOf, restore_frames
 
 if TYPE_CHECKING:
@@ -23,9 +22,6 @@ def restore_file(
     on_progress: Progress | None,
 ) -> Result:  # fmt: skip
     """Do to all frames of a file what was decided; raises as `irtool.sequence.restore_frames`."""
-    planner, upscale = decision.planner, decision.upscale
-    if planner is not None and upscale is not None:
-        planner = ending_with(planner, upscale)
     settings: Any = {
         "mask": mask, "detector": request.detector, "device": request.device, "dtype": request.dtype,
         "tile": request.tile, "padding": request.padding, "max_memory": budget.limit, "ensemble": request.ensemble,
@@ -33,10 +29,9 @@ def restore_file(
     }  # fmt: skip
 
     def restored(picture: Picture, plan: Plan | None, model_of: ModelOf) -> Result:
-        found = planner if plan is None else None
+        found = decision.planner if plan is None else None
         return restore_with(model_of, picture, None, plan, found, request.model, settings)
 
-    plan = None if decision.plan is None else decision.whole(decision.plan)
     return restore_frames(
-        frames, restored, plan, format=format, quality=request.quality, strip=request.strip, budget=budget
+        frames, restored, decision.plan, format=format, quality=request.quality, strip=request.strip, budget=budget
     )

@@ -69,9 +69,7 @@ Output = Annotated[
 ]
 Strength = Annotated[
     float,
-    typer.Option(
-        "--strength", envvar="IRTOOL_STRENGTH", metavar="0..1", help="Share of the result; the rest is input."
-    ),
+    typer.Option("--strength", envvar="IRTOOL_STRENGTH", metavar="0..1", help="Blend of result (1) and input (0)."),
 ]
 Existing = Annotated[
     str | None,
@@ -79,10 +77,12 @@ Existing = Annotated[
         "--existing",
         envvar="IRTOOL_EXISTING",
         metavar="|".join(EXISTING),
-        help="Where an output exists. Default: skip in folder runs, so that they resume; else error.",
+        help="What to do where an output exists. Default: skip in folder runs, so that they resume; else error.",
     ),
 ]
-Overwrite = Annotated[str, typer.Option("--existing", metavar="overwrite|error", help="Where the output exists.")]
+Overwrite = Annotated[
+    str, typer.Option("--existing", metavar="overwrite|error", help="What to do where the output exists.")
+]
 Format = Annotated[
     str,
     typer.Option(
@@ -92,7 +92,10 @@ Format = Annotated[
 Quality = Annotated[
     int | None,
     typer.Option(
-        "--quality", envvar="IRTOOL_QUALITY", metavar="1..100", help="Of JPEG, WebP, AVIF. Default: like the source."
+        "--quality",
+        envvar="IRTOOL_QUALITY",
+        metavar="1..100",
+        help="Quality of JPEG, WebP, AVIF. Default: like the source.",
     ),
 ]
 NameOption = Annotated[
@@ -126,7 +129,7 @@ Padding = Annotated[
     ),
 ]
 MaxMemory = Annotated[
-    str | None, typer.Option("--max-memory", envvar="IRTOOL_MAX_MEMORY", metavar="2GB", help="To stay under.")
+    str | None, typer.Option("--max-memory", envvar="IRTOOL_MAX_MEMORY", metavar="2GB", help="Memory limit.")
 ]
 Ensemble = Annotated[
     bool,
@@ -180,16 +183,20 @@ Controller = Annotated[
 ]
 Steps = Annotated[
     int | None,
-    typer.Option("--steps", metavar="N", max=100_000, help="Of a diffusion model. Default: as its sampler needs."),
+    typer.Option(
+        "--steps", metavar="N", max=100_000, help="Sampling steps of a diffusion model. Default: as its sampler needs."
+    ),
 ]
-Sampler = Annotated[str | None, typer.Option("--sampler", metavar="|".join(SAMPLERS), help="Of a diffusion model.")]
+Sampler = Annotated[
+    str | None, typer.Option("--sampler", metavar="|".join(SAMPLERS), help="Sampler of a diffusion model.")
+]
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", metavar="N", max=2**63 - 1, help="Of the noise in a diffusion model; 0 by default."),
+    typer.Option("--seed", metavar="N", max=2**63 - 1, help="Random seed of a diffusion model; 0 by default."),
 ]
 Guidance = Annotated[
     str | None,
-    typer.Option("--guidance", metavar="|".join(GUIDANCE), help="How a diffusion prior is held to the picture."),
+    typer.Option("--guidance", metavar="|".join(GUIDANCE), help="How a diffusion prior is conditioned on the picture."),
 ]
 Operator = Annotated[
     str | None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +18,7 @@ from . import options
 from .presets import Preset
 
 if TYPE_CHECKING:
+    from ..detection import Diagnosis
     from ..plan import Plan
 
 
@@ -88,7 +91,7 @@ def restore(
     --task hdr makes one picture of two or three exposures of a scene instead; its --model is a diffusion prior.
     """
     from ..experts import is_best
-    from ..plan import Plan, plan_auto, plan_tasks
+    from ..plan import Plan, enlarging, plan_auto, plan_tasks
     from . import exposures
     from .batch import JobPlan, Request, restore_batch
 
@@ -125,24 +128,23 @@ def restore(
         jobs=jobs, on=on, shard=None if shard is None else parse_shard(shard), name=name, limit=limit, log=log,
         watch=watch, review=review,
     )  # fmt: skip
+    plan: Plan | None = None
+    planner: Callable[[Diagnosis], Plan] | None = None
+    models = [model]
     if adapter is not None:
         from ..models.lora import base_task
 
         plan = plan_tasks([base_task(adapter)], strength, model, adapter=str(adapter), **more)
-        decision = JobPlan(plan, upscale=upscale)
     elif task:
         plan = plan_tasks(task, strength, model, **more)
         _check_masked(mask, plan)
-        decision = JobPlan(plan, upscale=upscale)
-        if is_best(model):
-            return restore_batch(request, lambda source: decision, [step.model for step in plan.steps])
+        models = [step.model for step in plan.steps] if is_best(model) else models
     elif upscale is not None and not auto:
-        decision = JobPlan(Plan(reason="as asked"), upscale=upscale)
-        return restore_batch(request, lambda source: decision, [])
+        plan, models = Plan(reason="as asked"), []
     else:
-        planner = partial(plan_auto, strength=strength, model=model, **more)
-        decision = JobPlan(planner=planner, upscale=upscale)
-    return restore_batch(request, lambda source: decision, [model])
+        planner = partial(enlarging, partial(plan_auto, strength=strength, model=model, **more), upscale)
+    decision = JobPlan(plan and replace(plan, upscale=upscale), planner, upscale=upscale)
+    return restore_batch(request, lambda source: decision, models)
 
 
 def _check_masked(mask: Path | None, plan: Plan) -> None:

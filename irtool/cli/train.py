@@ -138,7 +138,7 @@ def list_recipes(json: options.Json = False) -> int:
 def copy(
     name: Name,
     target: Annotated[
-        Path | None, typer.Argument(metavar="FILE.toml", help="Where to; else a file of that name here.")
+        Path | None, typer.Argument(metavar="FILE.toml", help="File to write; else one of that name here.")
     ] = None,
 ) -> int:
     """Copy a recipe out, to be changed."""
@@ -188,10 +188,11 @@ def export(
         list[str] | None, typer.Option("--note", metavar="KEY=TEXT", help="For its header, such as licence=Apache-2.0.")
     ] = None,
     blend: Annotated[
-        Path | None, typer.Option("--blend", metavar="CHECKPOINT", help="Write the mean with this one instead.")
+        Path | None,
+        typer.Option("--blend", metavar="CHECKPOINT", help="Write the weighted mean with this one instead."),
     ] = None,
-    share: Annotated[float, typer.Option("--share", metavar="0..1", help="Of --blend in the mean.")] = 0.5,
-    only: Annotated[str, typer.Option("--only", metavar="TASK", help="Blend the offsets of this task alone.")] = "",
+    share: Annotated[float, typer.Option("--share", metavar="0..1", help="Weight of --blend in the mean.")] = 0.5,
+    only: Annotated[str, typer.Option("--only", metavar="TASK", help="Blend only the adapter of this task.")] = "",
     existing: options.Overwrite = "error",
     json: options.Json = False,
 ) -> int:

@@ -19,7 +19,7 @@ from .protocol import get_protocol
 
 @dataclass(frozen=True)
 class Known:
-    """PSNR of a complete degraded set against its truth.
+    """PSNR of a complete degraded set against its ground truth.
 
     Attributes:
         psnr: in dB, mean over pictures.
@@ -48,7 +48,7 @@ class Dataset:
     task: str = ""
     page: str = ""
     licence: str = "NOASSERTION"
-    pairs: int = 0
+    pairs: int = number(0, 0, 10**9)
     layout: str = ""
     degrade: tuple[str, ...] = ()
     protocol: str = "canonical"
@@ -73,27 +73,10 @@ class _Archive:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Table:
-    """A data set as it is written; see `Dataset`."""
+class _Table(Dataset):
+    """A data set as it is written."""
 
-    name: str
-    title: str = ""
-    task: str = ""
-    page: str = ""
-    licence: str = "NOASSERTION"
-    pairs: int = number(0, 0, 10**9)
-    layout: str = ""
-    degrade: tuple[str, ...] = ()
-    protocol: str = "canonical"
-    suites: tuple[str, ...] = ()
-    names: str = ""
-    input: Known | None = None
-    note: str = ""
-    lq: str = ""
-    gt: tuple[str, ...] = ()
-    folders: tuple[str, ...] = ()
-    archive: _Archive | None = None
-    members: tuple[str, ...] = ()
+    archive: _Archive | None = None  # type: ignore[assignment]
 
 
 @cache

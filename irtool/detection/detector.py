@@ -41,6 +41,7 @@ class Diagnosis:
             tell.
         maps: of the local degradations, (h, w) probability that a cell of the reduced picture is hit; likewise.
         features: (112,) of the whole picture, by which its content is compared with that of another; likewise.
+        scratched: share of the picture that is scratched, dusty or creased; None where that was not looked for.
     """
 
     scores: dict[str, float]
@@ -50,6 +51,7 @@ class Diagnosis:
     severity: Mapping[str, float] = field(default_factory=dict)
     maps: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
     features: Tensor | None = field(default=None, repr=False, compare=False)
+    scratched: float | None = None
 
     @property
     def is_clean(self) -> bool:
@@ -73,12 +75,13 @@ class Diagnosis:
         """
         scores = {k: round(v, 4) for k, v in {**self.scores, CLEAN: self.clean}.items()}
         severity = {k: round(self.severity[k], 3) for k in (*self.present, *self.uncertain) if k in self.severity}
-        return {
+        record: dict[str, object] = {
             "present": list(self.present) or [CLEAN],
             "perhaps": list(self.uncertain),
             "scores": scores,
             "severity": severity,
         }
+        return record if self.scratched is None else record | {"scratched": round(self.scratched, 5)}
 
 
 class Detector:

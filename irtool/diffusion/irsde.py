@@ -62,11 +62,6 @@ def clean_of(p: Process, x: Tensor, mu: Tensor, noise: Tensor, t: Time) -> Tenso
     return mu + (x - mu - std(p, t) * noise) / p.decay(t)
 
 
-def forward_drift(p: Process, x: Tensor, mu: Tensor, t: Time) -> Tensor:
-    """theta_t (mu - x) dt."""
-    return p.span(t, t - 1) * (mu - x)
-
-
 def reverse_mean(p: Process, x: Tensor, mu: Tensor, noise: Tensor, t: Time, s: Time) -> Tensor:
     """x less the drift of the reverse-time SDE from t to s."""
     theta = p.span(t, s)

@@ -1,7 +1,7 @@
 """The text model in NumPy, so that no sentence loads torch.
 
 A token is the sum of its hashed features. Residual blocks of dilated convolutions see fifteen tokens on each side, and
-a maximum over the sentence carries the rest. `network.TaggerNet` is the same in torch; a test compares them.
+a maximum over the sentence carries the rest. `tools/language` trains it in torch; a test compares the two.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Tagger:
     """A loaded text model.
 
     Args:
-        nets: for each network its tensors by name, as in `network.Member`.
+        nets: for each network its tensors by name, as in `tools.language.network.Member`.
         dilations: of the blocks.
     """
 

@@ -246,7 +246,7 @@ def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     outputs = 1 + max(int(key.split(".")[1]) for key in shapes if key.startswith("output_blocks."))
     # input: levels * n + levels, output: levels * (n + 1): the same number, so `levels` comes from the up blocks.
     plain = any(key.endswith(".0.op.weight") for key in shapes)
-    ups = {key.split(".")[1] for key in shapes if key.startswith("output_blocks.") and _is_up(key, shapes)}
+    ups = {key.split(".")[1] for key in shapes if key.startswith("output_blocks.") and _is_up(key)}
     levels = len(ups) + 1
     if blocks != outputs or blocks % levels:
         return None
@@ -282,7 +282,7 @@ def recognize(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any] | None:
     }
 
 
-def _is_up(key: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def _is_up(key: str) -> bool:
     """Whether a tensor belongs to a layer that doubles the resolution: a residual block or convolution that is not the
     first layer of its output block."""
     parts = key.split(".")

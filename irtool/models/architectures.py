@@ -29,7 +29,7 @@ class Architecture:
 
     Attributes:
         network: the class, or a function that makes one; its keyword arguments are the hyperparameters, its state_dict
-            has the published names.
+            has the published names. Empty for the text model, which runs in NumPy (`irtool.language.tagger`).
         keys: tensors that every published file of the architecture has; they are named to the user where none fits.
             Empty for an architecture whose files always describe themselves.
         recognize: ``(shapes) -> hyperparameters``, or None where these are not this architecture's tensors. It is only
@@ -67,7 +67,10 @@ DACLIP_KEYS = ("logit_scale", "clip.visual.conv1.weight", "visual_control.transf
 ARCHITECTURES: dict[str, Architecture] = {
     "compact": Architecture("models.compact:CompactNet", restorer="models.compact:restorer"),
     "detector": Architecture("detection.network:DetectorNet"),
-    "tagger": Architecture("language.network:TaggerNet"),
+    # Repairs of old prints.
+    "fade": Architecture("repairs.fade:FadeNet"),
+    "scratches": Architecture("repairs.scratches:ScratchNet"),
+    "tagger": Architecture(""),
     "daclip": Architecture("models.daclip:DaCLIP", DACLIP_KEYS, "models.daclip:recognize"),
     "wild-unet": Architecture(
         "models.irsde_unet:ContextUNet", UNET_KEYS, "models.irsde_unet:recognize_wild", DIFFUSION, steered=True

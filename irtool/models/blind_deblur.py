@@ -1,16 +1,16 @@
-"""Motion blur undone by its cause: the camera's path is estimated from the blurred picture alone, then divided out.
+"""Blind deconvolution of motion blur: the kernel is estimated from the blurred picture alone, then divided out.
 
-A small network sharpens a little whatever it is shown; what a path of fifteen pixels has spread it cannot gather. Where
-one path explains the whole picture, the path can be found (blind deconvolution) and the sharp picture follows from a
-linear equation, but for what the path has wiped out and for the ringing of its errors. The network that ships is shown
-this guess beside the blurred picture, and decides pixel by pixel what of it to believe.
+A small network sharpens a little; it cannot gather what a path of fifteen pixels has spread. Where one kernel explains
+the whole picture it can be estimated, and the sharp picture then follows from a linear equation, except for frequencies
+that the kernel removed and for ringing where the kernel is wrong. The network that ships gets this estimate beside the
+blurred picture, and decides per pixel how much of it to use.
 
-The path: from coarse to fine, a picture of few sharp edges that would explain the blurred one (an L0 prior on its
-gradients, Xu et al., "Unnatural L0 sparse representation for natural image deblurring", CVPR 2013, by half-quadratic
-splitting), and the kernel that best turns its gradients into those of the blurred one (least squares, as in Cho and
-Lee, "Fast motion deblurring", SIGGRAPH Asia 2009), in turns. It depends on where it starts, so there are several
-starts. A wrong kernel gives itself away: the deconvolved light is less than nothing or more than white at many pixels,
-which the starts are compared by and a guess is dismissed by.
+The kernel, from coarse to fine, in alternation: a latent image of few sharp edges (an L0 prior on its gradients, Xu et
+al., "Unnatural L0 sparse representation for natural image deblurring", CVPR 2013, by half-quadratic splitting), and the
+kernel that best maps its gradients to those of the blurred picture (least squares, as in Cho and Lee, "Fast motion
+deblurring", SIGGRAPH Asia 2009). The result depends on the initialization, so there are several. With a wrong kernel
+the deconvolved light leaves [0, 1] at many pixels: initializations are compared by that, and an estimate is rejected by
+it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from ..synth.ops import fast_size, luminance, pad_reflect, to_linear, to_srgb
 
 SIZE = 31  # side of the kernels looked for, pixels
 WINDOW = 448 * 448  # pixels of the part of a picture that the path is estimated from
-# Of a start: how much an edge must be worth at first, and how smooth the kernel is. None does for all pictures; every
-# other begins upright instead of level.
+# Initial lambda of the L0 prior, and regularization of the kernel. None suits all pictures; every other one starts from
+# a vertical kernel instead of a horizontal one.
 _INITIALIZATIONS = (
     (4e-3, 50.0),
     (4e-3, 50.0),
@@ -44,9 +44,9 @@ _MIN_LAMBDA = 1e-4
 _ALTERNATIONS = 5
 _BETA_GROWTH = 3
 _TILE, _MARGIN = 1024, 8 * SIZE
-_KEPT_CANDIDATES = 2  # starts that are carried on to the full resolution
-_BASE_REGULARIZATION = 3e-3  # regularisation of a picture without noise but for its rounding
-MAX_OUT_OF_RANGE = 7e-4  # mean light outside [0, 1] above which a guess is dismissed
+_KEPT_CANDIDATES = 2  # initializations that are refined at full resolution
+_BASE_REGULARIZATION = 3e-3  # regularization of a picture without noise but for its rounding
+MAX_OUT_OF_RANGE = 7e-4  # mean light outside [0, 1] above which a kernel is rejected
 
 
 def deconvolve(pixels: Tensor, kernel: Tensor) -> Tensor:
@@ -63,9 +63,9 @@ def deconvolve(pixels: Tensor, kernel: Tensor) -> Tensor:
 
 
 def noise_std(pixels: Tensor) -> Tensor:
-    """Standard deviation of white noise (N,) in pictures (N, 3, H, W), as the calmest fifth of their blocks shows it.
+    """Standard deviation of white noise (N,) in pictures (N, 3, H, W), from the smoothest fifth of their blocks.
 
-    Blocks that are all but black or white say nothing: noise is clipped there.
+    Blocks that are nearly black or white are left out: noise is clipped there.
     """
     gray = pixels.mean(1, keepdim=True)
     mixed = gray[..., :-1:2, :-1:2] - gray[..., :-1:2, 1::2] - gray[..., 1::2, :-1:2] + gray[..., 1::2, 1::2]
@@ -85,7 +85,7 @@ def _smoothness(pixels: Tensor) -> Tensor:
 
 
 def _deconvolve_linear(light: Tensor, kernel: Tensor, smoothness: Tensor) -> Tensor:
-    """`deconvolve` for light, not clamped: what lies outside [0, 1] tells of a wrong kernel."""
+    """`deconvolve` for light, not clamped: values outside [0, 1] show a wrong kernel."""
     kernel = kernel.expand(len(light), *kernel.shape[-2:])
     (high, wide), reach = light.shape[-2:], kernel.shape[-1]
     height, width = fast_size(high + 2 * reach), fast_size(wide + 2 * reach)
@@ -98,9 +98,9 @@ def _deconvolve_linear(light: Tensor, kernel: Tensor, smoothness: Tensor) -> Ten
 
 
 def _edgetaper(picture: Tensor, transfer: Tensor, reach: int) -> Tensor:
-    """Pictures (..., H, W) with borders, `reach` pixels wide, that go over into what a filter makes of them.
+    """Pictures (..., H, W) whose borders, `reach` pixels wide, fade into the filtered picture.
 
-    A transform takes a picture to go on at its other side; blurred borders make that side fit.
+    The discrete Fourier transform is periodic; blurred borders make opposite sides fit.
     """
     height, width = picture.shape[-2:]
     inside = _ramp(height, reach, picture)[:, None] * _ramp(width, reach, picture)
@@ -137,10 +137,10 @@ def _diff_y(x: Tensor) -> Tensor:
 
 
 def add_deblurred(pixels: Tensor, residual: Tensor) -> bool:
-    """Write into `residual` what undoing its blur adds to a picture, both (3, H, W), in tiles that bound the memory.
+    """Write deblurred minus blurred picture into `residual`, both (3, H, W), in tiles that bound the memory.
 
     Returns:
-        False where no one path explains the blur; then nothing is written.
+        False where no single kernel explains the blur; then nothing is written.
     """
     kernel = estimate_kernel(pixels)
     if kernel is None:
@@ -165,7 +165,7 @@ def estimate_kernel(pixels: Tensor) -> Tensor | None:
     if min(part.shape[-2:]) < 2 * SIZE:
         return None
     gray = luminance(part[None])[0, 0]
-    smooth = gray.numel() / (768 * 512)  # the starts were found on pictures of this size
+    smooth = gray.numel() / (768 * 512)  # _INITIALIZATIONS were tuned on pictures of this size
     sizes = [SIZE]
     while sizes[-1] > 5:
         sizes.append(max(3, round(SIZE * 2 ** (-len(sizes) / 2)) | 1))
@@ -190,16 +190,8 @@ def estimate_kernel(pixels: Tensor) -> Tensor | None:
     return kernel if out_of_range < MAX_OUT_OF_RANGE else None
 
 
-def kernel_spread(kernel: Tensor) -> float:
-    """How far a kernel (k, k) of unit sum scatters light: the root mean square distance from its mean, in pixels."""
-    position = _offsets_from_center(kernel)
-    square = (kernel * (position[:, None] ** 2 + position**2)).sum()
-    down, right = _centroid(kernel)
-    return max(0.0, float(square) - down**2 - right**2) ** 0.5
-
-
 def _run_parallel(jobs: Sequence[Callable[[], tuple[float, Tensor, float]]]) -> list[tuple[float, Tensor, float]]:
-    """What jobs give, each done in one thread: their arrays are too small to be shared among threads."""
+    """The results of jobs, one thread each: their arrays are too small to be split among threads."""
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(min(threads, len(jobs)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -209,7 +201,7 @@ def _run_parallel(jobs: Sequence[Callable[[], tuple[float, Tensor, float]]]) -> 
 
 
 def _initial_kernel(size: int, vertical: bool, like: Tensor) -> Tensor:
-    """The shortest of paths: half of the light falls on the next pixel."""
+    """The shortest path, horizontal or vertical: half of the light falls on the next pixel."""
     kernel = torch.zeros(size, size, device=like.device)
     kernel[size // 2, size // 2 - 1 : size // 2 + 1] = 0.5
     return kernel.T.contiguous() if vertical else kernel
@@ -230,7 +222,7 @@ def _most_textured_window(pixels: Tensor) -> Tensor:
     tall, wide = max(round(height * shrink), min(height, 256)), max(round(width * shrink), min(width, 256))
     tall, wide = min(tall, WINDOW // wide), min(wide, WINDOW // tall)
     gray = pixels.mean(0)
-    # Lamps and skies that are white all over tell nothing of the path, and their rims mislead.
+    # Saturated lamps and skies carry no information about the kernel, and their rims mislead.
     edges = (_diff_x(gray).abs() + _diff_y(gray).abs()) * (gray < 0.95)
     tops, lefts = ([*range(0, s - p, max(1, p // 4)), s - p] for s, p in ((height, tall), (width, wide)))
     places = [(float(edges[y : y + tall, x : x + wide].mean()), y, x) for y in tops for x in lefts]
@@ -239,7 +231,7 @@ def _most_textured_window(pixels: Tensor) -> Tensor:
 
 
 def _refine_at_scale(gray: Tensor, kernel: Tensor, size: int, lam: float, gamma: float) -> tuple[Tensor, float]:
-    """Better a kernel at the scale at which it is `size` pixels wide; also how much an edge is worth afterwards."""
+    """The kernel refined at the scale at which it is `size` pixels wide, and the lambda reached."""
     ratio = size / SIZE
     shape = [max(2 * size, round(s * ratio)) for s in gray.shape]
     scaled = F.interpolate(gray[None, None], size=shape, mode="bilinear", antialias=True)[0, 0] if ratio < 1 else gray
@@ -258,7 +250,7 @@ def _refine_at_scale(gray: Tensor, kernel: Tensor, size: int, lam: float, gamma:
 
 
 def _l0_latent_image(gray: Tensor, kernel: Tensor, lam: float) -> Tensor:
-    """The picture (H, W) of few edges that, blurred by the kernel, is near to `grey` (Xu et al. 2013)."""
+    """The latent image (H, W) of few edges that, blurred by the kernel, is near to `gray` (Xu et al. 2013)."""
     shape = gray.shape
     transfer = _transfer(kernel, *shape)
     power, rough = transfer.abs().square(), _gradient_power(*shape, gray.device)
@@ -280,8 +272,7 @@ def _resize(kernel: Tensor, size: int) -> Tensor:
 
 
 def _clean_kernel(kernel: Tensor, threshold: float) -> Tensor:
-    """Positive, without what is under a share `threshold` of its peak or apart from the rest and slight, of unit
-    sum."""
+    """Non-negative and of unit sum, without values below `threshold` times the peak and without weak components."""
     kernel = kernel.clamp_min(0)
     kernel = torch.where(kernel < threshold * kernel.max(), 0, kernel)
     from skimage.measure import label  # half a second to import, and few pictures need it
@@ -298,24 +289,24 @@ def _clean_kernel(kernel: Tensor, threshold: float) -> Tensor:
 
 
 def _offsets_from_center(kernel: Tensor) -> Tensor:
-    """Of each row, or column, of a kernel: how far it lies from the middle."""
+    """Of each row, or column, of a kernel: its distance from the center."""
     return torch.arange(len(kernel), device=kernel.device, dtype=kernel.dtype) - len(kernel) // 2
 
 
 def _centroid(kernel: Tensor) -> tuple[float, float]:
-    """How far the mean of a kernel lies from its middle, down and right."""
+    """The centroid of a kernel relative to its center, down and right."""
     position = _offsets_from_center(kernel)
     return float((kernel.sum(1) * position).sum()), float((kernel.sum(0) * position).sum())
 
 
 def _centered_to_pixel(kernel: Tensor) -> Tensor:
-    """A kernel with its mean in the middle, to the pixel."""
+    """A kernel with its centroid in the center, to the pixel."""
     down, right = _centroid(kernel)
     return kernel.roll((-round(down), -round(right)), (0, 1))
 
 
 def _centered(kernel: Tensor) -> Tensor:
-    """A kernel without its faintest parts, its mean in the middle, to a fraction of a pixel."""
+    """A kernel without its faintest values, its centroid in the center, to a fraction of a pixel."""
     kernel = _clean_kernel(kernel, 0.08)
     down, right = _centroid(kernel)
     return shifted(kernel[None], kernel.new_tensor([[-right, -down]]))[0]

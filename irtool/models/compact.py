@@ -3,7 +3,7 @@
 A NAFNet-family U-net (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022) with four differences:
 
 * it works on a pixel-unshuffled (half-resolution) stem, so most of its work is dense matrix products;
-* its 1x1 convolutions carry low-rank offsets per task, ``W + sum_t m_t B_t A_t`` (after the weight modulation of
+* its 1x1 convolutions have a low-rank adapter (LoRA) per task, ``W + sum_t m_t B_t A_t`` (after the modulation of
   Instruct-IPT, arXiv 2407.00676), merged once for the task weights ``m``: tasks cost nothing at run time;
 * nothing inside it pools over the tile: the channel attention is driven by the task weights and by `global_stats`,
   statistics taken once over the whole picture, so tiles agree with the whole;
@@ -27,15 +27,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..degradation import IDS
-from ..ops import in_strips, pad_to_multiple, strip_rows
+from ..ops import in_strips, pad_to_multiple, patch_size
 from . import blind_deblur, lora
 from .base import Condition, ModelInfo, Placed, Progress, Tiled, check
 from .global_stats import CONTEXT_SIZE, global_stats
 from .inpaint import fill_detected_holes, fill_holes
 from .unet_blocks import linear
 
+WHOLE = slice(None)
 _GUESS_AXIS = {"stem.weight": 1, "head.weight": 0, "head.bias": 0}
-"""Weights of which a share belongs to the guess, and along which dimension it comes last."""
+"""Weights that partly belong to the deblurred estimate, and the dimension along which its part comes last."""
 
 
 def _dense(x: Tensor, weight: Tensor) -> Tensor:
@@ -54,11 +55,11 @@ class Resampled(nn.Linear):
 
 
 class Pointwise(nn.Module):
-    """A 1x1 convolution with one low-rank weight offset per task, on channels-last tokens.
+    """A 1x1 convolution with a low-rank adapter per task, on channels-last tokens.
 
-    While training, every sample of a batch has its own task weights and so its own weight. After `merge`
-    the offsets are folded in and a plain linear layer remains. There is no bias: the layer norms before
-    it have one, and its gradient would be the dearest operation of a training step on a CPU.
+    In training every sample of a batch has its own task weights and so its own weight. After `merge` a plain linear
+    layer remains. There is no bias: the layer norms before it have one, and its gradient would be the most expensive
+    operation of a training step on a CPU.
     """
 
     def __init__(self, inputs: int, outputs: int, tasks: int, rank: int) -> None:
@@ -70,7 +71,7 @@ class Pointwise(nn.Module):
         nn.init.normal_(self.down, std=inputs**-0.5)
 
     def lora_delta(self, task_weights: Tensor) -> Tensor:
-        """Weight offsets (N, outputs, inputs) of task weights (N, tasks)."""
+        """The change of the weight (N, outputs, inputs) for task weights (N, tasks)."""
         tasks, _, rank = self.up.shape
         up = torch.einsum("nt,tor->notr", task_weights, self.up).flatten(2)
         return up @ self.down.reshape(tasks * rank, -1)
@@ -120,7 +121,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, task_weights: Tensor | None) -> Tensor:
         """x (N, H, W, width), context (N, C) -> (N, H, W, width); where nothing is learned, x itself is changed."""
-        height, rows = x.shape[1], strip_rows(x)
+        height, width = x.shape[1:3]
+        rows, columns = patch_size(x)
         if torch.is_grad_enabled() or rows >= height:
             x = self._spatial_mixing(x, context, task_weights)
             return x + self._channel_mixing(x, task_weights)
@@ -131,18 +133,24 @@ class Block(nn.Module):
 
         def work(top: int, end: int) -> None:
             strip = torch.cat([above[top], x[:, top:end], below[end]], dim=1)
-            y = self._spatial_mixing(strip, context, task_weights)[:, above[top].shape[1] :][:, : end - top]
-            torch.add(y, self._channel_mixing(y, task_weights), out=x[:, top:end])
+            inner = slice(above[top].shape[1], above[top].shape[1] + end - top)
+            for left in range(0, width, columns):
+                right, start = min(width, left + columns), max(0, left - 1)
+                patch, across = strip[:, :, start : right + 1], slice(left - start, right - start)
+                y = self._spatial_mixing(patch, context, task_weights, inner, across)
+                torch.add(y, self._channel_mixing(y, task_weights), out=x[:, top:end, left:right])
 
         in_strips(height, rows, work, x.device)
         return x
 
-    def _spatial_mixing(self, x: Tensor, context: Tensor, task_weights: Tensor | None) -> Tensor:
-        """The first half, across neighbouring pixels."""
+    def _spatial_mixing(
+        self, x: Tensor, context: Tensor, task_weights: Tensor | None, rows: slice = WHOLE, columns: slice = WHOLE
+    ) -> Tensor:
+        """The first half, across neighbouring pixels; of these rows and columns alone."""
         y = self.expand(self.norm1(x), task_weights)
         y = self.depthwise(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        a, b = y.chunk(2, dim=-1)
-        return x + self.project(a * b, task_weights, self.attention(context))
+        a, b = y[:, rows, columns].chunk(2, dim=-1)
+        return x[:, rows, columns] + self.project(a * b, task_weights, self.attention(context))
 
     def _channel_mixing(self, x: Tensor, task_weights: Tensor | None) -> Tensor:
         """What the second half adds, pixel by pixel."""
@@ -191,14 +199,18 @@ def _blur_checkerboard(x: Tensor) -> Tensor:
 
 def _upsample_and_add(y: Tensor, up: nn.Module, skip: Tensor) -> Tensor:
     """The skip (N, 2H, 2W, C) and what comes from the level below it (N, H, W, 2C); without gradients into the skip."""
-    height, rows = y.shape[1], strip_rows(y) // 2
+    height, width = y.shape[1:3]
+    rows, columns = (max(2, side // 2) for side in patch_size(y))  # the result has four times the pixels
     if torch.is_grad_enabled() or rows >= height:
         return _blur_checkerboard(_depth_to_space(up(y))) + skip
 
     def work(top: int, end: int) -> None:
         first = max(0, top - 1)
-        fine = _blur_checkerboard(_depth_to_space(up(y[:, first : end + 1])))
-        skip[:, 2 * top : 2 * end] += fine[:, 2 * (top - first) :][:, : 2 * (end - top)]
+        for left in range(0, width, columns):
+            right, start = min(width, left + columns), max(0, left - 1)
+            fine = _blur_checkerboard(_depth_to_space(up(y[:, first : end + 1, start : right + 1])))
+            fine = fine[:, 2 * (top - first) :, 2 * (left - start) :][:, : 2 * (end - top), : 2 * (right - left)]
+            skip[:, 2 * top : 2 * end, 2 * left : 2 * right] += fine
 
     in_strips(height, rows, work, y.device)
     return skip
@@ -223,23 +235,16 @@ class CompactNet(nn.Module):
         width: channels at half resolution; they double at each further level.
         encoder, middle, decoder: blocks per level, finest first for the encoder, coarsest first for
             the decoder; both have the same number of levels.
-        rank: rank of the task offsets.
+        rank: rank of the task adapters.
         hidden: size of the embedded context.
         tasks: ids of the tasks, in the order of the task-weight vectors.
-        guess: whether it takes a guess at the picture without its blur.
+        guess: whether it takes an estimate of the picture without its blur (`irtool.models.blind_deblur`).
     """
 
     def __init__(
-        self,
-        width: int = 48,
-        encoder: Sequence[int] = (1, 1, 1),
-        middle: int = 1,
-        decoder: Sequence[int] = (1, 1, 1),
-        rank: int = 4,
-        hidden: int = 64,
-        tasks: Sequence[str] = IDS,
-        guess: bool = False,
-    ) -> None:
+        self, width: int = 48, encoder: Sequence[int] = (1, 1, 1), middle: int = 1, decoder: Sequence[int] = (1, 1, 1),
+        rank: int = 4, hidden: int = 64, tasks: Sequence[str] = IDS, guess: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.tasks, self.guess = tuple(tasks), guess
         self.encoder, self.depth, self.decoder = tuple(encoder), middle, tuple(decoder)
@@ -266,18 +271,16 @@ class CompactNet(nn.Module):
         for parameter in (*self.tone.parameters(), *self.head.parameters()):
             nn.init.zeros_(parameter)  # an untrained net changes nothing
         assert self.head.bias is not None
-        nn.init.ones_(self.head.bias[24:])  # and takes a guess for what it is
+        nn.init.ones_(self.head.bias[24:])  # and adds the deblurred estimate unchanged
 
     def forward(self, x: Tensor, context: Tensor, task_weights: Tensor | None = None) -> Tensor:
         """Restore a batch.
 
         Args:
             x: (N, 3, H, W) sRGB in [0, 1]; or (N, 4, H, W), the last channel 1 where a hole was filled
-                (`irtool.models.inpaint`); or, to a network that takes guesses, (N, 7, H, W), the last three what a
-                guess
-                at the picture without its blur (`irtool.models.blind_deblur`) adds to it, 0 where there is none. H and
-                W
-                are multiples of `multiple`.
+                (`irtool.models.inpaint`); or, with `guess`, (N, 7, H, W), the last three the difference of a deblurred
+                estimate (`irtool.models.blind_deblur`) to the picture, 0 where there is none. H and W are multiples of
+                `multiple`.
             context: (N, CONTEXT_SIZE) from `irtool.models.global_stats.global_stats`.
             task_weights: (N, tasks) weights of the tasks, or None once `merge` has folded them in.
 
@@ -302,7 +305,7 @@ class CompactNet(nn.Module):
         y = self.middle(y, context, task_weights)
         for up, stage, skip in zip(self.ups, self.decoders, reversed(skips), strict=True):
             y = stage(_upsample_and_add(y, up, skip), context, task_weights)
-        # Without a guess its share of the first and the last layer is left out, and costs nothing.
+        # Without a deblurred estimate its part of the first and the last layer is left out, and costs nothing.
         y = _partial_conv(self.head, y.permute(0, 3, 1, 2), outputs=24 if guess is None else 28)
         y = F.pixel_shuffle(y, 2).float()
         gain, offset = y[:, :3], y[:, 3:6]
@@ -311,7 +314,7 @@ class CompactNet(nn.Module):
         return x * (1 + gain) + offset
 
     def macs_per_pixel(self) -> float:
-        """Multiply-accumulates per input pixel of a pass without a guess: convolutions and 1x1 layers."""
+        """Multiply-accumulates per input pixel of a pass without a deblurred estimate: convolutions and 1x1 layers."""
         width, share, total = self.stem.out_channels, 0.25, 0.25 * 9 * 16 * self.stem.out_channels
         for count in self.encoder:
             total += share * count * _block_macs(width)
@@ -325,20 +328,20 @@ class CompactNet(nn.Module):
         return total + 0.25 * 9 * 24 * width
 
     def receptive_field(self) -> int:
-        """How far from a pixel what has a say in it may lie, in pixels: the least margin of tiles without seams."""
-        radius, side = 4, 2  # the first and the last layer; `side` of what a level sees as a pixel
+        """Radius of the receptive field in pixels: the least overlap of tiles without seams."""
+        radius, side = 4, 2  # the first and the last layer; `side`: input pixels per pixel of a level
         for down, up in zip(self.encoder, reversed(self.decoder), strict=True):
-            radius += side * (down + up) + side  # a 3x3 convolution in every block, and what evens the way up
+            radius += side * (down + up) + side  # a 3x3 convolution in every block and in every upsampling
             side *= 2
         return radius + side * self.depth
 
     @torch.no_grad()
     def grow_from(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights for this network that make it do what a smaller one does; the rest is left as it is.
+        """Weights with which this network computes what a smaller one does (function-preserving growth).
 
         Args:
             weights: the `state_dict` of a network of the same width with fewer blocks at the end of some stages, or
-                that takes no guesses.
+                without `guess`.
         """
         full = dict(self.state_dict())
         for name, own in full.items():
@@ -346,17 +349,17 @@ class CompactNet(nn.Module):
             dim = _GUESS_AXIS.get(name, 0)
             if old is not None and name in _GUESS_AXIS and old.shape[dim] < own.shape[dim]:
                 more = own.narrow(dim, old.shape[dim], own.shape[dim] - old.shape[dim])
-                # A guess is not looked at yet, and taken for what it is.
+                # The deblurred estimate is not looked at yet, and added unchanged.
                 full[name] = torch.cat([old, torch.full_like(more, float(name == "head.bias"))], dim)
             elif old is not None:
                 full[name] = old
             elif name.endswith(("project.weight", "narrow.weight")):
-                full[name] = torch.zeros_like(own)  # a block that adds nothing yet
+                full[name] = torch.zeros_like(own)  # a residual block that adds nothing
         return full | {name: old for name, old in weights.items() if name not in full}
 
     def train_only(self, tasks: Sequence[str]) -> None:
-        """Let nothing learn but what these tasks have to themselves: their offsets, and what the context is told of
-        them. Whatever is restored under other tasks stays as it is, bit for bit.
+        """Freeze all but the adapters of these tasks and their columns of the context embedding. Results under other
+        tasks stay as they are, bit for bit.
 
         Raises:
             KeyError: an unknown task.
@@ -384,7 +387,7 @@ class CompactNet(nn.Module):
 
     @torch.no_grad()
     def merge(self, task_weights: Mapping[str, float]) -> None:
-        """Fold the offsets of these task weights into the weights and drop them: nothing else can be asked then."""
+        """Merge the adapters under these task weights into the weights and drop them: the task weights are fixed."""
         v = self.vector(task_weights).to(self.stem.weight)
         self.fixed = 2 * v
         for layer in self.modules():
@@ -416,7 +419,7 @@ class CompactBound:
         return self
 
     def prepare(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The image padded, with what the network is told beside it (see `CompactNet.forward`), and its statistics."""
+        """The padded image with its further channels (see `CompactNet.forward`), and its statistics."""
         context = global_stats(image)
         # What is found in the image, such as a path of the camera, is found in the padded one: so it was measured.
         padded = pad_to_multiple(image, self.info.multiple)

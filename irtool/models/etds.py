@@ -12,6 +12,7 @@ from there.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -240,15 +241,14 @@ def restorer(net: ETDS | DualStreamETDS, header: Mapping[str, str]) -> SinglePas
     """The model of a loaded network; one in two streams is fused first."""
     plain = net if isinstance(net, ETDS) else fused(net).eval().requires_grad_(False)
     plain = plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half as fast again on a CPU
-    info = describe(
-        plain,
-        dict(header),
-        "etds",
-        tasks=(),
-        overlap=plain.blocks + 2,
-        # Measured: input and result of a layer and its working copy, then the pixels of the result.
-        bytes_per_pixel=4 * (3 * max(plain.width, output_channels(plain.scale)) + 2 * output_channels(plain.scale)),
-        padding="zeros",
-        scale=plain.scale,
+    # Measured: input and result of a layer and its working copy, then the pixels of the result.
+    pixel = 4 * (3 * max(plain.width, output_channels(plain.scale)) + 2 * output_channels(plain.scale))
+    return model_of(plain, header, "etds", bytes_per_pixel=pixel)
+
+
+def model_of(net: ETDS, header: Mapping[str, str], name: str, **info: Any) -> SinglePassModel:
+    """The model of a network that enlarges; `info` are further attributes of its `ModelInfo`."""
+    described = describe(
+        net, dict(header), name, tasks=(), overlap=net.blocks + 2, padding="zeros", scale=net.scale, **info
     )
-    return SinglePassModel(plain, info)
+    return SinglePassModel(net, described)

@@ -4,9 +4,10 @@ Weights are symmetric with a scale per output channel, activations unsigned with
 picture through its layers beside its features, and both share that scale: unless every channel has about the same range
 the picture is left with few levels. ReLU networks can be rescaled channel by channel without changing what they compute
 (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019), so that range is
-made 1 everywhere, and the picture keeps its 255 levels. Biases then make up for the mean error (the same paper).
-Gradients pass the rounding as if it were not there (Jacob et
-al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018).
+made 1 where the next layer weighs a channel most, and the picture keeps its 255 levels; a channel that the next layer
+weighs less gets a smaller range, and so larger weights with more levels. Biases then make up for the mean error (the
+same paper). Gradients pass the rounding as if it were not there (Jacob et al., "Quantization and Training of Neural
+Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018).
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import SinglePassModel, describe
-from .etds import ETDS, RGB, output_channels, recognize
+from .base import SinglePassModel
+from .etds import ETDS, RGB, model_of, output_channels, recognize
 
 LEAST_RANGE = 0.05  # a channel that hardly ever fires is not blown up
+GMACS = 1e-3  # per parameter and megapixel: every weight is used once at every pixel
 
 
 class QuantizedETDS(ETDS):
@@ -105,6 +107,12 @@ def sum_preserving(weight: Tensor) -> Tensor:
     return (nearest + change.view_as(nearest)) * step
 
 
+def share(weight: Tensor) -> Tensor:
+    """(I,) by input of a weight (O, I, 3, 3), its largest part of the largest weight of an output, in (0, 1]."""
+    largest = weight.abs().amax((2, 3)).clamp_min(1e-8)
+    return (largest / largest.amax(1, keepdim=True)).amax(0)
+
+
 @torch.no_grad()
 def calibrated(net: ETDS, images: Tensor) -> QuantizedETDS:
     """The quantized form of a network: equalized, its weights rounded, its biases corrected for what that shifts.
@@ -124,6 +132,7 @@ def calibrated(net: ETDS, images: Tensor) -> QuantizedETDS:
     for layer, following in itertools.pairwise(layers):
         x = F.relu(layer(x))
         ranges = x.amax((0, 2, 3)).clamp_min(LEAST_RANGE)
+        ranges /= share(following.weight * ranges[:, None, None]).sqrt()
         layer.weight /= ranges[:, None, None, None]
         assert layer.bias is not None
         layer.bias /= ranges
@@ -147,21 +156,8 @@ def recognize_quantized(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]
 
 def restorer(net: QuantizedETDS, header: Mapping[str, str]) -> SinglePassModel:
     """The model of a loaded network: what integers would give, in floating point."""
-    info = describe(
-        net,
-        dict(header),
-        "etds-int8",
-        tasks=(),
-        overlap=net.blocks + 2,
-        bytes_per_pixel=4 * 4 * max(net.width, output_channels(net.scale)),
-        gmacs=ETDS_GMACS * sum(p.numel() for p in net.parameters()),
-        padding="zeros",
-        scale=net.scale,
-        remarks=(
-            "its float32 evaluation simulates integers and is slower than the network before; export it for speed",
-        ),
-    )
-    return SinglePassModel(net, info)
-
-
-ETDS_GMACS = 1e-3  # per parameter and megapixel: every weight is used once at every pixel
+    remark = "its float32 evaluation simulates integers and is slower than the network before; export it for speed"
+    return model_of(
+        net, header, "etds-int8", bytes_per_pixel=4 * 4 * max(net.width, output_channels(net.scale)),
+        gmacs=GMACS * sum(p.numel() for p in net.parameters()), remarks=(remark,),
+    )  # fmt: skip

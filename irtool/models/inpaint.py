@@ -149,7 +149,7 @@ def fill_holes(pixels: Tensor, holes: Tensor) -> Tensor:
 
 
 def _diffuse(filled: Tensor, known: Tensor) -> None:
-    """`_diffuse_tile` in place and by tiles, those without a hole left out; each sees all that has a say in it."""
+    """`_diffuse_tile` in place, tile by tile with all pixels that influence it; tiles without a hole are left out."""
     height, width = known.shape[-2:]
     above = filled[..., :0, :]  # of the rows above the tiles, as they were
     for top in range(0, height, _TILE):

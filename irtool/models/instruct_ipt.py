@@ -1,10 +1,9 @@
-"""Instruct-IPT (Tian et al., arXiv 2407.00676): the body of IPT with a weight offset per task.
+"""Instruct-IPT (Tian et al., arXiv 2407.00676): the body of IPT with an adapter per task.
 
 Its code, layers, ranks and weights were never published, so this is our own reading: IPT with one head, one query and
-one tail for all tasks, and low-rank offsets (`irtool.models.lora`) on the linear layers of its transformer and,
-where asked for, on the convolutions of head and tail. The common weights and the offsets are learned together. For
-use the offsets of a mixture are merged into the weights, so a task costs what IPT costs, and two tasks can be undone
-in one pass.
+one tail for all tasks, and low-rank adapters (`irtool.models.lora`) on the linear layers of its transformer and,
+optionally, on the convolutions of head and tail. Shared weights and adapters are trained together. For inference the
+adapters are merged into the weights, so a task costs what IPT costs, and two tasks can be undone in one pass.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ TASKS = ("noise", "blur", "rain", "haze", "snow")
 
 
 class InstructIPT(nn.Module):
-    """IPT under a mixture of tasks.
+    """IPT with an adapter per task.
 
-    Untrained it gives back what it is given: the head hands the three colours through, every branch ends in zeros, and
-    the tail puts the colours together again.
+    Untrained it is the identity: the head passes the three channels through, every branch ends in zeros, and the tail
+    joins the channels again.
 
     Args:
-        tasks: ids of the degradations, in the order of the mixture vectors.
-        rank: of the offsets.
-        convolutions: the convolutions of head and tail have offsets too.
+        tasks: ids of the degradations, in the order of the task weights.
+        rank: of the adapters.
+        convolutions: adapt the convolutions of head and tail too.
         patch_size, patch_dim, num_layers, n_feats, num_heads: as of `IPT`.
     """
 
@@ -60,7 +59,7 @@ class InstructIPT(nn.Module):
         )
 
     def forward(self, x: Tensor, task_weights: Tensor) -> Tensor:
-        """Restore pictures, each under its own mixture.
+        """Restore pictures, each with its own task weights.
 
         Args:
             x: (N, 3, H, W) in [0, 1], both sides at least a patch; larger ones are done in blended patches.
@@ -80,7 +79,7 @@ class InstructIPT(nn.Module):
         return patches(x) if x.shape[-2:] == (side, side) else blend(patches, x, side, side // 2, batch=16)
 
     def vector(self, task_weights: Mapping[str, float]) -> Tensor:
-        """The mixture as a vector (tasks,)."""
+        """Task weights as a vector (tasks,)."""
         return torch.tensor([float(task_weights.get(task, 0)) for task in self.tasks])
 
     @torch.no_grad()

@@ -2,9 +2,8 @@
 
 A head per task makes 64 feature channels of a patch of 48 x 48 pixels, a transformer works on its 256 tokens of 3 x 3
 pixels under a query per task, and a tail per task makes the picture. Values are 0..255 inside, as published; positions
-are learned for the fixed patch, so a larger picture is always done in patches: by `tiled_forward` as published (stride
-12, some
-850 patches for a small photograph) or by `blend` with a larger stride and patches that fade into each other.
+are learned for the fixed patch, so a larger picture is done in patches that fade into each other (`blend`). The
+published stride is 12 pixels, some 850 patches for a small photograph; here it is larger.
 """
 
 from __future__ import annotations
@@ -221,58 +220,6 @@ Patches = Callable[[Tensor], Tensor]
 
 def _batched(run: Patches, patches: list[Tensor], batch: int) -> Tensor:
     return torch.cat([run(torch.cat(patches[i : i + batch])) for i in range(0, len(patches), batch)])
-
-
-def tiled_forward(net: IPT, x: Tensor, task: int = 0, batch: int = 64) -> Tensor:
-    """A picture in patches as published: stride a quarter of a patch, of each patch the middle half, averaged.
-
-    What the stride leaves over at the bottom and right comes from patches flush with those edges.
-
-    Args:
-        x: (1, 3, H, W) in 0..255, both sides at least a patch.
-
-    Returns:
-        (1, 3, scale * H, scale * W).
-    """
-    side, scale = net.patch, net.scale[task]
-    quarter = side // 4
-    height, width = x.shape[-2:]
-    if min(height, width) < side:
-        raise UsageError(
-            f"IPT needs pictures of at least {side} pixels, not {width} x {height}.", "Enlarge it or leave it out."
-        )
-
-    def average(part: Tensor) -> Tensor:
-        """The middles of all patches of a part, averaged; where no middle reaches, the outermost patches' own edges."""
-        h, w = part.shape[-2:]
-        tops, lefts = range(0, h - side + 1, quarter), range(0, w - side + 1, quarter)
-        places = [(t, c) for t in tops for c in lefts]
-        done = _batched(lambda p: net(p, task), [part[..., t : t + side, c : c + side] for t, c in places], batch)
-        size = ((tops[-1] + side) * scale, (lefts[-1] + side) * scale)
-        total, count = done.new_zeros(1, 3, *size), done.new_zeros(1, 1, *size)
-        for (t, c), patch in zip(places, done, strict=True):
-            top, bottom = 0 if t == 0 else quarter, side if t == tops[-1] else side - quarter
-            left, right = 0 if c == 0 else quarter, side if c == lefts[-1] else side - quarter
-            rows = slice((t + top) * scale, (t + bottom) * scale)
-            columns = slice((c + left) * scale, (c + right) * scale)
-            total[..., rows, columns] += patch[:, top * scale : bottom * scale, left * scale : right * scale]
-            count[..., rows, columns] += 1
-        return total / count
-
-    rows_left, columns_left = (height - side) % quarter, (width - side) % quarter
-
-    def append(upper: Tensor, lower: Tensor, left_over: int, along: int) -> Tensor:
-        keep = upper.shape[along] - int((side - left_over) / 2 * scale)
-        skip = int((side - left_over) / 2 * scale + 0.5)
-        return torch.cat([upper.narrow(along, 0, keep), lower.narrow(along, skip, side * scale - skip)], dim=along)
-
-    main = average(x)
-    # As published: the top edge of the first patch is not averaged with those right of it.
-    edge = quarter * scale
-    main[..., :edge, : side * scale] = net(x[..., :side, :side], task)[..., :edge, :]
-    left = append(main, average(x[..., height - side :, :]), rows_left, -2)
-    right = append(average(x[..., width - side :]), net(x[..., height - side :, width - side :], task), rows_left, -2)
-    return append(left, right, columns_left, -1)
 
 
 def blend(run: Patches, x: Tensor, side: int, stride: int, batch: int = 64) -> Tensor:

@@ -95,10 +95,6 @@ class LM4LV(nn.Module):
         self.llama_model.eval()
         return self
 
-    def trainable(self) -> dict[str, Tensor]:
-        """What is learned and saved."""
-        return {name: value for name, value in self.state_dict().items() if not name.startswith("llama_model.")}
-
     def embed(self, ids: Tensor, images: Sequence[Tensor]) -> Tensor:
         """Embeddings of conversations.
 

@@ -140,6 +140,8 @@ def read(path: Path, **hyperparameters: Any) -> tuple[nn.Module, dict[str, str]]
         UnavailableError: the file is absent, no safetensors, of an unknown architecture, or its weights do not fit.
     """
     architecture, config, header = describe(path, **hyperparameters)
+    if not get(architecture).network:
+        raise UnavailableError(f"{path} holds a {architecture}, not a restorer.")
     try:
         with safe_open(str(path), framework="pt") as file:
             tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)

@@ -1,11 +1,10 @@
-"""Weights that adapt per task: W_t = W + B_t A_t, for any network.
+"""Low-rank adapters per task (LoRA), for any network: W_t = W + B_t A_t.
 
 Our reading of Instruct-IPT's weight modulation (arXiv 2407.00676; its code and ranks were never published): chosen
-linear and convolution layers get one low-rank offset per task, of the same rank everywhere. B_t begins at zero: every
-task starts at the common weights. While training, each sample of a batch has its own mixture of tasks, so the common
-weights learn from all samples and an offset from its own task's (synchronous training); for use, the offsets of a
-mixture are merged into the weights and cost nothing. Sparse offsets (ADMS, CVPR 2023: whole kernels of a few per cent
-of the weights, found by integrated gradients, FAIG) go through the same interface.
+linear and convolution layers get one adapter per task, all of one rank. B_t is initialized to zero, so every
+task starts at the shared weights. In training each sample of a batch has its own task weights: the shared weights learn
+from all samples, an adapter from those of its task (synchronous training). For inference the adapters are merged into
+the weights and cost nothing.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ HINT = "Give a file that irtool train --recipe add-task has led to."
 
 
 class TaskWeights:
-    """The mixture (N, tasks) that all modulated layers of a network work under; None for the common weights alone."""
+    """The task weights (N, tasks) that all adapted layers of a network share; None for the base weights alone."""
 
     def __init__(self) -> None:
         self.value: Tensor | None = None
 
 
 class AdaptedLayer(nn.Module):
-    """A linear or convolution layer with one additive weight offset per task.
+    """A linear or convolution layer with one additive change of its weight per task.
 
     Args:
-        layer: the common layer, (…, in) -> (…, out) or (N, in, H, W) -> (N, out, H', W').
-        _task_weights: shared by all layers of the network. A batch is the first dimension.
+        layer: the base layer, (…, in) -> (…, out) or (N, in, H, W) -> (N, out, H', W').
+        task_weights: shared by all layers of the network; the batch is the first dimension.
     """
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, task_weights: TaskWeights) -> None:
@@ -50,27 +49,27 @@ class AdaptedLayer(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The common weights.
+        """The base weights.
 
         Raises:
-            RuntimeError: the layer works under a mixture, so whoever multiplies by these weights himself would leave
-                out the offsets; such layers are for `LoRAModel`.
+            RuntimeError: task weights are set, so code that multiplies by these weights itself would leave out the
+                adapters; such layers are for `LoRAModel`.
         """
         if self.task_weights is not None:
-            raise RuntimeError("The weights of a modulated layer were asked for; under a mixture they are no one's.")
+            raise RuntimeError("The base weight of an adapted layer is undefined while task weights are set.")
         return self.layer.weight
 
     @property
     def task_weights(self) -> Tensor | None:
-        """What the layer works under now."""
+        """The task weights (N, tasks) in effect; None for the base weights alone."""
         return self._task_weights[0].value
 
     def delta_weight(self, task_weights: Tensor) -> Tensor:
-        """Weight offsets (N, *weight.shape) of mixtures (N, tasks)."""
+        """The change of the weight (N, *weight.shape) for task weights (N, tasks)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer, under every sample's own weights."""
+        """The layer, with the weights of each sample."""
         if self.task_weights is None:
             return self.layer(x)
         weight = self.layer.weight + self.delta_weight(self.task_weights)
@@ -91,7 +90,7 @@ class AdaptedLayer(nn.Module):
 
 
 class LoRALayer(AdaptedLayer):
-    """Offsets of constant rank: down (tasks, rank, in * k * k), small and random; up (tasks, out, rank), zero."""
+    """Adapters of one rank: down (tasks, rank, in * k * k), small and random; up (tasks, out, rank), zero."""
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, task_weights: TaskWeights, tasks: int, rank: int) -> None:
         super().__init__(layer, task_weights)
@@ -100,11 +99,11 @@ class LoRALayer(AdaptedLayer):
         self.up = nn.Parameter(torch.zeros(tasks, outputs, rank))
 
     def delta_weight(self, task_weights: Tensor) -> Tensor:
-        """As `AdaptedLayer.offset`: sum_t m_t B_t A_t."""
+        """sum_t w_t B_t A_t."""
         return torch.einsum("nt,tor,tri->noi", task_weights, self.up, self.down).view(-1, *self.layer.weight.shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Where the layer allows it, x goes through the low-rank pair and no weight is made per sample."""
+        """Where the layer allows it, x goes through the low-rank pair, and no weight is built per sample."""
         task_weights, layer = self.task_weights, self.layer
         if task_weights is None or (isinstance(layer, nn.Conv2d) and layer.groups > 1):
             return super().forward(x)
@@ -119,51 +118,21 @@ class LoRALayer(AdaptedLayer):
         return layer(x) + F.conv2d(low, up[:, :, None, None])
 
 
-class FullRankLayer(AdaptedLayer):
-    """Offsets without a limit of rank, one weight tensor per task: for the sensitivity search and rank analysis."""
-
-    def __init__(self, layer: nn.Linear | nn.Conv2d, task_weights: TaskWeights, tasks: int) -> None:
-        super().__init__(layer, task_weights)
-        self.delta = nn.Parameter(torch.zeros(tasks, *layer.weight.shape))
-
-    def delta_weight(self, task_weights: Tensor) -> Tensor:
-        """As `AdaptedLayer.offset`: sum_t m_t delta_t."""
-        return torch.einsum("nt,t...->n...", task_weights, self.delta)
-
-
-class SparseLayer(FullRankLayer):
-    """Offsets on chosen kernels only (ADMS): `mask` (tasks, out, in / groups) is 1 where a task has its own kernel.
-
-    For a linear layer a kernel is a single weight.
-    """
-
-    mask: Tensor
-
-    def __init__(self, layer: nn.Linear | nn.Conv2d, task_weights: TaskWeights, mask: Tensor) -> None:
-        super().__init__(layer, task_weights, len(mask))
-        self.register_buffer("mask", mask.float())
-
-    def delta_weight(self, task_weights: Tensor) -> Tensor:
-        """As `AdaptedLayer.offset`: sum_t m_t mask_t delta_t."""
-        mask = self.mask.view(*self.mask.shape, *[1] * (self.delta.ndim - 3))
-        return torch.einsum("nt,t...->n...", task_weights, self.delta * mask)
-
-
 LayerFactory = Callable[[str, "nn.Linear | nn.Conv2d", TaskWeights], AdaptedLayer]
 
 
 def add_adapters(
     net: nn.Module, wrap: LayerFactory, chosen: Callable[[str, nn.Module], bool] = lambda name, layer: True
 ) -> TaskWeights:
-    """Put offsets on the chosen linear and convolution layers of a network, in place.
+    """Adapt the chosen linear and convolution layers of a network, in place.
 
     Args:
         net: any network.
-        wrap: makes a `AdaptedLayer` of (name, layer, mixture).
+        wrap: makes an `AdaptedLayer` of (name, layer, task weights).
         chosen: which layers, by name.
 
     Returns:
-        The mixture they share, to be set by `task_weights_as`.
+        The task weights they share, to be set by `task_weights_as`.
 
     Raises:
         UsageError: no layer was chosen.
@@ -172,8 +141,8 @@ def add_adapters(
     found = [(n, m) for n, m in net.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d)) and chosen(n, m)]
     if not found:
         raise UsageError(
-            "No layer of the network was chosen for offsets.",
-            "Linear layers and convolutions can have them.",
+            "No layer of the network was chosen to be adapted.",
+            "Linear layers and convolutions can be.",
         )
     for name, layer in found:
         owner, _, last = name.rpartition(".")
@@ -184,7 +153,7 @@ def add_adapters(
 
 @contextmanager
 def task_weights_as(holder: TaskWeights, value: Tensor | None) -> Iterator[None]:
-    """Within the block the network works under `now`, (N, tasks)."""
+    """Sets the task weights of a network, (N, tasks) or None, within the block."""
     previous, holder.value = holder.value, value
     try:
         yield
@@ -193,12 +162,12 @@ def task_weights_as(holder: TaskWeights, value: Tensor | None) -> Iterator[None]
 
 
 def layers(net: nn.Module) -> dict[str, AdaptedLayer]:
-    """The modulated layers of a network by name."""
+    """The adapted layers of a network by name."""
     return {n: m for n, m in net.named_modules() if isinstance(m, AdaptedLayer)}
 
 
 def parameters(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The common parameters of a network and those of its offsets."""
+    """The base parameters of a network and those of its adapters."""
     own = {id(p) for m in layers(net).values() for n, p in m.named_parameters() if not n.startswith("layer.")}
     common = [p for p in net.parameters() if id(p) not in own]
     return common, [p for p in net.parameters() if id(p) in own]
@@ -206,7 +175,7 @@ def parameters(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
 
 @torch.no_grad()
 def merge(net: nn.Module, task_weights: Tensor | None) -> nn.Module:
-    """Fold the offsets of one mixture (tasks,) into the weights and put the plain layers back; returns the network."""
+    """Merge the adapters under task weights (tasks,) into the weights and restore the plain layers; returns `net`."""
     for name, module in layers(net).items():
         if task_weights is not None:
             module.weight.add_(module.delta_weight(task_weights[None].to(module.weight))[0])
@@ -216,17 +185,17 @@ def merge(net: nn.Module, task_weights: Tensor | None) -> nn.Module:
 
 
 class LoRAModel(nn.Module):
-    """A network and low-rank offsets for batches of one task each, put on weights instead of layers.
+    """A network with adapters on weights instead of layers, for batches of one task each.
 
     It takes any network, also one that multiplies by the weights of its layers itself, as the attention of the
     diffusion U-Nets does.
 
     Args:
         net: any network.
-        names: of the weights that get an offset, as in its state_dict; two or more dimensions each.
-        rank: of the offsets.
+        names: of the weights that are adapted, as in its state_dict; two or more dimensions each.
+        rank: of the adapters.
         tasks: how many.
-        frozen: none of the network's own weights learn, as when a task is added to a finished network.
+        frozen: only the adapters learn, as when a task is added to a finished network.
     """
 
     def __init__(self, net: nn.Module, names: Sequence[str], rank: int, tasks: int = 1, frozen: bool = True) -> None:
@@ -237,7 +206,7 @@ class LoRAModel(nn.Module):
         self.up = nn.ParameterList(torch.zeros(tasks, len(w), rank) for w in weights)
 
     def forward(self, *inputs: Any, task: int = 0) -> Tensor:
-        """The network's own inputs and output, under its weights plus the offsets of a task."""
+        """The network's own inputs and output, with the adapter of a task."""
         weights = {
             name: self.net.get_parameter(name) + (up[task] @ down[task]).view_as(self.net.get_parameter(name))
             for name, up, down in zip(self.names, self.up, self.down, strict=True)
@@ -257,10 +226,10 @@ class LoRAModel(nn.Module):
 def save(
     net: nn.Module, path: Path, *, tasks: Sequence[str], base: str, notes: Mapping[str, str] | None = None
 ) -> None:
-    """Write the low-rank offsets of a network as float16 safetensors, without the network.
+    """Write the adapters of a network as float16 safetensors, without the network.
 
     Args:
-        net: has `LoRALayer` layers, or is `LoRAModel`.
+        net: has `LoRALayer` layers, or is a `LoRAModel`.
         path: target, replaced whole or not at all.
         tasks: a name for each, in order.
         base: id of the model that they belong to.
@@ -275,7 +244,7 @@ def save(
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors, float32, and the header of a file of offsets.
+    """The tensors, float32, and the header of an adapter file.
 
     Raises:
         UnavailableError: it is absent or no such file.
@@ -291,24 +260,24 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (SafetensorError, OSError, ValueError) as error:
         raise UnavailableError(f"{path} is not a readable safetensors file: {error}.", HINT) from error
     if header.get("architecture") != "offsets":
-        raise UnavailableError(f"{path} holds no offsets.", HINT)
+        raise UnavailableError(f"{path} holds no task adapter.", HINT)
     return tensors, header
 
 
 def base_task(path: Path) -> str:
-    """The task of the model that the offsets of a file begin as.
+    """The task of the base model that an adapter was initialized from.
 
     Raises:
         UnavailableError: as `read`, or the file does not say.
     """
     like = read(path)[1].get("like", "")
     if not like:
-        raise UnavailableError(f"{path} does not say which task it begins as.", HINT)
+        raise UnavailableError(f"{path} does not name the task it was initialized from.", HINT)
     return like
 
 
 def tasks(path: Path) -> list[str]:
-    """The names of the tasks in a file of offsets.
+    """The names of the tasks in an adapter file.
 
     Raises:
         UnavailableError: as `read`, or the header is damaged.
@@ -324,15 +293,15 @@ def tasks(path: Path) -> list[str]:
 
 @torch.no_grad()
 def apply(net: nn.Module, path: Path, weights: Mapping[str, float] | None = None) -> nn.Module:
-    """Merge a file of offsets into a plain network, in place; returns it.
+    """Merge an adapter file into a plain network, in place; returns it.
 
     Args:
-        net: the network that the offsets were learned on; its layers have a two- or four-dimensional weight each.
+        net: the network that the adapters were trained on; its layers have a two- or four-dimensional weight each.
         path: see `save`.
         weights: task -> its share; by default 1 for a file's only task.
 
     Raises:
-        UnavailableError: the file is no offsets, or does not fit the network.
+        UnavailableError: the file holds no adapter, or does not fit the network.
         UsageError: a task is not in the file, or none was named of several.
     """
     tensors, header = read(path)
@@ -352,72 +321,7 @@ def apply(net: nn.Module, path: Path, weights: Mapping[str, float] | None = None
         fits = weight is not None and down is not None and up is not None
         if not fits or up.shape[1] * down.shape[2] != weight.numel():  # type: ignore[union-attr]
             raise UnavailableError(
-                f"{path} does not fit the network: {name}.", f"It was learned on {header.get('base', 'another one')}."
+                f"{path} does not fit the network: {name}.", f"It was trained on {header.get('base', 'another one')}."
             )
         weight.add_(torch.einsum("t,tor,tri->oi", share, up, down).view(weight.shape).to(weight))  # type: ignore
     return net
-
-
-@torch.no_grad()
-def rank_energy(delta: Tensor) -> Tensor:
-    """How much of an offset its leading ranks hold: E(r) = sum_{k<=r} s_k^2 / sum_k s_k^2.
-
-    Args:
-        delta: (tasks, out, ...).
-
-    Returns:
-        (tasks, ranks), rising to 1.
-    """
-    s = torch.linalg.svdvals(delta.flatten(2)).square()
-    return s.cumsum(1) / s.sum(1, keepdim=True).clamp_min(1e-20)
-
-
-def faig(
-    baseline: Mapping[str, Tensor],
-    target: Mapping[str, Tensor],
-    gradient: Callable[[dict[str, Tensor]], dict[str, Tensor]],
-    steps: int = 100,
-) -> dict[str, Tensor]:
-    """Filter attribution by integrated gradients (Xie et al., NeurIPS 2021): what a kernel's change did to the error.
-
-    Along the path theta(a) = a baseline + (1 - a) target: |(baseline - target) mean_n dF/dtheta(a_n)|, summed over each
-    kernel.
-
-    Args:
-        baseline, target: weights by name before and after learning one degradation.
-        gradient: the gradient of the error F at given weights.
-        steps: points on the path.
-
-    Returns:
-        By name of each weight of two or more dimensions: (out, in), one score per kernel.
-    """
-    total = {k: torch.zeros_like(v) for k, v in target.items()}
-    for i in range(steps):
-        a = (i + 0.5) / steps
-        at = {k: a * baseline[k] + (1 - a) * target[k] for k in target}
-        for name, g in gradient(at).items():
-            total[name] += g / steps
-    scores = {k: ((baseline[k] - target[k]) * total[k]).abs() for k in target if target[k].ndim >= 2}
-    return {k: v.flatten(2).sum(2) if v.ndim > 2 else v for k, v in scores.items()}
-
-
-def top_kernels(scores: Mapping[str, Sequence[Tensor]], share: float = 0.03) -> dict[str, Tensor]:
-    """Masks of the kernels that matter to one degradation more than to the others (FAIG-SD).
-
-    Args:
-        scores: by layer, one (out, in) per degradation, from `faig`.
-        share: of all kernels, per degradation.
-
-    Returns:
-        By layer (degradations, out, in), 1 where chosen.
-    """
-    stacked = {k: torch.stack(list(v)) for k, v in scores.items()}
-    count = len(next(iter(stacked.values())))
-    if count > 1:  # against the mean of the others
-        stacked = {k: v - (v.sum(0, keepdim=True) - v) / (count - 1) for k, v in stacked.items()}
-    cuts = []
-    for d in range(count):
-        flat = torch.cat([v[d].flatten() for v in stacked.values()])
-        cuts.append(flat.topk(max(1, round(share * flat.numel()))).values[-1])
-    limits = torch.stack(cuts).view(-1, 1, 1)
-    return {k: (v >= limits).float() for k, v in stacked.items()}

@@ -205,7 +205,7 @@ class StepwiseNet(nn.Module):
 
     def __init__(self, width: int = 32, levels: int = 3, plan: int = 8, max_steps: int = 10) -> None:
         super().__init__()
-        self.multiple, self.max_steps, self.plan_channels, self.levels = 2**levels, max_steps, plan, levels
+        self.multiple, self.max_steps, self.levels = 2**levels, max_steps, levels
         self.planner = Planner(6, width, levels, plan)
         self.actor = Actor(self.planner.widths, plan)
         self.critics = nn.ModuleList(Critic(6, width, levels, plan) for _ in range(2))

@@ -76,7 +76,7 @@ def load(path: Path, unknown: UnavailableError) -> SpandrelModel:
     except (ImportError, RuntimeError):
         raise UnavailableError(unknown.message, f"{unknown.hint} {EXTRA}".strip()) from unknown
     free = {support.architecture.id for support in spandrel.MAIN_REGISTRY.architectures()}
-    _add_extra(spandrel)
+    _add_extra()
     try:
         model = spandrel.ModelLoader("cpu").load_from_state_dict(load_file(path))
     except Exception as error:  # it looks at key after key, and raises whatever a foreign file makes it trip over
@@ -108,7 +108,7 @@ def load(path: Path, unknown: UnavailableError) -> SpandrelModel:
     )
 
 
-def _add_extra(spandrel: Any) -> None:
+def _add_extra() -> None:
     try:
         import spandrel_extra_arches
     except (ImportError, RuntimeError):

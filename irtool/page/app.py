@@ -23,7 +23,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..degradation import DEGRADATIONS
+from ..degradation import DEGRADATIONS, REPAIRS
 from ..errors import FileError, IrtoolError, NothingToDoError, UsageError
 from ..fileio import exists
 from ..picture import SUFFIXES
@@ -163,7 +163,7 @@ class Page:
             answer["about"] = {
                 "title": self.title,
                 "models": self.models,
-                "tasks": [{"id": d.id, "name": d.name} for d in DEGRADATIONS],
+                "tasks": [{"id": d.id, "name": d.name} for d in (*DEGRADATIONS, *REPAIRS)],
                 "suffixes": sorted(SUFFIXES),
                 "limits": {"bytes": limits.file_bytes, "pixels": limits.pixels},
             }

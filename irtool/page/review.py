@@ -119,7 +119,7 @@ def _row(line: Mapping[str, Any]) -> dict[str, Any]:
     output = line.get("relative", "")
     plan, diagnosis = line.get("plan") or {}, line.get("diagnosis") or {}
     scores = diagnosis.get("scores", {})
-    steps = [str(step) for step in Plan.from_dict(plan).steps] if plan else []
+    steps = [str(part) for part in Plan.from_dict(plan).removals] if plan else []
     if plan.get("upscale"):
         steps.append(f"enlarged {plan['upscale']['scale']} times")
     failed, name = line.get("status") == "failed", Path(line["path"]).name

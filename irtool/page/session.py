@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image
 
 from .. import targets
-from ..degradation import lookup
+from ..degradation import lookup, lookup_repair
 from ..errors import NothingToDoError, PictureError, UsageError
 from ..fileio import exists
 from ..language import Intent, check, plan_intents
 from ..picture import probe, read, save_bytes, suffix_for
-from ..plan import SCALES, Plan
+from ..plan import SCALES, Plan, Repair
 from ..targets import Item
 
 MASK_BYTES, MASK_PIXELS = 8 << 20, 4_300_000
@@ -98,9 +98,12 @@ class Request:
             raise UsageError(f"A strength lies above 0 and up to 1, not {wrong[0]:g}.")
         if not self.tasks and self.scale is None:
             raise UsageError("Nothing is switched on.", "Switch on what is to be removed, or choose an enlargement.")
-        wanted = {lookup(kind).id: strength for kind, strength in self.tasks}
+        repairs = tuple(Repair(kind, strength) for kind, strength in self.tasks if lookup_repair(kind) is not None)
+        wanted = {lookup(kind).id: strength for kind, strength in self.tasks if lookup_repair(kind) is None}
+        if not wanted:
+            return Plan(reason="as asked", repairs=repairs)
         intent = Intent(tasks=wanted, ordered=self.ordered)
-        return replace(plan_intents([intent], model=self.model), reason="as asked")
+        return replace(plan_intents([intent], model=self.model), reason="as asked", repairs=repairs)
 
 
 @dataclass

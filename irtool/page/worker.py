@@ -248,7 +248,7 @@ class Worker:
                 "bytes": len(data),
                 "seconds": round(result.seconds, 1),
                 "untouched": result.untouched,
-                "steps": [str(step) for step in result.plan.steps],
+                "steps": [str(part) for part in result.plan.removals],
                 "left": [str(one) for one in result.plan.rejected],
                 "reason": result.plan.reason,
                 "notes": [*result.picture.notes, *notes],

@@ -66,6 +66,11 @@ TRAINING: dict[str, tuple[str, ...]] = {
         "kind=thick/box/text, fill=white/white/black/noise, coverage=0.04..0.3",
     ),
     "real": ("level=0.4..1.5",),
+    "scratches": (
+        "amount=0.2..2.5, width=0.7..2, light=0.6..1, torn=0..0.2",
+        "amount=0.1..1, width=1.5..5, light=0.6..1, torn=0..0.3",
+    ),
+    "fade": ("amount=0.1..1, yellow=0..1, cast=0..0.8",),
 }
 
 
@@ -86,7 +91,7 @@ def random_chain(id: str, generator: torch.Generator) -> Chain:
     """Draw a chain of one degradation from its training ranges (`TRAINING`).
 
     Args:
-        id: one of `irtool.degradation.IDS`, or ``real``.
+        id: a key of `TRAINING`.
         generator: on any device; draws advance it.
 
     Raises:

@@ -30,6 +30,8 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("snow(0.15, size=2)", "snow(0.4, size=2)", "snow(0.4, speed=12)", "snow(0.6, size=4)"),
     ("missing(thin)", "missing(thick, fill=black)", "missing(box, fill=noise)", "missing(text, coverage=0.1)"),
     ("real(0.5)", "real(1)", "real(1.5)", "real(2)"),
+    ("scratches(1)", "scratches(3, width=1)", "scratches(1.5, light=0.2)", "scratches(1, width=4, torn=1)"),
+    ("fade(0.3, yellow=0.2)", "fade(0.6)", "fade(0.9, yellow=0.9)", "fade(0.6, cast=0.8)"),
 )
 
 

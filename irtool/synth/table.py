@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .blur import blur
+from .fade import fade
 from .haze import haze
 from .jpeg import jpeg
 from .lowlight import lowlight
@@ -11,6 +12,7 @@ from .noise import noise
 from .rain import rain
 from .raindrop import raindrop
 from .real import real
+from .scratches import scratches
 from .shadow import shadow
 from .snow import snow
 from .spec import Parameter, Spec
@@ -141,6 +143,29 @@ _SPECS = (
         "Real-ESRGAN (Wang et al. 2021); wild-IR (Luo et al. 2024)",
         (Parameter("level", 1.0, 0, 2, "how strong every stage may be"),),
         real,
+    ),
+    Spec(
+        "scratches",
+        "scratches, hairs, dust, creases and torn edges of old prints",
+        "damage catalogued by Wan et al. 2020",
+        (
+            Parameter("amount", 1, 0, 8, "how many marks; 1 is twelve per 256x256 pixels, most of them dust"),
+            Parameter("width", 1.5, 0.3, 20, "typical width of a scratch, pixels"),
+            Parameter("light", 0.8, 0, 1, "share of the marks that are lighter than the picture"),
+            Parameter("torn", 0, 0, 1, "chance that a corner or border is torn off"),
+        ),
+        scratches,
+    ),
+    Spec(
+        "fade",
+        "lost density of each dye and yellowed paper",
+        "Wilhelm and Brower 1993",
+        (
+            Parameter("amount", 0.5, 0, 1, "share of the contrast that may go that has gone"),
+            Parameter("yellow", 0.4, 0, 1, "how yellow the paper is"),
+            Parameter("cast", 0.4, 0, 1, "how unlike the channels have faded"),
+        ),
+        fade,
     ),
 )
 TABLE: dict[str, Spec] = {spec.id: spec for spec in _SPECS}

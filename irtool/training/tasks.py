@@ -33,6 +33,8 @@ TASKS: dict[str, str] = {
     "rl-i2it": "training.rl_i2it:StepwiseTask",
     "lm4lv": "training.lm4lv:LM4LVTask",
     "upscale": "training.upscale:UpscaleTask",
+    "fade": "training.fade:FadeTask",
+    "scratches": "training.scratches:ScratchesTask",
     "upscale-int8": "training.upscale_int8:UpscaleInt8Task",
     "ir-sde": "training.irsde:IRSDETask",
 }

@@ -18,6 +18,7 @@ from ..tables import fill, number, parse_toml
 
 DEFAULT_RESTORER = "irtool-small.v2"
 DEFAULT_DETECTOR = "irtool-detector.v4"
+DEFAULT_REPAIR = {"scratches": "irtool-scratches.v1", "fade": "irtool-fade.v1"}
 DEFAULT_UPSCALER = "irtool-upscale-x{scale}.v1"
 
 # What a published pickle may name beside tensors and plain containers, where a record asks for it.

@@ -204,7 +204,7 @@ def bring(file: File, target: Path, largest: int) -> Path:
             announced.limit = most
             announced.size = None
             try:
-                _go_on(get_session(), file.source, partial, have, most)
+                _go_on(get_session(), file.source, partial, have)
                 break
             except RefusedError:
                 raise
@@ -220,7 +220,7 @@ def bring(file: File, target: Path, largest: int) -> Path:
     return target
 
 
-def _go_on(client: Any, address: str, partial: Path, have: int, most: int) -> None:
+def _go_on(client: Any, address: str, partial: Path, have: int) -> None:
     """One request for what is missing of a file, appended to it."""
     headers = {**PLAIN, **({"Range": f"bytes={have}-"} if have else {})}
     with client.stream("GET", address, headers=headers, timeout=10.0, follow_redirects=True) as response:

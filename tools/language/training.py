@@ -22,12 +22,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from irtool.language.labels import ACTS, KINDS, LEVELS, ORDERS
-from irtool.language.network import DILATIONS, TaggerNet
 from irtool.language.packing import unpack
 from irtool.language.tagger import HEADS
 from irtool.language.tokens import features, tokenize
 
 from .grammar import Composed
+from .network import DILATIONS, TaggerNet
 from .packing import pack
 from .sentences import compose
 

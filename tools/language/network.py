@@ -1,4 +1,4 @@
-"""The text model in torch, to be trained; `tagger` runs the same network in NumPy, and a test compares them."""
+"""The text model in torch, for training. `irtool.language.tagger` runs it in NumPy; a test compares the two."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .labels import ORDERS
-from .packing import SCALE, unpack
-from .tagger import HEADS
-from .tokens import BUCKETS
+from irtool.language.labels import ORDERS
+from irtool.language.packing import SCALE, unpack
+from irtool.language.tagger import HEADS
+from irtool.language.tokens import BUCKETS
 
 DILATIONS = (1, 2, 4, 8)
 
