@@ -75,8 +75,8 @@ def row(megapixels: float, suffix: str, model: str, unbounded: bool) -> list[str
         kept = "yes" if code == 0 and peak <= least * 1.05e6 else f"no ({told or 'above it'})"
         free = restore(path, model, None)[1] if unbounded else 0
     return [
-        f"{megapixels:g}", suffix, Path(model).name.removesuffix(".safetensors"), str(least), f"{peak / 1e6:.0f}", kept, f"{refused / 1e6:.0f}",
-        f"{free / 1e6:.0f}" if free else "",
+        f"{megapixels:g}", suffix, Path(model).name.removesuffix(".safetensors"), str(least), f"{peak / 1e6:.0f}", kept,
+        f"{refused / 1e6:.0f}", f"{free / 1e6:.0f}" if free else "",
     ]  # fmt: skip
 
 

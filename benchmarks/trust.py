@@ -4,8 +4,9 @@
 
 Every sample of tests/test_picture_fuzz.py (all formats, depths and kinds of metadata) is damaged in one to three ways,
 decoded, and what is read is written to a file in a format in turn and read again. A worker does 250 files; its memory
-is looked at after each, and one that says nothing for a minute counts as a hang. The bombs of tests/test_memory.py come
-in processes of their own. Kills, full disks and hubs are counted by benchmarks/trust_hub.py.
+is looked at after each, and one that says nothing for a minute of its own time, or a quarter of an hour, counts as a
+hang. The bombs of tests/test_memory.py come in processes of their own. Kills, full disks and hubs are counted by
+benchmarks/trust_hub.py.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import queue
 import sys
 import tempfile
@@ -33,7 +35,7 @@ from irtool.errors import PictureError, UnavailableError  # noqa: E402
 from irtool.memory import Budget, peak_resident_bytes, resident_bytes  # noqa: E402
 from irtool.picture import read, write  # noqa: E402
 
-BATCH, PATIENCE = 250, 60.0
+BATCH, PATIENCE, WAIT = 250, 60.0, 900.0
 TARGETS = ("png", "jpg", "tif", "webp", "bmp")
 ROOM = 150 << 20
 """What a file of some kilobytes may take beyond what the interpreter and its libraries do."""
@@ -72,6 +74,15 @@ def work(first: int, folder: str, told: Any) -> None:
     told.put((None, "", "left over" if left else "done", 0))
 
 
+def _spent(pid: int | None) -> float:
+    """Seconds of CPU time of a process; 0 where it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def batch(first: int, counts: Counter[str]) -> int:
     """Run one worker; returns the most memory that it took."""
     context = multiprocessing.get_context("spawn")
@@ -80,8 +91,17 @@ def batch(first: int, counts: Counter[str]) -> int:
         worker = context.Process(target=work, args=(first, folder, told))
         worker.start()
         while True:
+            begun, spent = time.monotonic(), _spent(worker.pid)
             try:
-                number, kind, found, taken = told.get(timeout=PATIENCE)
+                while True:
+                    try:
+                        number, kind, found, taken = told.get(timeout=5)
+                        break
+                    except queue.Empty:
+                        # Time of the worker's own: where others keep the machine, its start alone takes a minute.
+                        waited = time.monotonic() - begun
+                        if not worker.is_alive() or waited > WAIT or _spent(worker.pid) - spent > PATIENCE:
+                            raise
             except queue.Empty:
                 counts["hangs" if worker.is_alive() else "crashes"] += 1
                 print(f"a worker said no more after file {first} on", file=sys.stderr)

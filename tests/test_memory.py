@@ -276,18 +276,25 @@ def test_memory_figures_are_those_of_the_kernel() -> None:
 )
 @pytest.mark.skipif(torch.version.cuda is not None, reason="builds of torch for CUDA hold more than is asked for")
 def test_the_least_that_a_refusal_names_suffices_and_is_kept_to(
-    megapixels: int, tmp_path: Path, cli: Callable, using: Callable[[str], dict[str, str]]
+    megapixels: int, tmp_path: Path, using: Callable[[str], dict[str, str]]
 ) -> None:
+    def restore(limit: str) -> subprocess.CompletedProcess[str]:
+        """In a process of its own: the tests' `cli` begins with torch in memory."""
+        command = ["restore", tmp_path / "a.jpg", "--task", "denoise", "-o", tmp_path / "b.jpg", "--json"]
+        return subprocess.run(
+            [sys.executable, "-m", "irtool", *map(str, command), "--max-memory", limit],
+            capture_output=True, text=True, env=os.environ | using("clean"), check=False,
+        )  # fmt: skip
+
     height = round((megapixels * 1e6 / 1.5) ** 0.5)
     codes = np.asarray(
         Image.fromarray(make.noise(50, 75, 3)).resize((height * 3 // 2, height), Image.Resampling.BICUBIC)
     )
     Image.fromarray(codes).save(tmp_path / "a.jpg", quality=92)
-    command = ["restore", tmp_path / "a.jpg", "--task", "denoise", "-o", tmp_path / "b.jpg", "--json", "--max-memory"]
-    refused = cli(*command, "100MB", env=using("clean"))
+    refused = restore("100MB")
     assert refused.returncode == 1
     least = int(re.search(r"needs about (\d+) MB", refused.stderr)[1]) + 1  # type: ignore[index]
-    done = cli(*command, f"{least}MB", env=using("clean"))
+    done = restore(f"{least}MB")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["peak_resident_bytes"] < least * 1.05e6
 
