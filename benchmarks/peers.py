@@ -343,7 +343,7 @@ def reproduced(results: Results) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds data/test/ and peers/")
-    parser.add_argument("--model", default="irtool-small.v2", help="irtool's own")
+    parser.add_argument("--model", default="irtool-small.v3", help="irtool's own")
     parser.add_argument("--set", action="append", choices=[b.name for b in BENCHES], help="only these")
     parser.add_argument("--most", type=int, help="only the first N pictures of every set")
     parser.add_argument("--again", action="store_true", help="measure also what is kept")

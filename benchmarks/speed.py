@@ -41,7 +41,7 @@ from irtool.models.base import Condition
 PLAIN_GMACS = 195
 """Multiply-accumulates of the plain NAFNet-32 a megapixel, in 1e9."""
 SAMPLE = Path(__file__).parents[1] / "docs" / "samples" / "noise.jpg"
-ASSET = Path(models.__file__).parent.parent / "assets" / "irtool-small.v2.safetensors"
+ASSET = Path(models.__file__).parent.parent / "assets" / "irtool-small.v3.safetensors"
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
@@ -114,8 +114,8 @@ def throughput(device: torch.device, rounds: int) -> list[str]:
     macs = models.load(ASSET).info.gmacs_per_megapixel * 1.048576
     plain_macs = PLAIN_GMACS * 1.048576
     entries: dict[str, tuple[Callable[[], object], float, str]] = {
-        "irtool-small.v2, bf16": (ours("bf16"), macs, "bf16"),
-        "irtool-small.v2, fp32": (ours("fp32"), macs, "fp32"),
+        "irtool-small.v3, bf16": (ours("bf16"), macs, "bf16"),
+        "irtool-small.v3, fp32": (ours("fp32"), macs, "fp32"),
         "plain NAFNet-32, fp32": (yardstick, plain_macs, "fp32"),
         "plain NAFNet-32, bf16, channels last": (fast_yardstick, plain_macs, "bf16"),
         "product, fp32": (product(torch.float32), 2048**3 / 1e9, "fp32"),

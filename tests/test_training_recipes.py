@@ -46,7 +46,7 @@ def test_recipes_of_the_lab_notes_still_load_by_path():
 
 
 @pytest.mark.parametrize(
-    ("name", "model"), [("docs/lab/recipes/pairs.toml", "irtool-small.v2"), ("nano", "irtool-nano.v1")]
+    ("name", "model"), [("docs/lab/recipes/shadow-adapter.toml", "irtool-small.v3"), ("nano", "irtool-nano.v1")]
 )
 def test_a_shipped_file_ended_with_the_recipe_that_says_so(name, model):
     header = loading.describe(get(model).path)[2]

@@ -16,7 +16,7 @@ from ..fileio import is_regular
 from ..models.architectures import names
 from ..tables import fill, number, parse_toml
 
-DEFAULT_RESTORER = "irtool-small.v2"
+DEFAULT_RESTORER = "irtool-small.v3"
 DEFAULT_DETECTOR = "irtool-detector.v4"
 DEFAULT_REPAIR = {"scratches": "irtool-scratches.v1", "fade": "irtool-fade.v1"}
 DEFAULT_UPSCALER = "irtool-upscale-x{scale}.v1"
