@@ -13,8 +13,9 @@ from pathlib import Path
 
 from .errors import PictureError
 
-LOADED = 330 << 20
-"""What torch and a shipped network add to a process, at least; builds of torch for CUDA add more."""
+FLOOR, DETECTING = 387 << 20, 96 << 20
+"""What a process holds, apart from the picture, that restores with a shipped network in the least tiles: interpreter,
+torch for the CPU (builds for CUDA add more), weights, compiled layers; and more where a detector looks (measured)."""
 
 LOOKED_AT, RESTORED, BESIDE, AS_AVIF, ENLARGED = 40, 44, 32, 20, 28
 """What a picture's way holds for each pixel, decoded, worked on and encoded: to be diagnosed; to be restored, tiles
@@ -90,11 +91,12 @@ class Budget:
     Args:
         limit: bytes the process may hold; None: what it holds now and half of what is available.
         per_pixel: what the work between decoding and encoding will hold for each pixel, decoded picture included.
-        fixed: what it will hold whatever the size (networks still to be loaded, the least tile).
+        floor: what the process will hold at least, apart from the picture: what it holds before everything is loaded
+            and compiled tells too little. For a budget with a limit.
     """
 
-    def __init__(self, limit: int | None = None, *, per_pixel: float = 0.0, fixed: int = 0) -> None:
-        self.limit, self.per_pixel, self.fixed = limit, per_pixel, fixed
+    def __init__(self, limit: int | None = None, *, per_pixel: float = 0.0, floor: int = 0) -> None:
+        self.limit, self.per_pixel, self.floor = limit, per_pixel, floor
 
     def room(self) -> int:
         """Bytes that can still be taken."""
@@ -113,12 +115,15 @@ class Budget:
             PictureError: the budget does not hold it.
         """
         pixels = size[0] * size[1]
-        need = int(pixels * max(per_pixel, self.per_pixel)) + self.fixed + file_bytes
-        if need > self.room():
-            whole = need + (resident_bytes() if self.limit is not None else 0)
-            allowed = f"{self.limit / 1e6:.0f} MB" if self.limit is not None else f"the {self.room() / 1e6:.0f} MB free"
+        need = int(pixels * max(per_pixel, self.per_pixel)) + file_bytes
+        if self.limit is None:
+            most = self.room()
+        else:
+            need, most = need + max(resident_bytes(), self.floor), self.limit
+        if need > most:
+            allowed = f"{most / 1e6:.0f} MB" if self.limit is not None else f"the {most / 1e6:.0f} MB free"
             raise PictureError(
-                f"{name}: {size[0]} x {size[1]} ({pixels / 1e6:.1f} megapixels) needs about {whole / 1e6:.0f} MB of "
+                f"{name}: {size[0]} x {size[1]} ({pixels / 1e6:.1f} megapixels) needs about {need / 1e6:.0f} MB of "
                 f"memory, more than {allowed}",
                 "Allow more memory, close other programs, or reduce the picture first.",
             )

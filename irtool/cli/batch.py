@@ -39,13 +39,12 @@ if TYPE_CHECKING:
 STATUSES = ("restored", "clean", "planned", "answered", "skipped")
 
 
-def _check_first(path: Path, request: Request, scale: int) -> None:
+def _check_first(path: Path, budget: Budget) -> None:
     """Refuse a picture that will not fit by its header, before torch is loaded: the refusal costs nothing."""
     from ..picture import probe
 
     _, width, height = probe(path)
-    loaded = 0 if "torch" in sys.modules else memory.LOADED
-    request.budget(loaded, scale).require(str(path), (width, height), 0.0)
+    budget.require(str(path), (width, height), 0.0)
 
 
 @dataclass(frozen=True)
@@ -223,7 +222,7 @@ def read(item: Item, budget: Budget, several: bool = False) -> Picture | Frames:
     from ..picture import read as decode
 
     if item.format == "AVIF":
-        budget = Budget(budget.limit, per_pixel=budget.per_pixel + memory.AS_AVIF, fixed=budget.fixed)
+        budget = Budget(budget.limit, per_pixel=budget.per_pixel + memory.AS_AVIF, floor=budget.floor)
     source: Any = item.source
     if source is None:
         source = sys.stdin.buffer
@@ -290,10 +289,10 @@ def _restore_batch(
     review.check(request, items)
     upscales = {d.upscale for d in (decisions[item.source] for item in items) if d.upscale is not None}
     largest = max((upscale.scale for upscale in upscales), default=1)
-    if request.max_memory is not None and len(items) == 1 and isinstance(items[0].source, Path):
-        _check_first(items[0].source, request, largest)
-    computing = not request.dry_run and len(items) > len(questions)
     needs_detector = any(decisions[item.source].plan is None for item in items)
+    if request.max_memory is not None and len(items) == 1 and isinstance(items[0].source, Path):
+        _check_first(items[0].source, request.budget(needs_detector, largest))
+    computing = not request.dry_run and len(items) > len(questions)
     make = partial(
         _Restorer, request, decisions, models if computing else [], needs_detector, upscales if computing else ()
     )
@@ -350,7 +349,7 @@ class _Restorer:
         self.upscales = upscales
         self.mask: Picture | None = None
         self.written: set[Path | None] = set()  # under --name
-        self.budget = request.budget(scale=max((upscale.scale for upscale in upscales), default=1))
+        self.budget = request.budget(needs_detector, max((upscale.scale for upscale in upscales), default=1))
 
     def load(self) -> list[str]:
         """Load what will be needed, so that what is missing is said before any picture is read."""

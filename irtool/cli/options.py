@@ -482,9 +482,9 @@ class Request:
         }
         return Account(Path(self.output), targets, self.shard)
 
-    def budget(self, fixed: int = 0, scale: int = 1) -> memory.Budget:
-        """The memory that a picture's way may take, `fixed` bytes of it for what is loaded still; it is enlarged
-        `scale` times. A limit that was asked for is kept to from here on."""
+    def budget(self, detects: bool = False, scale: int = 1) -> memory.Budget:
+        """The memory that a picture's way may take where a detector looks (`detects`) and it is enlarged `scale` times.
+        A limit that was asked for is kept to from here on."""
         from .. import memory
 
         limit = None if self.max_memory is None else parse_bytes(self.max_memory)
@@ -495,4 +495,4 @@ class Request:
         # A page has the picture itself beside an enlarged one.
         beside = memory.BESIDE * self.side_by_side * (1 if scale == 1 else 1 + scale**2)
         per_pixel = memory.LOOKED_AT if self.dry_run else memory.per_pixel(scale) + beside
-        return memory.Budget(limit, per_pixel=per_pixel, fixed=fixed)
+        return memory.Budget(limit, per_pixel=per_pixel, floor=memory.FLOOR + memory.DETECTING * detects)
