@@ -62,10 +62,10 @@ def test_marks_are_labelled_where_they_can_be_seen_and_letters_and_rain_are_not(
 
 
 def test_tones_are_taken_from_all_over_a_picture(photos):
-    made = own("fade", group=6)
+    made = own("fade", group=8)
     pools = TonePools(gather(made, photos), made)
     sample = pools.group("clean", torch.Generator().manual_seed(1))
-    assert sample.degraded.shape == (6, 3, 16, 16) and 0 <= sample.degraded.min() <= sample.degraded.max() <= 1
+    assert sample.degraded.shape == (8, 3, 16, 16) and 0 <= sample.degraded.min() <= sample.degraded.max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["scratches", "fade"])
