@@ -229,10 +229,15 @@ def test_a_folder_keeps_a_file_that_appears_meanwhile(use, photo, tmp_path, exis
     for name in ("a.png", "b.png"):
         photo(tmp_path / "in" / name, size=(20, 30))
     late = tmp_path / "out" / "b.png"
-    done = []
-    for one in irtool.restore_folder(tmp_path / "in", tmp_path / "out", existing=existing, tasks="denoise", **use,
-                                     on_progress=lambda of, all: late.parent.is_dir() and late.write_bytes(b"theirs"),
-                                     ):  # fmt: skip
-        done.append(one)
+    begun = []
+
+    def appears(of: int, all: int) -> None:
+        begun.append(of == 0)
+        if sum(begun) == 2:  # the second picture is being restored: its output was not there when that was decided
+            late.parent.mkdir(exist_ok=True)
+            late.write_bytes(b"theirs")
+
+    folders = tmp_path / "in", tmp_path / "out"
+    done = list(irtool.restore_folder(*folders, existing=existing, tasks="denoise", on_progress=appears, **use))
     assert late.read_bytes() == b"theirs"
     assert done[0].error is None and isinstance(done[1].error, irtool.PictureError)
