@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 AREA = 3_000_000
 """Pixels to which a larger picture is reduced before it is looked at."""
-THRESHOLD = 0.75
+THRESHOLD = 0.9
 LEAST_SHARE = 1e-3
 """Share of a picture that must be damaged for it to count as scratched (measured: docs/old-photographs.md)."""
 _TILE, _MARGIN = 768, 64  # of pieces that are looked at, and how far the network sees beyond their borders
