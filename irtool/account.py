@@ -101,9 +101,7 @@ def _sha256(path: Path) -> str | None:
 
 
 def _models(plan: Mapping[str, Any] | None) -> dict[str, str | None]:
-    parts = Plan.from_dict(plan) if plan else Plan()
-    models = [model for repair in parts.repairs for model in repair.models] + [step.model for step in parts.steps]
-    return {model: model_sha256(model) for model in models}
+    return {model: model_sha256(model) for model in Plan.from_dict(plan).models} if plan else {}
 
 
 def read(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

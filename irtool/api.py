@@ -32,7 +32,7 @@ from .models.base import Callback, Condition, Model, ModelInfo, Progress
 from .picture import Picture, read
 from .picture.jpeg_bounds import project_to_jpeg_bounds
 from .plan import Plan, Rejected, Upscale, enlarging, only_enlarges, plan_auto, plan_second_look, plan_tasks, without
-from .repairs.mend import mend
+from .repairs.mend import cached_network, mend
 from .result import Result
 from .weights import DEFAULT_DETECTOR, DEFAULT_RESTORER, companions, locate
 
@@ -259,6 +259,7 @@ def clear_cache() -> None:
     """Let go of the networks that `restore`, `detect` and `instruct` keep."""
     _detector.cache_clear()
     cached_model.cache_clear()
+    cached_network.cache_clear()
 
 
 def prepare(

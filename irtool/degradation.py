@@ -107,3 +107,8 @@ def lookup(word: str) -> Degradation:
 def lookup_repair(word: str) -> Degradation | None:
     """The one of `REPAIRS` that `word` stands for, as of `lookup`; None where it stands for none."""
     return _words(REPAIRS).get(word.strip().lower())
+
+
+def lookup_task(word: str) -> Degradation:
+    """Find what `word` names among `REPAIRS` and `DEGRADATIONS`; raises as `lookup`."""
+    return lookup_repair(word) or lookup(word)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import experts
-from .degradation import REPAIRS, RESTORE_ORDER, lookup, lookup_repair
+from .degradation import REPAIRS, RESTORE_ORDER, lookup, lookup_repair, lookup_task
 from .diffusion.sampling import Sampling
 from .errors import UsageError
 from .weights.registry import DEFAULT_REPAIR, DEFAULT_RESTORER, DEFAULT_UPSCALER, records
@@ -225,6 +225,11 @@ class Plan:
         return (*self.repairs, *self.steps)
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """The models that undo it, in order."""
+        return (*(model for repair in self.repairs for model in repair.models), *(step.model for step in self.steps))
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """The ids of what is undone, in order."""
         steps = [i for step in self.steps for i in step.task_weights]
@@ -385,15 +390,12 @@ def plan_tasks(words: Iterable[str], strength: float = 1.0, model: str = DEFAULT
     named = [part for word in words for part in word.split(",") if part.strip()]
     if not named:
         raise UsageError("No task is named.", "Name one, such as --task denoise; or use --auto.")
-    aged = {found.id for word in named if (found := lookup_repair(word)) is not None}
-    ids = {lookup(word).id for word in named if lookup_repair(word) is None}
+    found = {lookup_task(word) for word in named}
+    # In the order of REPAIRS: what covers the picture goes before its tones are looked at.
+    repairs = tuple(Repair(d.id, strength) for d in REPAIRS if d in found)
+    ids = {d.id for d in found.difference(REPAIRS)}
     steps, why = _steps(ids, model, strength, **step_options) if ids else ((), [])
-    return Plan(steps, "; ".join(["as asked", *why]), repairs=repairs_of(aged, strength))
-
-
-def repairs_of(kinds: Iterable[str], strength: float = 1.0) -> tuple[Repair, ...]:
-    """Repairs in the order of `REPAIRS`: what covers the picture goes before its tones are looked at."""
-    return tuple(Repair(d.id, strength) for d in REPAIRS if d.id in set(kinds))
+    return Plan(steps, "; ".join(["as asked", *why]), repairs=repairs)
 
 
 def _steps(ids: Iterable[str], model: str, strength: float, **step_options: Any) -> tuple[tuple[Step, ...], list[str]]:

@@ -68,8 +68,7 @@ def model_sha256(reference: str) -> str | None:
 
 def of(plan: Plan, source_sha256: str = "") -> Provenance:
     """The record of a plan that has been carried out."""
-    references = [model for repair in plan.repairs for model in repair.models] + [step.model for step in plan.steps]
-    references += [] if plan.upscale is None else [plan.upscale.model]
+    references = [*plan.models, *([] if plan.upscale is None else [plan.upscale.model])]
     whole = plan.to_dict()
     kept = {key: whole[key] for key in ("repairs", "steps", "keep", "upscale") if whole.get(key)}
     for step in kept.get("steps", ()):

@@ -184,6 +184,13 @@ def test_scratches_are_drawn_where_they_are():
     assert tinted[~found].mean() < 0.1
 
 
+def test_the_networks_are_let_go_of_with_the_others():
+    mend.scratches_in(torch.rand(3, 16, 16), torch.device("cpu"))
+    assert mend.cached_network.cache_info().currsize
+    irtool.clear_cache()
+    assert not mend.cached_network.cache_info().currsize
+
+
 def test_the_preset_for_old_photographs_asks_for_both():
     from irtool import settings
 

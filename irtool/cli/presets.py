@@ -61,7 +61,7 @@ def _kept(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check(kept: settings.Settings, path: Path) -> None:
     """Raise a UsageError that names the file where the verbs would turn a value of it away."""
-    from ..degradation import lookup, lookup_repair
+    from ..degradation import lookup_task
     from ..naming import Template
 
     values = kept.to_dict()
@@ -74,7 +74,7 @@ def _check(kept: settings.Settings, path: Path) -> None:
             Template(values["name"])
         for word in ",".join(values.get("task", ())).split(","):
             if word.strip():
-                lookup_repair(word) or lookup(word)
+                lookup_task(word)
         choices = {"guidance": options.GUIDANCE, "sampler": options.SAMPLERS}
         for key in choices.keys() & values.keys():
             options.one_of(values[key], choices[key], f"--{key}")

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from .. import targets
-from ..degradation import lookup, lookup_repair
+from ..degradation import REPAIRS, lookup_task
 from ..errors import NothingToDoError, PictureError, UsageError
 from ..fileio import exists
 from ..language import Intent, check, plan_intents
@@ -98,8 +98,9 @@ class Request:
             raise UsageError(f"A strength lies above 0 and up to 1, not {wrong[0]:g}.")
         if not self.tasks and self.scale is None:
             raise UsageError("Nothing is switched on.", "Switch on what is to be removed, or choose an enlargement.")
-        repairs = tuple(Repair(kind, strength) for kind, strength in self.tasks if lookup_repair(kind) is not None)
-        wanted = {lookup(kind).id: strength for kind, strength in self.tasks if lookup_repair(kind) is None}
+        asked = {lookup_task(kind): strength for kind, strength in self.tasks}
+        repairs = tuple(Repair(d.id, strength) for d, strength in asked.items() if d in REPAIRS)
+        wanted = {d.id: strength for d, strength in asked.items() if d not in REPAIRS}
         if not wanted:
             return Plan(reason="as asked", repairs=repairs)
         intent = Intent(tasks=wanted, ordered=self.ordered)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..degradation import lookup_repair
+from ..degradation import lookup_task
 from ..engine import pick_device
 from ..errors import UnavailableError
 from ..inputs import to_tensor
@@ -66,11 +66,11 @@ def mend(
                 fill = model_of(repair.fill, "").bind(Condition({"missing": 1.0}, mask=damaged))
                 better = torch.where(damaged > 0, run(fill, pixels).pixels, pixels)
         else:
-            better = correct(_network(DEFAULT_REPAIR["fade"], FadeNet), pixels)
+            better = correct(cached_network(DEFAULT_REPAIR["fade"], FadeNet), pixels)
             if float((better - pixels).abs().mean()) < FADED:
                 better = pixels
         if better is pixels:
-            reason.append(f"no {lookup_repair(repair.kind).name} found")  # type: ignore[union-attr]
+            reason.append(f"no {lookup_task(repair.kind).name} found")
             continue
         pixels = better if repair.strength == 1 else torch.lerp(pixels, better, repair.strength)
         done.append(repair)
@@ -83,7 +83,7 @@ def scratches_in(pixels: Tensor, device: torch.device) -> Tensor:
     Raises:
         UnavailableError: the network is not here.
     """
-    return find_scratches(_network(DEFAULT_REPAIR["scratches"], ScratchNet).to(device), pixels)
+    return find_scratches(cached_network(DEFAULT_REPAIR["scratches"], ScratchNet).to(device), pixels)
 
 
 def with_scratches(diagnosis: Diagnosis, picture: Picture, device: str = "auto", *, always: bool = False) -> Diagnosis:
@@ -109,7 +109,12 @@ def with_scratches(diagnosis: Diagnosis, picture: Picture, device: str = "auto",
 
 
 @lru_cache(maxsize=2)
-def _network(reference: str, kind: type[N]) -> N:
+def cached_network(reference: str, kind: type[N]) -> N:
+    """The network of a file, on the CPU unless it was moved since; kept until `irtool.clear_cache`.
+
+    Raises:
+        UnavailableError: it is not here, or of another kind.
+    """
     path = locate(reference)
     net, header = loading.read(path)
     if not isinstance(net, kind):

@@ -168,7 +168,7 @@ class Pools(Dataset[Sample]):
             degraded, clean, kernels = _degraded(clean, kinds, g, pixel)
         extras = {}
         if self.recipe.model.get("guess"):
-            has_guess = kernels is not None and _draw(g, 6)
+            has_guess = kernels is not None and draw(g, 6)
             extras[GUESS] = (
                 deconvolve(degraded, perturbed_kernels(kernels, pixel))
                 if has_guess and kernels is not None
@@ -188,9 +188,9 @@ class Pools(Dataset[Sample]):
         # The reference of a low-light sample must be a well-exposed picture, or "how bright" has no answer.
         brightness = 0.3 if "lowlight" in kinds else 0.0
         clean = torch.stack([self._region(g, self.recipe.region, brightness) for _ in range(count)])
-        if "blur" not in kinds and _draw(g, 4) == 0:
+        if "blur" not in kinds and draw(g, 4) == 0:
             clean = soften_optics(clean, g)
-        if "haze" in kinds and _draw(g, 2) == 0:
+        if "haze" in kinds and draw(g, 2) == 0:
             clean = underexpose(clean, g)
         return clean
 
@@ -209,33 +209,33 @@ class Pools(Dataset[Sample]):
         return region
 
     def _any_region(self, g: torch.Generator, side: int) -> Tensor:
-        pixels = self.pictures.clean[_draw(g, len(self.pictures.clean))].pixels
+        pixels = self.pictures.clean[draw(g, len(self.pictures.clean))].pixels
         # Half of the time a large enough picture is halved: more context per crop, and its own compression artifacts
         # go.
-        factor = 2 if _draw(g, 2) and min(pixels.shape[:2]) >= 2 * side else 1
+        factor = 2 if draw(g, 2) and min(pixels.shape[:2]) >= 2 * side else 1
         cut = self._cut(pixels, *_corner(g, pixels, factor * side), factor * side)
         if factor == 2:
             cut = F.avg_pool2d(cut, 2)
-        if _draw(g, 2):
+        if draw(g, 2):
             cut = cut.flip(-1)
         # Rain, snow, sky and shadows have a direction, so rotations are rare.
-        return cut.rot90(_draw(g, 4), (-2, -1)) if _draw(g, 4) == 0 else cut
+        return cut.rot90(draw(g, 4), (-2, -1)) if draw(g, 4) == 0 else cut
 
     def _pair(self, g: torch.Generator, number: int) -> tuple[Tensor, Tensor]:
         """The same region of a real degraded picture and of its reference, each (3, side, side)."""
         entry, listed = self.recipe.pairs[number], self.pictures.pairs[number]
-        chosen, side = listed[_draw(g, len(listed))], self.recipe.region
+        chosen, side = listed[draw(g, len(listed))], self.recipe.region
         pixels = chosen.clean.pixels
-        halved = FINE.isdisjoint(entry.task) and min(pixels.shape[:2]) >= 2 * side and _draw(g, 2)
+        halved = FINE.isdisjoint(entry.task) and min(pixels.shape[:2]) >= 2 * side and draw(g, 2)
         side *= 2 if halved else 1
         place = _corner(g, pixels, side)
         both = [self._cut(p.pixels, *place, side) for p in (chosen.degraded, chosen.clean)]
         if halved:
             both = [F.avg_pool2d(cut, 2) for cut in both]
-        if _draw(g, 2):
+        if draw(g, 2):
             both = [cut.flip(-1) for cut in both]
         degraded, clean = both
-        if entry.transplant and self.pictures.clean and _draw(g, 2):
+        if entry.transplant and self.pictures.clean and draw(g, 2):
             other = self._any_region(g, self.recipe.region)
             degraded, clean = (other + degraded - clean).clamp(0, 1), other
         return degraded, clean
@@ -258,7 +258,7 @@ def _degraded(
     """
     degraded, kernels = clean, None
     # The blocks of JPEG lie on a grid, but not where a picture was cropped afterwards.
-    shift = [_draw(g, GRID) for _ in range(2)] if "jpeg" in kinds and _draw(g, 4) == 0 else [0, 0]
+    shift = [draw(g, GRID) for _ in range(2)] if "jpeg" in kinds and draw(g, 4) == 0 else [0, 0]
     degraded = degraded.roll(shift, (-2, -1))
     for each in kinds:
         chain = synth.random_chain(each, g)
@@ -269,11 +269,11 @@ def _degraded(
         else:
             degraded = chain.apply(degraded, pixel)
     degraded = degraded.roll([-by for by in shift], (-2, -1))
-    if tuple(kinds) == ("haze",) and _draw(g, 4) == 0:
+    if tuple(kinds) == ("haze",) and draw(g, 4) == 0:
         degraded, clean = dense_fog(clean, pixel)
-    if not {"haze", "lowlight", "missing"}.isdisjoint(kinds) and "jpeg" not in kinds and _draw(g, 2):
+    if not {"haze", "lowlight", "missing"}.isdisjoint(kinds) and "jpeg" not in kinds and draw(g, 2):
         # Photographs mostly come as JPEG, which harms nothing until a large gain shows it or a hole has a rim.
-        degraded = synth.parse(f"jpeg(q={75 + _draw(g, 23)})").apply(degraded, pixel)
+        degraded = synth.parse(f"jpeg(q={75 + draw(g, 23)})").apply(degraded, pixel)
     return (degraded * 255).round() / 255, clean, kernels
 
 
@@ -310,12 +310,13 @@ def underexpose(clean: Tensor, g: torch.Generator) -> Tensor:
     return clean ** (1 + float(torch.rand((), generator=g)))
 
 
-def _draw(g: torch.Generator, n: int) -> int:
+def draw(g: torch.Generator, n: int) -> int:
+    """A whole number from 0 to n - 1."""
     return int(torch.randint(n, (1,), generator=g))
 
 
 def _corner(g: torch.Generator, pixels: np.ndarray, side: int) -> tuple[int, int]:
-    return _draw(g, pixels.shape[0] - side + 1), _draw(g, pixels.shape[1] - side + 1)
+    return draw(g, pixels.shape[0] - side + 1), draw(g, pixels.shape[1] - side + 1)
 
 
 def cut(sample: Sample, row: int, rows: int, crop: int, g: torch.Generator) -> Sample:
@@ -327,7 +328,7 @@ def cut(sample: Sample, row: int, rows: int, crop: int, g: torch.Generator) -> S
     of several processes together are the batch of a single one.
     """
     side = sample.clean.shape[-1]
-    top, left = (GRID * _draw(g, (side - crop) // GRID + 1) for _ in range(2))
+    top, left = (GRID * draw(g, (side - crop) // GRID + 1) for _ in range(2))
 
     def take(t: Tensor) -> Tensor:
         t = t[row::rows]
@@ -354,8 +355,10 @@ def held_out(pools: Any, each: int = 2) -> Sample:
     return join(samples)
 
 
-def training_data(recipe: Recipe, root: Path, shard: Shard, kind: Callable[..., Any] = Pools) -> TrainingData[Sample]:
-    """The data of a job that learns from pictures.
+def training_data(
+    recipe: Recipe, root: Path, shard: Shard, kind: Callable[..., Any] = Pools, held_out_each: int = 2
+) -> TrainingData[Sample]:
+    """The data of a job that learns from pictures, with `held_out_each` held-out samples of every kind in the recipe.
 
     An epoch has as many samples as regions fit into the pictures.
 
@@ -377,5 +380,9 @@ def training_data(recipe: Recipe, root: Path, shard: Shard, kind: Callable[..., 
     }
     kinds = any(isinstance(kind, str) for kind in pools.kinds)
     return TrainingData(
-        pools, held_out(pools) if kinds else None, area // recipe.region**2, description, pictures.skipped
+        pools,
+        held_out(pools, held_out_each) if kinds else None,
+        area // recipe.region**2,
+        description,
+        pictures.skipped,
     )

@@ -27,7 +27,7 @@ from ..detection.network import LOCAL, SEVERE, STOPS
 from ..errors import FileError, UsageError, reason
 from ..fileio import read_text
 from ..weights.hub import assets_cache
-from .data import MIXED, Sample, join, seed_of, soften_optics
+from .data import MIXED, Sample, draw, join, seed_of, soften_optics
 from .pictures import Decoded, PictureSet, decode
 from .recipe import Recipe
 from .tasks import Shard
@@ -149,15 +149,15 @@ class DetectorPools(Dataset[Sample]):
 
     def photograph(self, label: str, h: int, w: int, g: torch.Generator) -> Sample:
         """A real photograph of a label, cropped, resized to (h, w) and encoded anew at random."""
-        one = self.real[label][_draw(g, len(self.real[label]))]
-        flip = bool(_draw(g, 2))
+        one = self.real[label][draw(g, len(self.real[label]))]
+        flip = bool(draw(g, 2))
         if label in ("jpeg", "noise"):  # these vanish when resized, and are told by the encoding
             pixels = _native(one.picture.pixels, h, w, g)
         else:
             box = _box(one.picture.pixels.shape, h, w, g)
             pixels = _resized(one.picture.pixels, box, h, w)
         pixels = pixels.flip(-1) if flip else pixels
-        if self.vary and label not in ("lowlight", "noise", "jpeg") and _draw(g, 2):
+        if self.vary and label not in ("lowlight", "noise", "jpeg") and draw(g, 2):
             pixels = _varied(pixels, g)
         if label not in ("jpeg", "noise"):
             pixels = _encoded(pixels, g)
@@ -177,7 +177,7 @@ class DetectorPools(Dataset[Sample]):
 
     def sample(self, kind: str, content: Tensor, g: torch.Generator) -> Sample:
         """One sample of a kind of `recipe.weights` from content (3, H, W), or from a brighter one for low light."""
-        kinds = MIXED[_draw(g, len(MIXED))] if kind == "mixed" else () if kind == CLEAN else (kind,)
+        kinds = MIXED[draw(g, len(MIXED))] if kind == "mixed" else () if kind == CLEAN else (kind,)
         for _ in range(6 if "lowlight" in kinds else 0):
             if float(content.mean()) >= BRIGHT:  # how dark is too dark has no answer below
                 break
@@ -185,14 +185,14 @@ class DetectorPools(Dataset[Sample]):
         h, w = content.shape[-2:]
         labels, change = torch.zeros(1, len(IDS)), torch.zeros(1, len(LOCAL), h, w)
         severity = torch.full((1, len(IDS)), float("nan"))
-        degraded = content[None] if _draw(g, 5) > 1 else soften_optics(content[None], g)
+        degraded = content[None] if draw(g, 5) > 1 else soften_optics(content[None], g)
         for each in kinds:
             labels[0, INDEX[each]] = 1
             before, degraded = degraded, synth.random_chain(each, g).apply(degraded, g)
             severity[0, INDEX[each]] = _severity(each, before, degraded)
             if each in LOCAL:
                 change[:, LOCAL.index(each)] = (degraded - before).abs().mean(1)
-        if "jpeg" not in kinds and _draw(g, 4):
+        if "jpeg" not in kinds and draw(g, 4):
             # Whatever else is wrong with it, a photograph mostly comes as a JPEG of a quality that harms nobody.
             degraded = _encoded(degraded[0], g)[None]
         degraded = (degraded.clamp(0, 1) * 255).round() / 255
@@ -204,20 +204,20 @@ class DetectorPools(Dataset[Sample]):
     def _region(self, g: torch.Generator, h: int, w: int) -> Tensor:
         """A clean (3, h, w) region, seen at the picture's own size or smaller, so that it may show all of it."""
         for _ in range(50):
-            pixels = self.pictures.clean[_draw(g, len(self.pictures.clean))].pixels
+            pixels = self.pictures.clean[draw(g, len(self.pictures.clean))].pixels
             if pixels.shape[0] >= h and pixels.shape[1] >= w:
                 break
         else:
             if h > w:  # none is tall enough: one that lies on its side
                 return self._region(g, w, h).rot90(1, (1, 2))
         most = max(1.0, min(pixels.shape[0] / h, pixels.shape[1] / w, _FARTHEST))
-        factor = 1.0 if _draw(g, 2) else _uniform(g, 1, most)
+        factor = 1.0 if draw(g, 2) else _uniform(g, 1, most)
         tall, wide = (min(s, round(side * factor)) for s, side in zip(pixels.shape, (h, w), strict=False))
-        box = _draw(g, pixels.shape[0] - tall + 1), _draw(g, pixels.shape[1] - wide + 1), tall, wide
+        box = draw(g, pixels.shape[0] - tall + 1), draw(g, pixels.shape[1] - wide + 1), tall, wide
         region = _resized(pixels, box, h, w)
-        if _draw(g, 2):
+        if draw(g, 2):
             region = region.flip(-1)
-        return _varied(region, g) if self.vary and _draw(g, 4) else region
+        return _varied(region, g) if self.vary and draw(g, 4) else region
 
 
 def _severity(kind: str, before: Tensor, after: Tensor) -> Tensor:
@@ -233,7 +233,7 @@ def _box(shape: Sequence[int], h: int, w: int, g: torch.Generator) -> tuple[int,
     shard, stretch = _uniform(g, 0.65, 1.0), math.exp(_uniform(g, -0.15, 0.15))
     tall = min(shape[0], max(16, round(h * largest * shard * stretch)))
     wide = min(shape[1], max(16, round(w * largest * shard / stretch)))
-    return _draw(g, shape[0] - tall + 1), _draw(g, shape[1] - wide + 1), tall, wide
+    return draw(g, shape[0] - tall + 1), draw(g, shape[1] - wide + 1), tall, wide
 
 
 def _resized(pixels: np.ndarray, box: tuple[int, int, int, int], h: int, w: int) -> Tensor:
@@ -250,9 +250,9 @@ def _native(pixels: np.ndarray, h: int, w: int, g: torch.Generator) -> Tensor:
     """A (3, h, w) part of a picture at its own resolution, continued by reflection where it is smaller."""
     tall, wide = min(h, pixels.shape[0]), min(w, pixels.shape[1])
     # On the grid of JPEG's blocks or anywhere, since people crop.
-    grid = 16 if _draw(g, 2) else 1
+    grid = 16 if draw(g, 2) else 1
     top, left = (
-        grid * _draw(g, (side - cut) // grid + 1) for side, cut in zip(pixels.shape, (tall, wide), strict=False)
+        grid * draw(g, (side - cut) // grid + 1) for side, cut in zip(pixels.shape, (tall, wide), strict=False)
     )
     part = _resized(pixels, (top, left, tall, wide), tall, wide)
     while part.shape[-2] < h or part.shape[-1] < w:
@@ -263,13 +263,13 @@ def _native(pixels: np.ndarray, h: int, w: int, g: torch.Generator) -> Tensor:
 
 def _encoded(pixels: Tensor, g: torch.Generator) -> Tensor:
     """(3, H, W) as it comes back from a JPEG or WebP file of a quality that harms nobody, or as it is."""
-    choice = _draw(g, 10)
+    choice = draw(g, 10)
     if choice < 2:
         return pixels
     name = "JPEG" if choice < 8 else "WEBP"
     file = io.BytesIO()
     image = Image.fromarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
-    image.save(file, name, quality=70 + _draw(g, 28), **({"subsampling": _draw(g, 3)} if name == "JPEG" else {}))
+    image.save(file, name, quality=70 + draw(g, 28), **({"subsampling": draw(g, 3)} if name == "JPEG" else {}))
     return torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
@@ -280,10 +280,6 @@ def _varied(region: Tensor, g: torch.Generator) -> Tensor:
     region = region.clamp(min=1e-4) ** math.exp(_uniform(g, -0.2, 0.45)) * gain
     gray = region.mean(0, keepdim=True)
     return (gray + (region - gray) * _uniform(g, 0.6, 1.25)).clamp(0, 1)
-
-
-def _draw(g: torch.Generator, n: int) -> int:
-    return int(torch.randint(n, (1,), generator=g))
 
 
 def _uniform(g: torch.Generator, low: float, high: float) -> float:

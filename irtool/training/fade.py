@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from ..models import loading
 from ..repairs.fade import FadeNet, apply
 from ..synth.ops import luminance
 from .checks import recipe_problems
-from .data import Pools, Sample, _draw, held_out, training_data
+from .data import Pools, Sample, draw, training_data
 from .recipe import Recipe
 from .tasks import Preview, Shard, TrainingData
 
@@ -46,7 +45,7 @@ class TonePools(Pools):
 
     def _any_region(self, g: torch.Generator, side: int) -> Tensor:
         """(3, side, side) pixels on an uneven grid over most of a picture."""
-        pixels = self.pictures.clean[_draw(g, len(self.pictures.clean))].pixels
+        pixels = self.pictures.clean[draw(g, len(self.pictures.clean))].pixels
         places = []
         for length in pixels.shape[:2]:
             part = length * (0.6 + 0.4 * float(torch.rand((), generator=g)))
@@ -72,8 +71,7 @@ class FadeTask:
         return FadeNet(**recipe.model)
 
     def dataset(self, recipe: Recipe, root: Path, shard: Shard) -> TrainingData[Sample]:
-        source = training_data(recipe, root, shard, TonePools)
-        return replace(source, held_out=held_out(source.pools, HELD_OUT_EACH))
+        return training_data(recipe, root, shard, TonePools, HELD_OUT_EACH)
 
     def batch(self, pool: Sample, row: int, rows: int, crop: int, generator: torch.Generator) -> Sample:
         return pool.map(lambda t: t[row::rows])

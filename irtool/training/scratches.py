@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,7 +22,7 @@ from ..repairs.scratches import ScratchNet
 from ..synth.missing import hole_mask
 from ..synth.ops import gaussian_blur, luminance, normal, seed_from, smooth_noise
 from .checks import recipe_problems
-from .data import Pools, Sample, _draw, held_out, training_data
+from .data import Pools, Sample, draw, training_data
 from .recipe import Recipe
 from .tasks import Preview, Shard, TrainingData
 
@@ -96,7 +95,7 @@ def _scanned(picture: Tensor, g: torch.Generator) -> Tensor:
             grain = gaussian_blur(grain, 0.8) * 2.5
         picture = (picture + 0.09 * luck[1] ** 2 * grain).clamp(0, 1)
     if luck[5] < 0.5:
-        picture = synth.parse(f"jpeg(q={50 + _draw(g, 46)})").apply(picture, g)
+        picture = synth.parse(f"jpeg(q={50 + draw(g, 46)})").apply(picture, g)
     return picture
 
 
@@ -118,8 +117,7 @@ class ScratchesTask:
         return ScratchNet(**recipe.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def dataset(self, recipe: Recipe, root: Path, shard: Shard) -> TrainingData[Sample]:
-        source = training_data(recipe, root, shard, MarkedPools)
-        return replace(source, held_out=held_out(source.pools, HELD_OUT_EACH))
+        return training_data(recipe, root, shard, MarkedPools, HELD_OUT_EACH)
 
     def batch(self, pool: Sample, row: int, rows: int, crop: int, generator: torch.Generator) -> Sample:
         return pool.map(lambda t: t[row::rows])

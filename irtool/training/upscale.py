@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from ..models import loading
 from ..models.etds import DualStreamETDS, fused
 from ..ops import downscale
 from .checks import recipe_problems
-from .data import REAL, Pools, Sample, held_out, training_data
+from .data import REAL, Pools, Sample, training_data
 from .recipe import Recipe
 from .restorer import psnr
 from .tasks import Preview, Shard, TrainingData
@@ -87,8 +86,7 @@ class UpscaleTask:
         return DualStreamETDS(**recipe.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def dataset(self, recipe: Recipe, root: Path, shard: Shard) -> TrainingData[Sample]:
-        source = training_data(recipe, root, shard, SmallCopies)
-        return replace(source, held_out=held_out(source.pools, HELD_OUT_EACH))
+        return training_data(recipe, root, shard, SmallCopies, HELD_OUT_EACH)
 
     def batch(self, pool: Sample, row: int, rows: int, crop: int, generator: torch.Generator) -> Sample:
         """The same random crop of every `rows`-th sample; it begins at whole small pixels."""
