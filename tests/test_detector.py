@@ -31,7 +31,7 @@ from irtool.detection.network import (
 )
 from irtool.errors import UsageError
 from irtool.models import loading
-from irtool.training import calibrate
+from irtool.training import calibrate, detector_data
 from irtool.training.data import join
 from irtool.training.detector import held_out
 from irtool.training.detector_data import (
@@ -177,6 +177,16 @@ def test_synthetic_samples_know_what_changed_and_how_much(data: Path) -> None:
             known = ~pool.extras[SEVERITY][row].isnan()
             assert known.tolist() == [kind == name for kind in IDS]
     assert {"shadow", "missing", "noise", CLEAN} <= seen
+
+
+def test_a_third_of_the_jpeg_samples_were_saved_again(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = []
+    monkeypatch.setattr(detector_data, "_encoded", lambda pixels, g: again.append(pixels.shape[-2:]) or pixels)
+    pools = pools_of(data, dataclasses.replace(recipe_of(settings={}), weights={"jpeg": 1.0}))
+    samples = [pools[index] for index in range(6)]
+    assert 10 <= len(again) <= 22  # of 48
+    assert {tuple(size) for size in again} <= {tuple(sample.degraded.shape[-2:]) for sample in samples}
+    assert all(sample.degraded.shape == sample.clean.shape for sample in samples)
 
 
 def test_photographs_keep_their_labels_masks_and_doubts(data: Path) -> None:

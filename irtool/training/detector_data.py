@@ -186,13 +186,18 @@ class DetectorPools(Dataset[Sample]):
         labels, change = torch.zeros(1, len(IDS)), torch.zeros(1, len(LOCAL), h, w)
         severity = torch.full((1, len(IDS)), float("nan"))
         degraded = content[None] if draw(g, 5) > 1 else soften_optics(content[None], g)
+        saved_again = kinds == ("jpeg",) and not draw(g, 3)
+        if saved_again and draw(g, 2):  # often made smaller on the way: its blocks are not of 8 pixels
+            factor = _uniform(g, 0.6, 0.95)
+            degraded = _scaled(degraded, round(h / factor), round(w / factor))
         for each in kinds:
             labels[0, INDEX[each]] = 1
             before, degraded = degraded, synth.random_chain(each, g).apply(degraded, g)
             severity[0, INDEX[each]] = _severity(each, before, degraded)
             if each in LOCAL:
                 change[:, LOCAL.index(each)] = (degraded - before).abs().mean(1)
-        if "jpeg" not in kinds and draw(g, 4):
+        degraded = _scaled(degraded, h, w)
+        if saved_again or ("jpeg" not in kinds and draw(g, 4)):
             # Whatever else is wrong with it, a photograph mostly comes as a JPEG of a quality that harms nobody.
             degraded = _encoded(degraded[0], g)[None]
         degraded = (degraded.clamp(0, 1) * 255).round() / 255
@@ -241,9 +246,14 @@ def _resized(pixels: np.ndarray, box: tuple[int, int, int, int], h: int, w: int)
     top, left, tall, wide = box
     piece = np.array(pixels[top : top + tall, left : left + wide])  # a copy: the file itself must not change
     part = torch.from_numpy(piece).permute(2, 0, 1)[None].float() / 255
-    if (tall, wide) != (h, w):
-        part = F.interpolate(part, (h, w), mode="bilinear", antialias=True, align_corners=False)
-    return part[0]
+    return _scaled(part, h, w)[0]
+
+
+def _scaled(pixels: Tensor, h: int, w: int) -> Tensor:
+    """(N, 3, H, W) at another size, or as it is."""
+    if pixels.shape[-2:] == (h, w):
+        return pixels
+    return F.interpolate(pixels, (h, w), mode="bilinear", antialias=True, align_corners=False)
 
 
 def _native(pixels: np.ndarray, h: int, w: int, g: torch.Generator) -> Tensor:
