@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=2, help="pairs side by side")
     parser.add_argument("--cell", type=int, default=480, help="largest side of a picture, in pixels")
     parser.add_argument("--model", default="irtool-small.v3")
-    parser.add_argument("--detector", default="irtool-detector.v4")
+    parser.add_argument("--detector", default="irtool-detector.v5")
     args = parser.parse_args()
     cells, captions = [], []
     for found in picture.find(args.inputs, recursive=True):

@@ -299,7 +299,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds test/")
     parser.add_argument("--model", type=Path, default=assets / "irtool-small.v3.safetensors")
-    parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v4.safetensors")
+    parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v5.safetensors")
     parser.add_argument("--out", type=Path)
     return parser
 

@@ -168,7 +168,7 @@ def test_a_reader_that_goes_away_is_no_error(environment):
 
 def test_models(cli):
     lines = [json.loads(line) for line in cli("models", "--json").stdout.splitlines()]
-    assert [r["id"] for r in lines[:-1] if r["default"]] == ["irtool-small.v3", "irtool-detector.v4"]
+    assert [r["id"] for r in lines[:-1] if r["default"]] == ["irtool-small.v3", "irtool-detector.v5"]
     assert set(lines[0]["tasks"]) == set(IDS) and lines[-1] == {"type": "summary", "models": len(lines) - 1}
     listed = cli("models").stdout
     assert "irtool-small.v3" in listed and "lm4lv" in listed.partition("no published file")[2]
@@ -184,7 +184,7 @@ def test_doctor(cli, tmp_path):
         and report["torch"]["devices"][0] == "cpu"
     )
     assert report["cache"] == str(tmp_path / "hf" / "hub") and report["environment"]["HF_HOME"] == env["HF_HOME"]
-    assert set(report["models"]) >= {"irtool-small.v3", "irtool-detector.v4"}
+    assert set(report["models"]) >= {"irtool-small.v3", "irtool-detector.v5"}
     assert done.returncode == (0 if report["healthy"] else 3)
     words = cli("doctor", env=env)
     assert words.returncode == done.returncode and "irtool-small.v3" in words.stdout

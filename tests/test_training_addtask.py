@@ -55,7 +55,7 @@ def test_from_a_recipe_to_a_picture(models_dir, data, photo, cli, using, tmp_pat
     [
         ({"like": "nois"}, "did you mean 'noise'"),
         ({"rank": 0}, "rank"),
-        ({"base": "irtool-detector.v4"}, "not a compact restorer"),
+        ({"base": "irtool-detector.v5"}, "not a compact restorer"),
         ({"bse": "x"}, "bse"),
     ],
 )

@@ -17,7 +17,7 @@ from ..models.architectures import names
 from ..tables import fill, number, parse_toml
 
 DEFAULT_RESTORER = "irtool-small.v3"
-DEFAULT_DETECTOR = "irtool-detector.v4"
+DEFAULT_DETECTOR = "irtool-detector.v5"
 DEFAULT_REPAIR = {"scratches": "irtool-scratches.v1", "fade": "irtool-fade.v1"}
 DEFAULT_UPSCALER = "irtool-upscale-x{scale}.v1"
 
