@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .engine.pipeline import JobResult
     from .targets import Item
 
-DEFAULT_TEXT_MODEL = "irtool-words.v2"
+DEFAULT_TEXT_MODEL = "irtool-words.v3"
 Planner = Callable[[Diagnosis], Plan]
 
 

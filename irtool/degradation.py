@@ -60,6 +60,8 @@ REPAIRS: tuple[Degradation, ...] = (
 """What age does to prints: asked for by name, and done before all else (`irtool.repairs`). The detector and the vectors
 indexed by degradation know the ten above alone."""
 IDS: tuple[str, ...] = tuple(d.id for d in DEGRADATIONS)
+TASK_IDS: tuple[str, ...] = (*IDS, *(d.id for d in REPAIRS))
+"""All that can be asked for by name."""
 INDEX: dict[str, int] = {d.id: i for i, d in enumerate(DEGRADATIONS)}
 
 # The order in which present degradations are undone when they are taken one after the other. Holes first: they spoil

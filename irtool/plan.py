@@ -199,7 +199,7 @@ class Plan:
     Attributes:
         steps: in order.
         reason: a sentence for people on where the plan comes from.
-        keep: ids of degradations that are to stay; no step undoes them.
+        keep: ids of degradations that are to stay; no step or repair undoes them.
         again: what to look for once the steps are done, and how to remove what of its tasks is found then; or None.
         rejected: steps whose result was checked and not kept as it was; only in a plan that has been carried out.
         upscale: how the picture is enlarged once all else is done; or None.
@@ -257,7 +257,7 @@ class Plan:
         """
         try:
             steps = tuple(Step.from_dict(step) for step in data["steps"])
-            keep = tuple(lookup(word).id for word in data.get("keep", ()))
+            keep = tuple(lookup_task(word).id for word in data.get("keep", ()))
             again = data.get("again")
             upscale = data.get("upscale")
             return Plan(

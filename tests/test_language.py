@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from irtool.degradation import IDS
+from irtool.degradation import IDS, TASK_IDS
 from irtool.errors import UnavailableError, UsageError
 from irtool.language import Intent, Span, check, load, needs_diagnosis, parse, plan_intents
 from irtool.language.labels import ACTS, FOREIGN, KINDS, LEVELS, ORDERS, OUTSIDE
@@ -102,7 +102,7 @@ def test_no_text_makes_the_parser_fail(text):
 def test_every_frame_of_a_word_list_can_be_filled(language):
     composer = Composer(language, random.Random(0))
     lists = composer.words
-    for kind in IDS:
+    for kind in TASK_IDS:
         assert {"n", "a", "g", "s", "o"} - set(lists[kind]) <= ({"o"} if language in UNSPACED else set()), kind
     for act in ("undo", "keep", "ask"):
         for slot, frames in lists[act].items():
@@ -115,12 +115,12 @@ def test_every_frame_of_a_word_list_can_be_filled(language):
     assert all("{x}" in frame for frame in lists["story"]) and all(lists[n] for n in ("thing", "tale", *BESIDE))
     for name in ("story", "tale", "when", *BESIDE):
         assert "{" not in "".join(composer.about([frame]) for frame in lists.get(name, ()))
-    for kind in (*IDS, "auto", *OUTSIDE):
+    for kind in (*TASK_IDS, "auto", *OUTSIDE):
         for entries in lists[kind].values():
             assert all(entries) and len(entries) == len([e for e in entries if e.strip()])
     pieces = [make(composer) for _ in range(1200)]
     kinds = {m.kind for s in pieces for _, m in s.pieces if m}
-    assert kinds >= set(IDS) | {"auto"} and kinds & set(OUTSIDE) and {s.order for s in pieces} == set(ORDERS)
+    assert kinds >= set(TASK_IDS) | {"auto"} and kinds & set(OUTSIDE) and {s.order for s in pieces} == set(ORDERS)
 
 
 def test_composed_sentences_are_the_same_for_the_same_seed():
@@ -249,7 +249,7 @@ def test_what_is_denied_is_no_task(text, plan):
         ("everything is fine except the noise", "noise"), ("it's perfect apart from the haze", "haze"),
         ("a great shot but for the raindrops", "raindrop"), ("besides the blur it is perfect", "blur"),
         ("alles gut bis auf den Regen", "rain"),
-        pytest.param("todo bien salvo el ruido", "noise", marks=pytest.mark.xfail(reason="taken for keeping")),
+        ("todo bien salvo el ruido", "noise"), ("todo perfecto menos la lluvia", "rain"),
         ("tout est parfait sauf la pluie", "rain"), ("除了噪点都很好", "noise"), ("雾以外都没问题", "haze"),
         ("ノイズ以外は完璧です", "noise"), ("fix everything except the grain", "auto -noise"),
     ],
@@ -361,7 +361,7 @@ def test_numpy_and_torch_networks_agree():
     from tools.language.network import TaggerNet
     from tools.language.training import collate, example
 
-    path = locate("irtool-words.v2")
+    path = locate("irtool-words.v3")
     tagger = Tagger.load(path)
     net = TaggerNet(len(tagger.nets)).eval()
     net.load_state_dict(load_file(path))

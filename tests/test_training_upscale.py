@@ -12,7 +12,7 @@ from training_samples import tiny
 from irtool.errors import IrtoolError
 from irtool.models import etds, loading
 from irtool.models.etds import ETDS, DualStreamETDS
-from irtool.models.etds_int8 import QuantizedETDS
+from irtool.models.etds_int8 import QuantizedETDS, kept, rounded, rounded_weight
 from irtool.training import loop, recipe
 from irtool.training.export import export
 from irtool.training.tasks import Shard
@@ -52,12 +52,18 @@ def test_it_learns_to_enlarge_exports_one_stream_and_goes_on_as_integers(photos,
     assert header["architecture"] == "etds" and isinstance(net, ETDS)
     assert loading.wrap(net, header).info.scale == 2
 
-    as_integers = {"kind": "upscale-int8", "steps": 10, "rate": 1e-4, "preview_every": 10}
+    as_integers = {"kind": "upscale-int8", "steps": 40, "rate": 1e-3, "preview_every": 40}
     last = train(photos, tmp_path / "int8", path, settings={"teacher": f"local:{path}"}, **as_integers)
     quantized, header = loading.read(export(last, tmp_path / "int8.safetensors"))
     assert header["architecture"] == "etds-int8" and isinstance(quantized, QuantizedETDS)
     image = torch.rand(1, 3, 20, 24)
     assert (quantized(image) - net(image)).abs().mean() < 0.05
+    # Integers hand the picture from layer to layer as it is, after training too.
+    assert all(kept(layer.weight)[-3:].all() and not layer.bias[-3:].any() for layer in quantized.layers()[:-1])
+    codes, x = (image * 255).round(), rounded(image, torch.ones(()))
+    for layer in quantized.layers()[:-1]:
+        x = rounded(torch.nn.functional.conv2d(x, rounded_weight(layer.weight), layer.bias, padding=1), torch.ones(()))
+    assert torch.equal((x[:, -3:] * 255).round(), codes)
     # The loss is that of rounding alone: far below the difference from the pictures.
     losses = [json.loads(line)["loss"] for line in (tmp_path / "int8" / "log.jsonl").read_text().splitlines()]
     assert 0 < losses[-1] < 1e-3

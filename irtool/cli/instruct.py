@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..language import CustomTask, Intent
     from .batch import JobPlan
 
-DEFAULT_TEXT_MODEL = "irtool-words.v2"
+DEFAULT_TEXT_MODEL = "irtool-words.v3"
 
 
 def instruct(
@@ -74,7 +74,7 @@ def instruct(
             "--text-model",
             envvar="IRTOOL_TEXT_MODEL",
             metavar="ID|local:PATH",
-            help="What understands the words: irtool-words.v2 or instructir.",
+            help="What understands the words: irtool-words.v3 or instructir.",
         ),
     ] = DEFAULT_TEXT_MODEL,
     adapter: Annotated[

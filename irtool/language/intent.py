@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from ..degradation import IDS, RESTORE_ORDER
+from ..degradation import IDS, REPAIRS, RESTORE_ORDER, TASK_IDS
 from ..errors import UsageError
-from ..plan import MAX_TASKS, SCALES, Plan, Step, Upscale, look_again, passes, scored
+from ..plan import MAX_TASKS, SCALES, Plan, Repair, Step, Upscale, look_again, passes, scored
 from ..weights.registry import DEFAULT_RESTORER
 from .labels import FOREIGN, OUTSIDE
 
@@ -27,8 +27,8 @@ ANSWERS = {
 }
 """Why a request is refused, by `labels.OUTSIDE` and `labels.FOREIGN`."""
 ABLE = (
-    "It undoes blur, haze, JPEG artefacts, low light, noise, raindrops, rain, shadow, snow and missing regions; "
-    'try "remove the noise", "make it better" or "make it twice as large".'
+    "It undoes blur, haze, JPEG artefacts, low light, noise, raindrops, rain, shadow, snow, missing regions, scratches "
+    'and fading; try "remove the noise", "make it better" or "make it twice as large".'
 )
 UPSCALE = "upscale"
 """Kind of a span that asks to enlarge the picture."""
@@ -53,7 +53,7 @@ class Span:
 
     Attributes:
         words: the text, normalized.
-        kind: a degradation id, the word of a custom task, "auto", "rest", `UPSCALE`, or one of `labels.OUTSIDE`.
+        kind: one of `TASK_IDS`, the word of a custom task, "auto", "rest", `UPSCALE`, or one of `labels.OUTSIDE`.
         act: one of `labels.ACTS`.
         strength: share of the result in [0, 1].
     """
@@ -69,8 +69,8 @@ class Intent:
     """What a sentence asks for.
 
     Attributes:
-        tasks: degradation id, or word of a custom task, -> strength in [0, 1]; in the order of execution if `ordered`,
-            else as named.
+        tasks: one of `TASK_IDS`, or word of a custom task -> strength in [0, 1]; in the order of execution if
+            `ordered`, else as named.
         keep: ids, or words, that must not be undone.
         auto: strength at which whatever is detected is undone too; None where nothing general is asked for.
         asked: ids asked about; empty in a question means everything.
@@ -106,7 +106,7 @@ class Intent:
         keep: dict[str, None] = {}
         asked: dict[str, None] = {}
         for span in spans:
-            if span.kind not in IDS:
+            if span.kind not in TASK_IDS:
                 continue
             if span.act == "undo":
                 keep.pop(span.kind, None)
@@ -127,9 +127,9 @@ class Intent:
         forward = list(wanted.items())
         return Intent(
             tasks=dict(reversed(forward) if order == "backward" else forward),
-            keep=tuple(i for i in IDS if i in keep),
+            keep=tuple(i for i in TASK_IDS if i in keep),
             auto=auto,
-            asked=tuple(i for i in IDS if i in asked) if question else (),
+            asked=tuple(i for i in TASK_IDS if i in asked) if question else (),
             question=question,
             ordered=bool(order) and len(wanted) > 1,
             outside=tuple(dict.fromkeys(s.kind for s in spans if s.kind in OUTSIDE and s.act == "undo")),
@@ -157,7 +157,7 @@ def check(intents: Sequence[Intent]) -> None:
 
     Raises:
         UsageError: a sentence asks for something that irtool has no model for, for nothing that was understood, or
-            whether a custom task is needed, which no detector can tell.
+            whether a custom task or one of `REPAIRS` is needed, which the diagnosis does not tell.
     """
     scale_of(intents)
     for intent in intents:
@@ -166,10 +166,13 @@ def check(intents: Sequence[Intent]) -> None:
             words = " ".join(span.words for span in intent.spans if span.kind == reason) or intent.text
             hint = f"Leave that out, and {', '.join(intent.tasks)} can be undone." if intent.tasks else ABLE
             raise UsageError(f"'{words}': {ANSWERS[reason]}.", hint)
-        if own := [word for word in intent.asked if word not in IDS]:
+        if undetected := [word for word in intent.asked if word not in IDS]:
+            if undetected[0] == "scratches":  # a network of its own finds them, too slow to be run with every diagnosis
+                hint = 'irtool detect --scratches does; "remove the scratches" undoes what is found.'
+                raise UsageError(f"'{intent.text}': questions do not look for scratches.", hint)
+            name = next((d.name for d in REPAIRS if d.id == undetected[0]), undetected[0])
             raise UsageError(
-                f"'{intent.text}': no detector has learned to find {own[0]}.",
-                f'"remove the {own[0]}" undoes it unseen.',
+                f"'{intent.text}': no detector has learned to find {name}.", f'"remove the {name}" undoes it unseen.'
             )
         if not (intent.tasks or intent.keep or intent.question or intent.auto is not None or intent.spans):
             raise UsageError(f"'{intent.text}' was not understood.", ABLE)
@@ -218,6 +221,7 @@ def plan_intents(
 
     Within a sentence, tasks of the same strength take as few passes as do no harm (`irtool.plan.passes`), in
     `RESTORE_ORDER`; if the sentence gives an order, one step each in that order. A custom task is a step of its own.
+    Repairs come before all steps, also where the sentence says otherwise; the reason tells.
 
     Args:
         intents: of the sentences, in the order of execution.
@@ -231,10 +235,15 @@ def plan_intents(
     own = own or {}
     kept = {word for intent in intents for word in intent.keep}
     steps: list[Step] = []
+    repairs: dict[str, float] = {}
     questions = [intent for intent in intents if intent.question]
     reasons: list[str] = [answer(questions, diagnosis)] if questions and diagnosis is not None else []
     for intent in intents:
         wanted = {i: s for i, s in intent.tasks.items() if i not in kept and s > 0}
+        said = list(wanted)
+        aged = {d.id: wanted.pop(d.id) for d in REPAIRS if d.id in wanted}
+        repairs |= {i: aged[i] for i in said if i in aged} if intent.ordered else aged
+        late = bool(aged) and (bool(steps) or (intent.ordered and not aged.keys() >= set(said[: len(aged)])))
         if intent.auto is not None:
             assert diagnosis is not None
             found = [i for i in diagnosis.present if i not in kept and i not in wanted]
@@ -250,18 +259,26 @@ def plan_intents(
                 steps.append(Step(dict.fromkeys(ids, 1.0), model, s * strength, **more))
         if intent.tasks or intent.scale is not None:
             reasons.append("as asked")
-        if len(groups) > 1:
+        if late:
+            reasons.append("scratches and fading are undone first")
+        elif len(groups) + len(aged) > 1:
             reasons.append("in the order said" if intent.ordered else "in the order that works best")
         elif groups and len(groups[0][0]) > 1:
             reasons.append("all at once")
-    if not steps and not reasons:
+    if not steps and not repairs and not reasons:
         reasons.append("to be left as it is")
     general = [intent.auto for intent in intents if intent.auto is not None]
     again = look_again(steps, kept, model, general[-1] * strength, **more) if general else None
     scale = scale_of(intents)
     upscale = None if scale is None else Upscale(scale, upscaler)
-    kept_ids = tuple(i for i in IDS if i in kept)
-    return Plan(tuple(steps), "; ".join(dict.fromkeys(reasons)), kept_ids, again, upscale=upscale)
+    return Plan(
+        tuple(steps),
+        "; ".join(dict.fromkeys(reasons)),
+        tuple(i for i in TASK_IDS if i in kept),
+        again,
+        upscale=upscale,
+        repairs=tuple(Repair(i, s * strength) for i, s in repairs.items()),
+    )
 
 
 def _groups(

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from ..degradation import IDS
+from ..degradation import IDS, REPAIRS
 
 OUTSIDE = ("outscale", "outperson", "outedit", "outtone", "outshape", "outchat")
 """Requests that irtool has no model for."""
 FOREIGN = "foreign"
 """A word of a language that irtool does not claim."""
-KINDS = ("", *IDS, "auto", "rest", *OUTSIDE, FOREIGN)
+KINDS = ("", *IDS, "auto", "rest", *OUTSIDE, FOREIGN, *(d.id for d in REPAIRS))
 """What a token is about: nothing, a degradation, the picture in general ("fix it"), everything not named ("the rest"),
-a request that irtool has no model for, or another language."""
+a request that irtool has no model for, another language, or what age does to prints. In the order in which the text
+model learned them."""
 ACTS = ("undo", "keep", "ask", "deny")
 """What is to be done about it; "deny": the sentence says that it is not there ("it is not noisy, but hazy")."""
 LEVELS = ("full", "hint", "little", "moderate", "number")

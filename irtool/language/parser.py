@@ -21,7 +21,7 @@ from .scope import Candidate, order_of, requests
 from .tagger import Array, Tagger, Tags
 from .tokens import Token, is_wide, normalize, tokenize, unclaimed_script
 
-DEFAULT_TEXT_MODEL = "irtool-words.v2"
+DEFAULT_TEXT_MODEL = "irtool-words.v3"
 CONFIDENT, POSSIBLE = 0.5, 0.35
 """Mean probability from which a span counts; and from which it does where no span reaches the former."""
 JOINTS = frozenset((
@@ -203,7 +203,7 @@ def load(reference: str = DEFAULT_TEXT_MODEL) -> TextModel:
     """A text model by reference.
 
     Args:
-        reference: "irtool-words.v2"; ``local:PATH`` of another file of its kind, or of InstructIR's language head
+        reference: "irtool-words.v3"; ``local:PATH`` of another file of its kind, or of InstructIR's language head
             (``local:PATH@ENCODER`` over an encoder of your choice); "instructir" or ``instructir:ENCODER``, the
             published head. An encoder is an id on the hub or a folder.
 

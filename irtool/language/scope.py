@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..degradation import IDS
+from ..degradation import TASK_IDS
 from .intent import Span
 from .tokens import is_wide
 from .vocabulary import vocabulary
@@ -49,7 +49,7 @@ def requests(words: list[str], found: list[Candidate]) -> list[Candidate]:
         found: its spans, from left to right.
     """
     plainness = [
-        vocabulary().plainness(words, one.start, one.stop, one.span.kind) if one.span.kind in IDS else 0
+        vocabulary().plainness(words, one.start, one.stop, one.span.kind) if one.span.kind in TASK_IDS else 0
         for one in found
     ]
     dropped = _guesses(found, plainness) | _descriptions(words, found, plainness) | _parts(words, found)
@@ -61,7 +61,7 @@ def _guesses(found: list[Candidate], plainness: list[int]) -> set[int]:
     "drops on the lens, I can't make out the bumper" asks for no deblurring."""
     best: dict[str, tuple[int, float]] = {}
     for one, plain in zip(found, plainness, strict=True):
-        if one.span.act == "undo" and one.span.kind in IDS:
+        if one.span.act == "undo" and one.span.kind in TASK_IDS:
             best[one.span.kind] = max(best.get(one.span.kind, (0, 0.0)), (plain, one.probability))
     top = max(best.values(), default=None)
     guessed = {kind for kind, how in best.items() if how != top and not how[0] and how[1] < UNSURE}
@@ -76,7 +76,7 @@ def _descriptions(words: list[str], found: list[Candidate], plainness: list[int]
     dropped = set()
     for i, (one, other) in enumerate(itertools.pairwise(found)):
         kinds = {one.span.kind, other.span.kind}
-        if len(kinds) == 1 or kinds - set(IDS) or one.span.act != other.span.act:
+        if len(kinds) == 1 or kinds - set(TASK_IDS) or one.span.act != other.span.act:
             continue
         between = words[one.stop - 1 : other.start + 1]
         if any(word in JOINING or is_wide(word) or not (word.isalnum() or word[0] == "#") for word in between):

@@ -25,7 +25,7 @@ from .tokens import BUCKETS, Token, features
 Array = np.ndarray
 HEADS = {"kind": len(KINDS), "act": len(ACTS), "level": len(LEVELS)}
 _EPS = 1e-5
-HINT = "irtool-words.v2 comes with irtool: leave out --text-model, or install irtool again."
+HINT = "irtool-words.v3 comes with irtool: leave out --text-model, or install irtool again."
 
 
 @dataclass(frozen=True)

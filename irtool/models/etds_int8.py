@@ -8,6 +8,10 @@ made 1 where the next layer weighs a channel most, and the picture keeps its 255
 weighs less gets a smaller range, and so larger weights with more levels. Biases then make up for the mean error (the
 same paper). Gradients pass the rounding as if it were not there (Jacob et al., "Quantization and Training of Neural
 Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018).
+
+The stream that carries the picture would be rounded by every layer, and near 45 dB that is most of what integers cost.
+Training therefore begins with layers that hand the picture on as it is (`with_picture_kept`), which integers do without
+error: a weight of 1 is its kernel's 127th step. Such channels stay so.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import SinglePassModel
-from .etds import ETDS, RGB, model_of, output_channels, recognize
+from .etds import ETDS, RGB, fused, model_of, output_channels, recognize, unfused
 
 LEAST_RANGE = 0.05  # a channel that hardly ever fires is not blown up
 GMACS = 1e-3  # per parameter and megapixel: every weight is used once at every pixel
@@ -41,9 +45,12 @@ class QuantizedETDS(ETDS):
         super().__init__(scale, blocks, width)
         self.register_buffer("ranges", torch.ones(blocks + 2))
         self.calibration: Tensor | None = None
+        for layer in self.layers():
+            for weight in layer.parameters():
+                weight.register_hook(lambda gradient, layer=layer: _but_kept(gradient, layer))
 
     def adopt(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights to begin with: those of an `ETDS` are equalized, and ranges are taken, on `calibration`.
+        """Weights to begin with: those of an `ETDS` are made to keep the picture and equalized on `calibration`.
 
         Raises:
             RuntimeError: there is nothing to calibrate with, or the weights are those of another network.
@@ -57,7 +64,7 @@ class QuantizedETDS(ETDS):
             raise RuntimeError("there are no pictures to calibrate with")
         net = ETDS(**config)
         net.load_state_dict(dict(weights))
-        return dict(calibrated(net, self.calibration).state_dict())
+        return dict(calibrated(with_picture_kept(net), self.calibration).state_dict())
 
     def layers(self) -> list[nn.Conv2d]:
         """The 3x3 convolutions in order."""
@@ -113,6 +120,33 @@ def share(weight: Tensor) -> Tensor:
     return (largest / largest.amax(1, keepdim=True)).amax(0)
 
 
+def kept(weight: Tensor) -> Tensor:
+    """(O,) which channels of a weight (O, I, 3, 3) are one of the last inputs as it is: the picture, handed on.
+
+    A moving average of ones need not be 1 in the last bit; what integers make of it is the same.
+    """
+    identity = torch.zeros_like(weight)
+    for back in range(1, RGB + 1):
+        identity[-back, -back, 1, 1] = 1
+    same = (weight - identity).abs().amax((1, 2, 3)) < 1e-4
+    same[:-RGB] = False
+    return same
+
+
+def _but_kept(gradient: Tensor, layer: nn.Conv2d) -> Tensor:
+    return gradient.masked_fill(kept(layer.weight.detach()).view(-1, *[1] * (gradient.dim() - 1)), 0)
+
+
+@torch.no_grad()
+def with_picture_kept(net: ETDS) -> ETDS:
+    """A copy of a network whose second stream hands the picture on, where it had filtered it: what to train from."""
+    streams = unfused(net)
+    for conv in (streams.conv_residual_first, *streams.residual_convs):
+        nn.init.dirac_(conv.weight)
+        nn.init.zeros_(conv.bias)
+    return fused(streams)
+
+
 @torch.no_grad()
 def calibrated(net: ETDS, images: Tensor) -> QuantizedETDS:
     """The quantized form of a network: equalized, its weights rounded, its biases corrected for what that shifts.
@@ -133,6 +167,7 @@ def calibrated(net: ETDS, images: Tensor) -> QuantizedETDS:
         x = F.relu(layer(x))
         ranges = x.amax((0, 2, 3)).clamp_min(LEAST_RANGE)
         ranges /= share(following.weight * ranges[:, None, None]).sqrt()
+        ranges[kept(layer.weight)] = 1
         layer.weight /= ranges[:, None, None, None]
         assert layer.bias is not None
         layer.bias /= ranges

@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image
 
 from .. import targets
-from ..degradation import REPAIRS, lookup_task
+from ..degradation import lookup_task
 from ..errors import NothingToDoError, PictureError, UsageError
 from ..fileio import exists
 from ..language import Intent, check, plan_intents
 from ..picture import probe, read, save_bytes, suffix_for
-from ..plan import SCALES, Plan, Repair
+from ..plan import SCALES, Plan
 from ..targets import Item
 
 MASK_BYTES, MASK_PIXELS = 8 << 20, 4_300_000
@@ -99,12 +99,8 @@ class Request:
         if not self.tasks and self.scale is None:
             raise UsageError("Nothing is switched on.", "Switch on what is to be removed, or choose an enlargement.")
         asked = {lookup_task(kind): strength for kind, strength in self.tasks}
-        repairs = tuple(Repair(d.id, strength) for d, strength in asked.items() if d in REPAIRS)
-        wanted = {d.id: strength for d, strength in asked.items() if d not in REPAIRS}
-        if not wanted:
-            return Plan(reason="as asked", repairs=repairs)
-        intent = Intent(tasks=wanted, ordered=self.ordered)
-        return replace(plan_intents([intent], model=self.model), reason="as asked", repairs=repairs)
+        intent = Intent(tasks={d.id: strength for d, strength in asked.items()}, ordered=self.ordered)
+        return replace(plan_intents([intent], model=self.model), reason="as asked")
 
 
 @dataclass
@@ -311,7 +307,10 @@ def heard(text: str, diagnosis: Any, model: str) -> dict[str, Any]:
     plan = plan_intents(intents, diagnosis, model=model)
     asked = all(intent.question for intent in intents)
     return {
-        "tasks": [(kind, step.strength) for step in plan.steps for kind in step.task_weights],
+        "tasks": [
+            *((repair.kind, repair.strength) for repair in plan.repairs),
+            *((kind, step.strength) for step in plan.steps for kind in step.task_weights),
+        ],
         "keep": list(plan.keep),
         "ordered": any(intent.ordered for intent in intents),
         "scale": None if plan.upscale is None else plan.upscale.scale,

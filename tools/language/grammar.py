@@ -6,7 +6,7 @@ import random
 import re
 from dataclasses import dataclass, replace
 
-from irtool.degradation import IDS
+from irtool.degradation import TASK_IDS
 from irtool.language.labels import OUTSIDE
 
 from .lists import CHOICE, UNSPACED, words
@@ -100,7 +100,7 @@ class Composer:
 
     def task(self) -> str:
         """The id of one degradation."""
-        return self.rng.choice(IDS)
+        return self.rng.choice(TASK_IDS)
 
     def noun(self, mark: Mark) -> list[Piece]:
         """What is wrong, with an article, sometimes with where."""
@@ -184,7 +184,7 @@ class Composer:
         if kind == "outedit":
             way = self.rng.random()
             if way < 0.3:
-                task = self.rng.choice([i for i in IDS if i not in ("lowlight", "missing", "jpeg")])
+                task = self.rng.choice([i for i in TASK_IDS if i not in ("lowlight", "missing", "jpeg")])
                 return self.fill(self.one(table["add"]), {"n": [(self.about(self.words[task]["n"]), mark)]}, mark)
             if way < 0.7:
                 the = self.one(self.words["the"])
@@ -264,4 +264,4 @@ class Composer:
 
     def tasks(self, count: int) -> list[str]:
         """The ids of several."""
-        return self.rng.sample(IDS, count)
+        return self.rng.sample(TASK_IDS, count)

@@ -7,7 +7,7 @@ import random
 import re
 from dataclasses import replace
 
-from irtool.degradation import IDS
+from irtool.degradation import TASK_IDS
 from irtool.language.labels import FOREIGN
 from irtool.language.tokens import normalize
 
@@ -16,6 +16,8 @@ from .lists import LANGUAGES, UNSPACED, words
 
 SHARES = (0.4, 0.11, 0.11, 0.11, 0.11, 0.11, 0.05)
 """Of the sentences in each of `LANGUAGES` and in those that irtool does not claim."""
+TOGETHER = (("scratches", "missing"), ("scratches", "fade"))
+"""What old prints mostly suffer from at once."""
 _BARE = re.compile(
     r"(without|except|while|with |apart|aside|minus|save for|sparing|leaving|preserving|keeping|barring|short of|not "
     r"|ohne|außer|sin |salvo|excepto|menos|sans |sauf|excepté)"
@@ -85,6 +87,8 @@ def _strength(c: Composer) -> Composed:
 
 def _multi(c: Composer) -> Composed:
     kinds = c.tasks(c.rng.choice((2, 2, 2, 3)))
+    if c.rng.random() < 0.08:
+        kinds = c.rng.sample(c.rng.choice(TOGETHER), 2)
     way = c.rng.random()
     if way < 0.3:
         frame = c.one(c.words["undo"]["n"])
@@ -230,7 +234,8 @@ def _denied(c: Composer) -> Composed:
         slots = {"x": [(piece, None) for piece, _ in c.noun(denied)], "y": c.noun(wanted)}
         return Composed(tuple([*c.fill(c.one(table["like"]), slots), *_then(c)]))
     if way < 0.42 and "two" in table:
-        both = {"x": c.slot("a", denied), "y": c.slot("a", Mark(c.rng.choice([i for i in IDS if i != yes]), "deny"))}
+        other = Mark(c.rng.choice([i for i in TASK_IDS if i != yes]), "deny")
+        both = {"x": c.slot("a", denied), "y": c.slot("a", other)}
         denial = c.fill(c.one(table["two"]), both)
     elif way < 0.48 and f"g_{no}" in table and "good" in table:
         denial = c.fill(c.one(table["good"]), {"g": [(c.one(table[f"g_{no}"]), denied)]})
@@ -273,7 +278,7 @@ def _excepted(c: Composer) -> Composed:
 def _circumstance(c: Composer) -> Composed:
     """How it came about, then what is wrong: "shot at night, so it is grainy"."""
     table, kind = c.words["came"], c.task()
-    cause = c.rng.choice([i for i in ("lowlight", "rain", "snow", "haze", *IDS) if i in table and i != kind])
+    cause = c.rng.choice([i for i in ("lowlight", "rain", "snow", "haze", *TASK_IDS) if i in table and i != kind])
     way = c.rng.random()
     if way < 0.45:
         body = c.fill(c.one(table["said"]), {"a": c.slot("a", Mark(kind))})

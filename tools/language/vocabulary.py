@@ -10,7 +10,7 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from irtool.degradation import IDS
+from irtool.degradation import TASK_IDS
 from irtool.language.tokens import normalize, tokenize
 from irtool.language.vocabulary import FILE, Vocabulary
 
@@ -25,7 +25,7 @@ def build() -> Vocabulary:
     kinds: dict[str, set[str]] = defaultdict(set)
     ranks: dict[str, int] = {}
     for language in LANGUAGES:
-        for kind in (*IDS, "auto"):
+        for kind in (*TASK_IDS, "auto"):
             for name in NAMING + DESCRIBING:
                 for entry in words(language)[kind].get(name, ()):
                     for text in expansions(entry) if "{" not in entry else ():
@@ -34,7 +34,7 @@ def build() -> Vocabulary:
                         kinds[phrase].add(kind)
                         rank = 3 if name in NAMING else 2 if len(tokens) > 1 else 1
                         ranks[phrase] = max(ranks.get(phrase, 0), rank)
-    phrases: dict[str, dict[str, int]] = {kind: {} for kind in IDS}
+    phrases: dict[str, dict[str, int]] = {kind: {} for kind in TASK_IDS}
     for phrase, found in sorted(kinds.items()):
         if len(found) == 1 and (kind := min(found)) in phrases:
             phrases[kind][phrase] = ranks[phrase]
