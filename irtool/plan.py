@@ -32,8 +32,8 @@ MASKED_BY_OTHERS = ("haze", "blur")
 not there (docs/lab/experiments.md)."""
 
 
-STRENGTH_RAMP = {"haze": (0.58, 0.95), "lowlight": (0.0, 0.85)}
-"""Severities between which the strength rises from `LEAST_STRENGTH` to 1 (read off `benchmarks/severity.md`). All other
+STRENGTH_RAMP = {"haze": (-0.3, 0.9), "lowlight": (-0.2, 0.9)}
+"""Severities at which the strength would be 0 and is 1, at least `LEAST_STRENGTH` (read off `benchmarks/severity.md`). All other
 kinds are removed at full strength: the network itself sees how strong they are."""
 LEAST_STRENGTH = 0.25
 
