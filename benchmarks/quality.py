@@ -320,7 +320,7 @@ def main() -> None:
         "",
         "Printed by `python benchmarks/quality.py --data DATA --out benchmarks/quality.md`.",
         "Protocol: 8-bit RGB, no crop, sorted names, seeds from names; PSNR in dB and SSIM, mean over pictures.",
-        "Task given: the degradation is named. Auto: the detector names it; it saw SOTS indoor while it learned.",
+        "Task given: the degradation is named. Auto: the detector names it.",
         "",
         f"Model {args.model.name} (sha256 {sha}...), torch {torch.__version__}, {device.type}, {dtype}"
         + (", --ensemble." if args.ensemble else "."),

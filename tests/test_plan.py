@@ -162,7 +162,7 @@ def test_a_plan_survives_json(plan):
 
 def test_a_mild_degradation_is_removed_in_part():
     dense, thin = Found(haze=0.9), Found(haze=0.9)
-    thin.severity["haze"] = 0.01
+    thin.severity["haze"] = 0.0
     assert plan_auto(dense).steps[0].strength == 1
     assert plan_auto(thin).steps[0].strength == LEAST_STRENGTH
     assert plan_auto(thin, strength=0.5).steps[0].strength == LEAST_STRENGTH / 2
