@@ -33,8 +33,8 @@ not there (docs/lab/experiments.md)."""
 
 
 STRENGTH_RAMP = {"haze": (-0.3, 0.9), "lowlight": (-0.2, 0.75)}
-"""Severities at which the strength would be 0 and is 1, at least `LEAST_STRENGTH` (read off `benchmarks/severity.md`). All other
-kinds are removed at full strength: the network itself sees how strong they are."""
+"""Severities at which the strength would be 0 and is 1, at least `LEAST_STRENGTH` (read off `benchmarks/severity.md`).
+All other kinds are removed at full strength: the network itself sees how strong they are."""
 LEAST_STRENGTH = 0.25
 
 
