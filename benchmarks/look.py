@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 import irtool
-from irtool import picture
+from irtool import picture, weights
 
 
 def main() -> None:
@@ -19,8 +19,8 @@ def main() -> None:
     parser.add_argument("--task", action="append")
     parser.add_argument("--columns", type=int, default=2, help="pairs side by side")
     parser.add_argument("--cell", type=int, default=480, help="largest side of a picture, in pixels")
-    parser.add_argument("--model", default="irtool-small.v3")
-    parser.add_argument("--detector", default="irtool-detector.v5")
+    parser.add_argument("--model", default=weights.DEFAULT_RESTORER)
+    parser.add_argument("--detector", default=weights.DEFAULT_DETECTOR)
     args = parser.parse_args()
     cells, captions = [], []
     for found in picture.find(args.inputs, recursive=True):

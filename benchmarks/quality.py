@@ -24,7 +24,7 @@ from publish import publish
 from torch import Tensor
 
 import irtool
-from irtool import engine, metrics, models, picture, synth
+from irtool import engine, metrics, models, picture, synth, weights
 from irtool.degradation import CLEAN, IDS
 from irtool.detection import gate
 from irtool.detection import load as load_detector
@@ -298,8 +298,8 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     assets = Path(models.__file__).parent.parent / "assets"
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds test/")
-    parser.add_argument("--model", type=Path, default=assets / "irtool-small.v3.safetensors")
-    parser.add_argument("--detector", type=Path, default=assets / "irtool-detector.v5.safetensors")
+    parser.add_argument("--model", type=Path, default=assets / f"{weights.DEFAULT_RESTORER}.safetensors")
+    parser.add_argument("--detector", type=Path, default=assets / f"{weights.DEFAULT_DETECTOR}.safetensors")
     parser.add_argument("--out", type=Path)
     return parser
 
